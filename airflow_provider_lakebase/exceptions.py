@@ -1,0 +1,89 @@
+"""Errors of the provider, one class for each failure that a user may want to retry or not.
+
+::
+
+    LakebaseError
+    ├── LakebaseSettingsError (ValueError)         the connection or an argument is wrong; nothing was sent
+    ├── LakebaseWorkspaceError                     the workspace's API refused or could not be reached
+    │   ├── LakebaseWorkspaceAccessError           wrong secret, no workspace access, no permission on the project
+    │   └── LakebaseEndpointNotFoundError          no such project, branch or endpoint
+    ├── LakebaseEndpointDisabledError              disabled: a connection cannot wake it
+    ├── LakebaseWakeTimeoutError (TimeoutError)    did not wake or answer within wake_timeout
+    ├── LakebaseAuthenticationError                Postgres refused the login: role missing, wrong identity, ...
+    ├── LakebaseRoleError                          a role or a grant could not be made as asked; nothing was changed
+    ├── LakebaseLoadError                          a load could not be applied; the target is as it was
+    └── LakebaseOutcomeUnknownError                the session was lost after COMMIT or a statement was sent
+
+Errors of SQL statements, and of logins that failed for a cause the provider does not know, are not translated: they
+reach the caller as psycopg raised them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LakebaseError(Exception):
+    """Root of all errors of the provider.
+
+    :param what: what happened, a sentence without its full stop
+    :param where: what was looked at: connection id, endpoint, role
+    :param remedy: what to do next, a sentence
+    """
+
+    retryable: ClassVar[bool] = False
+    """Whether the same call may succeed later with nothing changed by a person."""
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        text = f"{what} ({where})" if where else what
+        super().__init__(f"{text}. {remedy}" if remedy else text)
+
+
+class LakebaseSettingsError(LakebaseError, ValueError):
+    """Say that the connection or an argument is wrong; nothing was sent."""
+
+
+class LakebaseWorkspaceError(LakebaseError):
+    """Say that the workspace's API failed or could not be reached."""
+
+    retryable = True
+
+
+class LakebaseWorkspaceAccessError(LakebaseWorkspaceError):
+    """Say that the workspace does not accept the identity, or not for this."""
+
+    retryable = False
+
+
+class LakebaseEndpointNotFoundError(LakebaseWorkspaceError):
+    """Say that the project, branch or endpoint does not exist."""
+
+    retryable = False
+
+
+class LakebaseEndpointDisabledError(LakebaseError):
+    """Say that the endpoint is disabled: connecting does not wake it."""
+
+
+class LakebaseWakeTimeoutError(LakebaseError, TimeoutError):
+    """Say that no session could be opened within ``wake_timeout`` seconds."""
+
+    retryable = True
+
+
+class LakebaseAuthenticationError(LakebaseError):
+    """Say that Postgres refused the login."""
+
+
+class LakebaseRoleError(LakebaseError):
+    """Say that a role or a grant could not be made as asked; nothing was changed."""
+
+
+class LakebaseLoadError(LakebaseError):
+    """Say that a load could not be applied; the target is as it was."""
+
+
+class LakebaseOutcomeUnknownError(LakebaseError):
+    """Say that the session was lost after COMMIT or a statement was sent: it may or may not have been applied."""
+
+    retryable = True

@@ -1,0 +1,80 @@
+"""What Airflow discovers of the provider: plain data, read before Airflow's configuration exists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_lakebase import __version__
+
+_MODULES = "airflow_provider_lakebase"
+_INTEGRATION = "Databricks Lakebase"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, as Airflow's ``provider_info.schema.json`` has it."""
+    return {
+        "package-name": "airflow-provider-lakebase",
+        "name": _INTEGRATION,
+        "description": "Schedule ETL into `Databricks Lakebase <https://docs.databricks.com/aws/en/oltp/>`__.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.databricks.com/aws/en/oltp/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [{"integration-name": _INTEGRATION, "python-modules": [f"{_MODULES}.hooks.lakebase"]}],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_MODULES}.operators.role", f"{_MODULES}.operators.sql"],
+            }
+        ],
+        "sensors": [{"integration-name": _INTEGRATION, "python-modules": [f"{_MODULES}.sensors.endpoint"]}],
+        "connection-types": [
+            {
+                "connection-type": "lakebase",
+                "hook-class-name": f"{_MODULES}.hooks.lakebase.LakebaseHook",
+                "hook-name": _INTEGRATION,
+                "ui-field-behaviour": {
+                    "hidden-fields": [],
+                    "relabeling": {
+                        "host": "Workspace URL",
+                        "login": "Client ID",
+                        "password": "OAuth secret",
+                        "schema": "Database",
+                        "port": "Postgres port",
+                    },
+                    "placeholders": {
+                        "host": "https://my-workspace.cloud.databricks.com",
+                        "schema": "databricks_postgres",
+                        "port": "5432",
+                    },
+                },
+                "conn-fields": {name: _text_field(*field) for name, field in _EXTRA_FIELDS.items()},
+            }
+        ],
+    }
+
+
+_EXTRA_FIELDS: dict[str, tuple[Any, ...]] = {
+    "endpoint": (
+        "Endpoint",
+        "projects/<project>/branches/<branch>/endpoints/<endpoint>. Needed here or on each hook and operator.",
+    ),
+    "pg_host": ("Postgres host", "Looked up from the endpoint when empty."),
+    "user": ("Postgres role", "The client ID when empty."),
+    "sslmode": ("TLS mode", "require when empty.", ["require", "verify-ca", "verify-full"]),
+    "sslrootcert": ("CA file", "Path of a file with the certificate authorities to trust."),
+    "wake_timeout": ("Wake timeout", "Seconds that opening a session may take, waking included. 120 when empty."),
+    "credential_ttl": ("Credential lifetime", "Seconds from 300 to 3600. The service's own when empty."),
+    "options": ("Options", "libpq's options, for example -c statement_timeout=5min."),
+}
+
+
+def _text_field(label: str, description: str, choices: list[str] | None = None) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": ["string", "null"]}
+    if choices:
+        schema["enum"] = choices
+    return {"label": label, "description": description, "schema": schema}

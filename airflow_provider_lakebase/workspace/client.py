@@ -1,0 +1,140 @@
+"""One databricks-sdk client an identity and process, shut off from the environment, under a deadline of our own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.config import Config, ConfigAttribute
+from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
+
+from airflow_provider_lakebase import __version__
+from airflow_provider_lakebase.causes import describe, find_workspace_cause
+from airflow_provider_lakebase.exceptions import (
+    LakebaseEndpointNotFoundError,
+    LakebaseError,
+    LakebaseWorkspaceAccessError,
+    LakebaseWorkspaceError,
+)
+from airflow_provider_lakebase.settings import LakebaseSettings
+
+T = TypeVar("T")
+
+_clients: dict[tuple[str, str, str], WorkspaceClient] = {}
+_lock = threading.Lock()
+
+
+def call_workspace(settings: LakebaseSettings, request: Callable[[WorkspaceClient], T], *, timeout: float) -> T:
+    """Send a request to the workspace's API and return its answer.
+
+    :param settings: which workspace, as whom
+    :param request: makes the call on the client
+    :param timeout: seconds that it may take, signing in and the SDK's own retries included
+    :raises LakebaseWorkspaceAccessError: when the identity is not accepted, or not for this
+    :raises LakebaseEndpointNotFoundError: when the project, branch or endpoint does not exist
+    :raises LakebaseSettingsError: when the workspace names a wrong value
+    :raises LakebaseWorkspaceError: when it failed otherwise or gave no answer in time
+    """
+    try:
+        return _within(timeout, lambda: request(_client(settings)))
+    except LakebaseError:
+        raise
+    # The SDK has no root error: it raises DatabricksError, ValueError, KeyError, requests' errors and TimeoutError.
+    except Exception as error:
+        raise _translate(settings, error) from error
+
+
+def _client(settings: LakebaseSettings) -> WorkspaceClient:
+    identity = (settings.host, settings.client_id, settings.client_secret)
+    with _lock:
+        if identity not in _clients:
+            _clients[identity] = WorkspaceClient(config=_PinnedConfig.of(settings))
+        return _clients[identity]
+
+
+class _PinnedConfig(Config):
+    """The SDK's configuration with nothing in it but what the Airflow connection says.
+
+    The SDK reads ``DATABRICKS_*``, ``ARM_*`` and ``~/.databrickscfg`` even beside explicit arguments; one of them,
+    DATABRICKS_DISCOVERY_URL, decides where the secret is sent.
+    """
+
+    @classmethod
+    def of(cls, settings: LakebaseSettings) -> _PinnedConfig:
+        return cls(
+            host=settings.host,
+            client_id=settings.client_id,
+            client_secret=settings.client_secret,
+            auth_type="oauth-m2m",
+            http_timeout_seconds=30,
+            retry_timeout_seconds=60,
+            # At DEBUG the SDK logs the first bytes of every reply, a minted credential's among them.
+            debug_truncate_bytes=1,
+            debug_headers=False,
+            product="airflow-provider-lakebase",
+            product_version=__version__,
+        )
+
+    @classmethod
+    def attributes(cls) -> Iterable[ConfigAttribute]:
+        """Return the SDK's own fields: it finds them in the class itself, not in a subclass."""
+        return Config.attributes()
+
+    def _load_from_env(self) -> None:
+        """Read nothing."""
+
+    def _known_file_config_loader(self) -> None:
+        """Read nothing."""
+
+
+def _within(timeout: float, work: Callable[[], T]) -> T:
+    """Run the work in a thread and wait for it.
+
+    The SDK's token exchange has no timeout and its discovery retries for minutes, so only leaving the thread behind
+    ends the wait in time; as a daemon it does not keep the process.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="lakebase-workspace", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if failure:
+        raise failure[0]
+    if not outcome:
+        raise TimeoutError(f"no answer in {timeout:.0f} s")
+    return outcome[0]
+
+
+def _translate(settings: LakebaseSettings, error: Exception) -> LakebaseError:
+    where = f"{settings.where}, workspace {settings.host}"
+    # A failed sign-in carries the SDK's dump of its configuration behind the server's words.
+    text = str(error).split(". Config: ")[0]
+    if cause := find_workspace_cause(text):
+        return cause.error(describe(cause, text), where=where, remedy=cause.remedy)
+    what = f"The workspace's API failed: {type(error).__name__}: {text}"
+    if isinstance(error, Unauthenticated | PermissionDenied):
+        remedy = "Check the identity's OAuth secret and its permissions in the workspace."
+        return LakebaseWorkspaceAccessError(what, where=where, remedy=remedy)
+    if isinstance(error, NotFound):
+        return LakebaseEndpointNotFoundError(what, where=where, remedy="Correct 'endpoint', or Host of the connection.")
+    return LakebaseWorkspaceError(what, where=where, remedy="Try again; if it stays so, check Host of the connection.")
+
+
+def _forget_clients() -> None:
+    # A forked task must not share its parent's sockets, nor a lock that another thread held at the fork.
+    global _lock
+    _lock = threading.Lock()
+    _clients.clear()
+
+
+os.register_at_fork(after_in_child=_forget_clients)
