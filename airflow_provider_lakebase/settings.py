@@ -273,8 +273,9 @@ def _text(conn_id: str, name: str, value: Any) -> str:
 
 
 def _number(conn_id: str, name: str, value: Any) -> float:
+    text = _text(conn_id, name, value)
     try:
-        number = float(_text(conn_id, name, value))
+        number = float(text)
     except ValueError:
         number = float("nan")
     if not 0 < number < float("inf"):

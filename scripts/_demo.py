@@ -89,10 +89,7 @@ def follow(run: subprocess.Popen[bytes], database: Path) -> None:
     while run.poll() is None:
         time.sleep(0.2)
         for task, state, seconds, _ in task_rows(database):
-            if (
-                state in ("running", "success", "failed", "up_for_retry", "up_for_reschedule")
-                and (task, state) not in shown
-            ):
+            if state in SHOWN and (task, state) not in shown:
                 shown.add((task, state))
                 took = f" in {seconds:.1f} s" if state == "success" and seconds is not None else ""
                 print(f"  {task}: {state}{took}", flush=True)

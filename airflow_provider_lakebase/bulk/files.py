@@ -111,8 +111,9 @@ def _explain(error: psycopg.Error, table: str, where: str) -> LakebaseLoadError:
     place = f"line {found['line']}" if found else "a row"
     if found and found["column"]:
         place += f", column {found['column']}"
-    # Only messages of integrity errors are free of values: they name constraints.
-    detail = f": {error.diag.message_primary}" if isinstance(error, psycopg.IntegrityError) else ""
+    # These messages name columns and constraints; all others quote the value.
+    quotable = isinstance(error, psycopg.IntegrityError | psycopg.errors.BadCopyFileFormat)
+    detail = f": {error.diag.message_primary}" if quotable else ""
     return LakebaseLoadError(
         f"Table {table} does not take {place} of the file ({type(error).__name__}, SQLSTATE {error.sqlstate}{detail})",
         where=where,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -23,7 +24,11 @@ from airflow_provider_lakebase.settings import LakebaseSettings
 
 T = TypeVar("T")
 
-_clients: dict[tuple[str, str, str], WorkspaceClient] = {}
+_Identity = tuple[str, str, str]
+
+_clients: dict[_Identity, WorkspaceClient] = {}
+# One an identity: signing in to a workspace that does not answer must not hold up the others.
+_locks: dict[_Identity, threading.Lock] = {}
 _lock = threading.Lock()
 
 
@@ -50,6 +55,8 @@ def call_workspace(settings: LakebaseSettings, request: Callable[[WorkspaceClien
 def _client(settings: LakebaseSettings) -> WorkspaceClient:
     identity = (settings.host, settings.client_id, settings.client_secret)
     with _lock:
+        lock = _locks.setdefault(identity, threading.Lock())
+    with lock:
         if identity not in _clients:
             _clients[identity] = WorkspaceClient(config=_PinnedConfig.of(settings))
         return _clients[identity]
@@ -71,8 +78,6 @@ class _PinnedConfig(Config):
             auth_type="oauth-m2m",
             http_timeout_seconds=30,
             retry_timeout_seconds=60,
-            # At DEBUG the SDK logs the first bytes of every reply, a minted credential's among them.
-            debug_truncate_bytes=1,
             debug_headers=False,
             product="airflow-provider-lakebase",
             product_version=__version__,
@@ -135,6 +140,19 @@ def _forget_clients() -> None:
     global _lock
     _lock = threading.Lock()
     _clients.clear()
+    _locks.clear()
 
 
+class _WithoutCredentials(logging.Filter):
+    """Keep the replies that hold a credential out of the SDK's log, which prints them at DEBUG."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave nothing but the first line, which names the request."""
+        text = record.getMessage()
+        if "/postgres/credentials" in text:
+            record.msg, record.args = f"{text.splitlines()[0]} (body withheld)", ()
+        return True
+
+
+logging.getLogger("databricks.sdk").addFilter(_WithoutCredentials())
 os.register_at_fork(after_in_child=_forget_clients)

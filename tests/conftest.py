@@ -1,0 +1,77 @@
+"""Airflow's home and the emulator, shared by all tests."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+
+import pytest
+
+# Airflow reads its configuration when it is first imported.
+_HOME = tempfile.TemporaryDirectory(prefix="airflow-home-")
+os.environ["AIRFLOW_HOME"] = _HOME.name
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_HOME.name}/airflow.db"
+
+from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal  # noqa: E402
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook  # noqa: E402
+from airflow_provider_lakebase.roles import RoleRequest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def shared_emulator() -> Iterator[LakebaseEmulator]:
+    """The emulator, started once; its connections are in the environment, and the service principal has its role."""
+    with LakebaseEmulator(wake_seconds=0.2) as emulator, pytest.MonkeyPatch.context() as environment:
+        for conn_id, connection in emulator.connections.items():
+            environment.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection)
+        request = RoleRequest(emulator.service_principal.client_id, create_on_database=True)
+        LakebaseHook("lakebase_admin").bootstrap_role(request)
+        yield emulator
+
+
+@pytest.fixture
+def emulator(shared_emulator: LakebaseEmulator) -> Iterator[LakebaseEmulator]:
+    """The shared emulator, awake and enabled before and after the test."""
+    shared_emulator.wake_seconds = 0.2
+    shared_emulator.wake()
+    yield shared_emulator
+    shared_emulator.enable()
+
+
+@pytest.fixture
+def connect_as(emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return a function that makes an Airflow connection for a principal and returns its id."""
+
+    def connect_as(principal: Principal, conn_id: str = "lakebase_other") -> str:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", emulator.connection(principal))
+        return conn_id
+
+    return connect_as
+
+
+@pytest.fixture
+def admin(emulator: LakebaseEmulator) -> LakebaseHook:
+    return LakebaseHook("lakebase_admin")
+
+
+@pytest.fixture
+def hook(emulator: LakebaseEmulator) -> LakebaseHook:
+    return LakebaseHook()
+
+
+@pytest.fixture
+def task_log(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """Return what a task's log would hold: Airflow 3 writes it to standard output, Airflow 2 through logging."""
+    printed = []
+
+    def read() -> str:
+        printed.extend(capfd.readouterr())
+        return "".join(printed) + caplog.text
+
+    logger = logging.getLogger("airflow.task")
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.DEBUG):
+        yield read
+    logger.removeHandler(caplog.handler)

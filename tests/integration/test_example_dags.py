@@ -1,0 +1,104 @@
+"""The example DAGs run green on Airflow and the emulator, again and again, and leave no secret anywhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from airflow_provider_lakebase.emulator import LakebaseEmulator
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+
+REPOSITORY = Path(__file__).parents[2]
+# At DEBUG, `airflow dags test` prints whatever Airflow is asked to mask, its connections' passwords first of all.
+AIRFLOWS_OWN = re.compile(rb".* Sending request .* msg=MaskSecret\(.*\n")
+EXAMPLES = sorted(path.stem for path in (REPOSITORY / "dags_examples").glob("*.py"))
+
+
+def load_demo() -> Any:
+    spec = importlib.util.spec_from_file_location("_demo", REPOSITORY / "scripts" / "_demo.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+demo = load_demo()
+
+
+def pieces(secret: str) -> list[bytes]:
+    """Return the pieces one of which is in every 24 bytes of the secret."""
+    return [secret[start : start + 16].encode() for start in range(0, len(secret) - 15, 8)]
+
+
+def leaks(folder: Path, secrets: list[str]) -> list[str]:
+    """Return the files that hold a piece of a secret."""
+    searched = [piece for secret in secrets for piece in pieces(secret)]
+    contents = {path: AIRFLOWS_OWN.sub(b"", path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+    return [str(path) for path, content in contents.items() if any(piece in content for piece in searched)]
+
+
+def run(variables: dict[str, str], log: Path, *arguments: str) -> None:
+    process = demo.run_airflow(variables, log, *arguments)
+    assert process.wait(200) == 0, log.read_text()[-3000:]
+
+
+def test_the_search_for_secrets_finds_one(tmp_path: Path):
+    secret = "dose" + "0123456789abcdef" * 4
+    (tmp_path / "log").write_text(f"x{secret[5:29]}x")
+    assert leaks(tmp_path, [secret]) == [str(tmp_path / "log")]
+
+
+def test_flights_etl_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path: Path):
+    with LakebaseEmulator(asleep=True) as emulator, pytest.MonkeyPatch.context() as environment:
+        variables = demo.airflow_variables(tmp_path, emulator.connections)
+        variables["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "DEBUG"
+        run(variables, tmp_path / "migrate.log", "db", "migrate")
+        environment.setenv("AIRFLOW_CONN_FLIGHTS", emulator.connections["lakebase_default"])
+        counts = []
+        for number in (1, 2):
+            run(variables, tmp_path / f"dag{number}.log", "dags", "test", "flights_etl")
+            query = """
+                SELECT (SELECT count(*) FROM nycflights.flights), (SELECT count(*) FROM nycflights.weather),
+                       (SELECT count(*) FROM nycflights.planes), (SELECT count(*) FROM nycflights.airports),
+                       (SELECT count(*) FROM nycflights.airlines), count(*), sum(flights), sum(late)
+                FROM nycflights.delays
+            """
+            counts.append(LakebaseHook("flights").get_first(query))
+        assert counts[0] == counts[1]
+        assert counts[0][:5] == (336_776, 26_115, 3_322, 1_458, 16)
+        assert counts[0][6] == 336_776
+        with sqlite3.connect(tmp_path / "airflow.db") as database:
+            states = database.execute("SELECT state, count(*) FROM task_instance GROUP BY state").fetchall()
+        database.close()
+        assert states == [("success", 24)]
+        assert len(emulator.secrets) > 30
+        assert leaks(tmp_path, emulator.secrets) == []
+
+
+def test_every_example_is_run_by_a_test_of_its_own():
+    source = Path(__file__).read_text()
+    assert EXAMPLES
+    assert all(f"def test_{name}_runs" in source for name in EXAMPLES)
+
+
+def test_the_demo_shows_what_it_did_and_leaves_nothing_running():
+    before = {process.pid for process in psutil.process_iter()}
+    command = [sys.executable, str(REPOSITORY / "scripts" / "_demo.py")]
+    result = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=200)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "In Lakebase: 336,776 flights" in result.stdout
+    assert result.stderr == ""
+    for task in ("bootstrap_role", "wait_for_endpoint", "load[flights]", "check_table", "report"):
+        assert f"\n{task} " in result.stdout
+    left = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
+    assert not [each for each in left if "postgres" in str(each.info) or "airflow" in str(each.info)]

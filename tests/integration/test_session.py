@@ -1,0 +1,301 @@
+"""From a connection to a session: credentials, waking, refusals, an environment that must not leak in."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
+from airflow_provider_lakebase.exceptions import (
+    LakebaseAuthenticationError,
+    LakebaseEndpointDisabledError,
+    LakebaseEndpointNotFoundError,
+    LakebaseError,
+    LakebaseSettingsError,
+    LakebaseWakeTimeoutError,
+    LakebaseWorkspaceAccessError,
+    LakebaseWorkspaceError,
+)
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+from airflow_provider_lakebase.roles import RoleRequest
+
+CREDENTIALS = ("POST", "/api/2.0/postgres/credentials")
+TOKEN = ("POST", "/oidc/v1/token")
+
+
+@pytest.fixture
+def newcomer(emulator: LakebaseEmulator, admin: LakebaseHook) -> Principal:
+    """A service principal that this process has not yet signed in, with a role."""
+    principal = emulator.add_principal("newcomer")
+    admin.bootstrap_role(RoleRequest(principal.client_id))
+    return principal
+
+
+def changed(emulator: LakebaseEmulator, **changes: Any) -> str:
+    """Return the default connection with changed fields; those of ``extra`` are added to it."""
+    fields = json.loads(emulator.connections["lakebase_default"])
+    extra = {**fields["extra"], **changes.pop("extra", {})}
+    return json.dumps({**fields, **changes, "extra": extra})
+
+
+@pytest.fixture
+def hook_for(monkeypatch: pytest.MonkeyPatch, emulator: LakebaseEmulator) -> Callable[..., LakebaseHook]:
+    """Return a function that gives a hook on the default connection with changed fields."""
+
+    def hook_for(**changes: Any) -> LakebaseHook:
+        monkeypatch.setenv("AIRFLOW_CONN_CHANGED", changed(emulator, **changes))
+        return LakebaseHook("changed")
+
+    return hook_for
+
+
+def requests_of(emulator: LakebaseEmulator, principal: Principal) -> Counter[tuple[str, str]]:
+    return Counter((each.method, each.path) for each in emulator.requests if each.principal == principal.client_id)
+
+
+def test_each_session_has_a_credential_of_its_own_and_the_process_signs_in_once(
+    emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str]
+):
+    hook = LakebaseHook(connect_as(newcomer))
+    for _ in range(5):
+        hook.get_conn().close()
+    requests = requests_of(emulator, newcomer)
+    assert requests[CREDENTIALS] == 5
+    assert requests[TOKEN] == 1
+
+
+def test_fifty_threads_at_once_sign_in_once(
+    emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str]
+):
+    conn_id, seen = connect_as(newcomer), []
+    threads = [
+        threading.Thread(target=lambda: seen.append(LakebaseHook(conn_id).get_first("SELECT 1"))) for _ in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [(1,)] * 50
+    assert requests_of(emulator, newcomer)[CREDENTIALS] == 50
+    assert requests_of(emulator, newcomer)[TOKEN] == 1
+
+
+def test_garbage_in_the_environment_changes_nothing(
+    emulator: LakebaseEmulator,
+    newcomer: Principal,
+    connect_as: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    profile = tmp_path / ".databrickscfg"
+    profile.write_text("[DEFAULT]\nhost = https://wrong.example\ntoken = dapi-wrong\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HOST", "TOKEN", "CLIENT_ID", "CLIENT_SECRET", "ACCOUNT_ID", "WORKSPACE_ID", "GROUP_ID", "AUTH_TYPE"):
+        monkeypatch.setenv(f"DATABRICKS_{name}", "wrong")
+    monkeypatch.setenv("DATABRICKS_DISCOVERY_URL", "https://wrong.example/oidc")
+    monkeypatch.setenv("DATABRICKS_CONFIG_PROFILE", "DEFAULT")
+    monkeypatch.setenv("ARM_CLIENT_ID", "wrong")
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSSLMODE", "PGOPTIONS"):
+        monkeypatch.setenv(name, "wrong")
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-only")
+    monkeypatch.setenv("PGSSLROOTCERT", "/wrong")
+    hook = LakebaseHook(connect_as(newcomer))
+    assert hook.get_first("SELECT current_user, current_database()") == (newcomer.client_id, "databricks_postgres")
+    assert requests_of(emulator, newcomer)[TOKEN] == 1
+
+
+def test_pgservice_is_refused_with_a_sentence(hook: LakebaseHook, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PGSERVICE", "elsewhere")
+    with pytest.raises(LakebaseSettingsError, match="PGSERVICE is set.*Unset PGSERVICE"):
+        hook.get_conn()
+
+
+def test_a_fork_signs_in_by_itself(emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str]):
+    hook = LakebaseHook(connect_as(newcomer))
+    hook.get_first("SELECT 1")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if hook.get_first("SELECT 2") == (2,) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert requests_of(emulator, newcomer)[TOKEN] == 2
+
+
+def test_a_sleeping_endpoint_is_woken(hook: LakebaseHook, emulator: LakebaseEmulator):
+    emulator.wake_seconds = 1.0
+    emulator.suspend()
+    started_at = time.monotonic()
+    assert hook.get_first("SELECT 1") == (1,)
+    assert 1.0 <= time.monotonic() - started_at < 3
+    assert emulator.state == "ACTIVE"
+
+
+def test_an_endpoint_that_does_not_wake_in_time_is_told_apart(
+    emulator: LakebaseEmulator, hook_for: Callable[..., LakebaseHook]
+):
+    emulator.wake_seconds = 5
+    emulator.suspend()
+    started_at = time.monotonic()
+    with pytest.raises(LakebaseWakeTimeoutError, match="No session within 2 s.*timeout expired.*connection 'changed'"):
+        hook_for(extra={"wake_timeout": 2}).get_conn()
+    assert 2 <= time.monotonic() - started_at < 4
+
+
+def test_a_port_where_nobody_listens_is_tried_until_the_deadline(
+    hook_for: Callable[..., LakebaseHook], task_log: Callable[[], str]
+):
+    started_at = time.monotonic()
+    with (
+        pytest.raises(LakebaseWakeTimeoutError, match="No session within 2 s.*Connection refused.*port"),
+    ):
+        hook_for(port=1, extra={"wake_timeout": 2}).get_conn()
+    assert 2 <= time.monotonic() - started_at < 11
+    assert "Waiting for endpoint projects/demo/branches/production/endpoints/primary" in task_log()
+
+
+def test_a_disabled_endpoint_fails_at_once(hook: LakebaseHook, emulator: LakebaseEmulator):
+    emulator.disable()
+    started_at = time.monotonic()
+    with pytest.raises(LakebaseEndpointDisabledError, match="disabled.*Enable the endpoint"):
+        hook.get_conn()
+    assert time.monotonic() - started_at < 5
+
+
+def test_an_expired_credential_matters_to_new_sessions_only(hook: LakebaseHook, emulator: LakebaseEmulator):
+    connection = hook.get_conn()
+    emulator.expire_credentials()
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    connection.close()
+    assert hook.get_first("SELECT 2") == (2,)
+
+
+def test_a_suspend_cuts_the_session_and_the_next_one_is_fine(hook: LakebaseHook, emulator: LakebaseEmulator):
+    connection = hook.get_conn()
+    emulator.suspend()
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        connection.execute("SELECT 1")
+    connection.close()
+    assert hook.get_first("SELECT 2") == (2,)
+
+
+def test_verify_full_accepts_the_right_authority_and_no_other(
+    emulator: LakebaseEmulator, hook_for: Callable[..., LakebaseHook]
+):
+    right = hook_for(extra={"sslmode": "verify-full", "sslrootcert": str(emulator.ca_file)})
+    assert right.get_first("SELECT 1") == (1,)
+    with pytest.raises(LakebaseSettingsError, match="certificate was not accepted.*sslrootcert"):
+        hook_for(extra={"sslmode": "verify-full"}).get_conn()
+
+
+def test_a_credential_lives_as_long_as_the_connection_says(
+    emulator: LakebaseEmulator, hook_for: Callable[..., LakebaseHook]
+):
+    assert hook_for(extra={"credential_ttl": 300}).get_first("SELECT 1") == (1,)
+
+
+REFUSALS: list[tuple[str, dict[str, Any], type[LakebaseError], str]] = [
+    ("wrong secret", {"password": "dose" + "f" * 32}, LakebaseWorkspaceAccessError, "refused the client ID and secret"),
+    ("wrong client", {"login": "nobody"}, LakebaseWorkspaceAccessError, "refused the client ID and secret"),
+    (
+        "missing project",
+        {"extra": {"endpoint": "projects/none/branches/b/endpoints/e"}},
+        LakebaseEndpointNotFoundError,
+        "project id not found",
+    ),
+    (
+        "missing endpoint",
+        {"extra": {"endpoint": "projects/demo/branches/production/endpoints/none"}},
+        LakebaseEndpointNotFoundError,
+        "endpoint id not found",
+    ),
+    ("wrong role", {"extra": {"user": "someone_else"}}, LakebaseAuthenticationError, "User is not authorized"),
+    ("missing database", {"schema": "nowhere"}, LakebaseSettingsError, "no database of that name"),
+    ("pooled host", {"extra": {"pg_host": "ep-x-pooler.example"}}, LakebaseSettingsError, "pooled host"),
+    ("plaintext", {"extra": {"sslmode": "disable"}}, LakebaseSettingsError, "'sslmode' is 'disable'"),
+    (
+        "dead workspace",
+        {"host": "http://127.0.0.1:1", "extra": {"wake_timeout": 3}},
+        LakebaseWorkspaceError,
+        "no answer",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"), [each[1:] for each in REFUSALS], ids=[each[0] for each in REFUSALS]
+)
+def test_a_refusal_is_typed_and_names_connection_and_remedy(
+    emulator: LakebaseEmulator, hook_for: Callable[..., LakebaseHook], changes: dict[str, Any], error: Any, words: str
+):
+    hook = hook_for(**changes)
+    with pytest.raises(LakebaseError) as refused:
+        hook.get_conn()
+    assert type(refused.value) is error
+    message = str(refused.value)
+    assert words in message
+    assert "connection 'changed'" in message
+    assert message.endswith(".")
+    assert not any(secret in message for secret in emulator.secrets)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "words"),
+    [
+        ({"workspace_access": False}, "no workspace access.*Grant"),
+        ({"can_use_project": False}, "no permission on the Lakebase project.*Can Use"),
+    ],
+)
+def test_an_identity_without_permission_is_told_which(
+    emulator: LakebaseEmulator, connect_as: Callable[..., str], lacks: dict[str, bool], words: str
+):
+    hook = LakebaseHook(connect_as(emulator.add_principal("outsider", **lacks)))
+    with pytest.raises(LakebaseWorkspaceAccessError, match=words):
+        hook.get_conn()
+
+
+def test_an_identity_without_a_role_is_told_how_to_get_one(emulator: LakebaseEmulator, connect_as: Callable[..., str]):
+    hook = LakebaseHook(connect_as(emulator.add_principal("no role")))
+    with pytest.raises(LakebaseAuthenticationError, match="no Postgres role.*LakebaseRoleBootstrapOperator"):
+        hook.get_conn()
+
+
+def test_a_plain_role_cannot_log_in(emulator: LakebaseEmulator, admin: LakebaseHook, connect_as: Callable[..., str]):
+    principal = emulator.add_principal("plain role")
+    admin.run(f'CREATE ROLE "{principal.client_id}" LOGIN')
+    with pytest.raises(LakebaseAuthenticationError, match="a role without Databricks identity"):
+        LakebaseHook(connect_as(principal)).get_conn()
+
+
+def test_the_same_connection_from_json_a_uri_and_a_secrets_backend(
+    emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    from airflow.models import Connection
+
+    fields = json.loads(emulator.connections["lakebase_default"])
+    from_json = LakebaseHook()
+    uri = Connection(
+        conn_id="x",
+        conn_type="lakebase",
+        **{name: fields[name] for name in ("host", "login", "password", "schema", "port")},
+        extra=json.dumps(fields["extra"]),
+    ).get_uri()
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", uri)
+    from_uri = LakebaseHook()
+    assert from_uri.settings == from_json.settings
+    monkeypatch.delenv("AIRFLOW_CONN_LAKEBASE_DEFAULT")
+    file = tmp_path / "connections.json"
+    file.write_text(json.dumps({"lakebase_default": fields}))
+    from airflow.secrets.local_filesystem import LocalFilesystemBackend
+
+    connection = LocalFilesystemBackend(connections_file_path=str(file)).get_connection("lakebase_default")
+    from_file = LakebaseHook(connection=connection)
+    assert from_file.settings == from_json.settings
+    assert from_file.get_first("SELECT 1") == (1,)

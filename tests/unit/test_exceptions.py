@@ -1,0 +1,46 @@
+"""One root, drawn in the module's docstring; messages in three parts."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+
+from airflow_provider_lakebase import exceptions
+from airflow_provider_lakebase.exceptions import (
+    LakebaseError,
+    LakebaseSettingsError,
+    LakebaseWakeTimeoutError,
+    LakebaseWorkspaceAccessError,
+    LakebaseWorkspaceError,
+)
+
+CLASSES = [each for _, each in inspect.getmembers(exceptions, inspect.isclass)]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_descends_from_the_root_and_is_drawn(kind: type[Exception]):
+    assert issubclass(kind, LakebaseError)
+    assert kind.__name__ in (exceptions.__doc__ or "")
+
+
+def test_a_message_says_what_happened_where_and_what_to_do():
+    error = LakebaseWorkspaceError("It failed", where="connection 'a'", remedy="Try again.")
+    assert str(error) == "It failed (connection 'a'). Try again."
+
+
+def test_errors_are_of_the_kind_that_a_caller_would_catch():
+    assert issubclass(LakebaseSettingsError, ValueError)
+    assert issubclass(LakebaseWakeTimeoutError, TimeoutError)
+
+
+def test_each_class_says_whether_a_retry_can_help():
+    retryable = {kind.__name__ for kind in CLASSES if kind.retryable}
+    assert retryable == {"LakebaseWorkspaceError", "LakebaseWakeTimeoutError", "LakebaseOutcomeUnknownError"}
+    assert not LakebaseWorkspaceAccessError.retryable
+
+
+def test_an_error_survives_pickling():
+    error = LakebaseWakeTimeoutError("It slept", where="here", remedy="Wait.")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

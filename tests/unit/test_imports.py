@@ -1,0 +1,44 @@
+"""Airflow parses DAG files all day: what they import of the provider loads nothing heavy."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import airflow_provider_lakebase
+
+HEAVY = ["databricks", "psycopg", "psycopg_pool", "pandas", "polars", "pyarrow"]
+FOLDERS = ("hooks", "operators", "sensors", "transfers", "triggers")
+
+
+def modules_for_dag_authors() -> list[str]:
+    root = airflow_provider_lakebase.__name__
+    return [
+        module.name
+        for module in pkgutil.walk_packages(airflow_provider_lakebase.__path__, f"{root}.")
+        if module.name.startswith(tuple(f"{root}.{folder}" for folder in FOLDERS))
+    ]
+
+
+def loaded_after(statement: str) -> list[str]:
+    program = f"{statement}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    names: list[str] = eval(output.splitlines()[-1])
+    return names
+
+
+def test_modules_for_dag_authors_load_no_driver():
+    modules = modules_for_dag_authors()
+    assert "airflow_provider_lakebase.operators.sql" in modules
+    assert loaded_after("\n".join(f"import {module}" for module in modules)) == []
+
+
+def test_the_check_itself_sees_a_heavy_import():
+    assert loaded_after("import airflow_provider_lakebase.session.connect") == ["psycopg"]
+
+
+def test_discovery_imports_no_airflow():
+    program = "import airflow_provider_lakebase.get_provider_info as info; import sys; info.get_provider_info()"
+    check = "sys.exit('airflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", f"{program}; {check}"]).returncode == 0

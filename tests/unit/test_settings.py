@@ -1,0 +1,133 @@
+"""What a connection may say, and how each mistake is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.settings import LakebaseSettings, read_settings
+
+ENDPOINT = "projects/shop/branches/production/endpoints/primary"
+SECRET = "dose0123456789abcdef0123456789abcdef"
+
+
+def read(endpoint: str | None = None, **changes: Any) -> LakebaseSettings:
+    fields: dict[str, Any] = {
+        "host": "https://shop.cloud.databricks.com",
+        "login": "4f5c0f0a-0000-4000-8000-000000000001",
+        "password": SECRET,
+        "schema": None,
+        "port": None,
+        "extra": {"endpoint": ENDPOINT},
+    }
+    return read_settings("shop", **{**fields, **changes}, endpoint=endpoint)
+
+
+def test_defaults_are_those_of_the_service():
+    settings = read()
+    assert settings.database == "databricks_postgres"
+    assert settings.port == 5432
+    assert settings.user == settings.client_id
+    assert settings.sslmode == "require"
+    assert settings.wake_timeout == 120
+    assert settings.credential_ttl is None
+    assert settings.pg_host is None
+
+
+def test_the_secret_is_not_in_the_repr():
+    assert SECRET not in repr(read())
+
+
+def test_strings_of_a_uri_are_read_as_numbers():
+    extra = {"endpoint": ENDPOINT, "wake_timeout": "30.5", "credential_ttl": "600"}
+    settings = read(port="6543", extra=extra)
+    assert (settings.port, settings.wake_timeout, settings.credential_ttl) == (6543, 30.5, 600)
+
+
+def test_fields_left_alone_in_the_form_count_as_absent():
+    settings = read(extra={"endpoint": ENDPOINT, "wake_timeout": None, "sslmode": "", "pg_host": None})
+    assert (settings.wake_timeout, settings.sslmode, settings.pg_host) == (120, "require", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("https://shop.cloud.databricks.com/", "https://shop.cloud.databricks.com"),
+        ("shop.cloud.databricks.com", "https://shop.cloud.databricks.com"),
+        (" https://shop.cloud.databricks.com ", "https://shop.cloud.databricks.com"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://localhost:8080/", "http://localhost:8080"),
+    ],
+)
+def test_the_host_is_read_as_a_workspace_url(given: str, meant: str):
+    assert read(host=given).host == meant
+
+
+def test_libpq_keywords_and_dbapi_hook_extras_pass():
+    settings = read(extra={"endpoint": ENDPOINT, "keepalives_idle": 60, "placeholder": "%s"})
+    assert settings.libpq == {"keepalives_idle": "60"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"host": None}, "'Host' is missing"),
+        ({"host": "  "}, "'Host' is missing"),
+        ({"login": ""}, "'Login' is missing"),
+        ({"password": None}, "'Password' is missing"),
+        ({"extra": {}}, "'endpoint' is missing"),
+        ({"extra": {"endpoint": "projects/shop"}}, "'endpoint' is malformed: 'projects/shop'"),
+        ({"extra": {"endpoint": "projects/Shop/branches/b/endpoints/e"}}, "'endpoint' is malformed"),
+        ({"extra": {"endpoint": ENDPOINT + "\n"}}, "'endpoint' is malformed"),
+        ({"extra": {"endpoint": 7}}, "'endpoint' is malformed: 7"),
+        ({"host": "http://shop.cloud.databricks.com"}, "'Host' is not an https address"),
+        ({"host": "http://127.0.0.1.evil.example"}, "'Host' is not an https address"),
+        ({"host": "ftp://shop"}, "'Host' is not an https address"),
+        ({"host": "https://shop.cloud.databricks.com/?o=12"}, "'Host' holds more than"),
+        ({"host": "https://user:word@shop.cloud.databricks.com"}, "'Host' holds more than"),
+        ({"port": 0.5}, "'Port' is 0.5"),
+        ({"port": "70000"}, "'Port' is '70000'"),
+        ({"port": "x"}, "'Port' is 'x'"),
+        ({"extra": {"endpoint": ENDPOINT, "sslmode": "disable"}}, "'sslmode' is 'disable'"),
+        ({"extra": {"endpoint": ENDPOINT, "sslmode": "prefer"}}, "'sslmode' is 'prefer'"),
+        ({"extra": {"endpoint": ENDPOINT, "pg_host": "ep-a-b-pooler.database.example"}}, "'pg_host' is a pooled host"),
+        ({"extra": {"endpoint": ENDPOINT, "pg_host": "a:5432"}}, "'pg_host' is not one host name"),
+        ({"extra": {"endpoint": ENDPOINT, "wake_timeout": "soon"}}, "'wake_timeout' is not a positive number"),
+        ({"extra": {"endpoint": ENDPOINT, "wake_timeout": 0}}, "'wake_timeout' is not a positive number"),
+        ({"extra": {"endpoint": ENDPOINT, "wake_timeout": "inf"}}, "'wake_timeout' is not a positive number"),
+        ({"extra": {"endpoint": ENDPOINT, "wake_timeout": True}}, "'wake_timeout' holds a bool"),
+        ({"extra": {"endpoint": ENDPOINT, "credential_ttl": 299}}, "'credential_ttl' is 299"),
+        ({"extra": {"endpoint": ENDPOINT, "credential_ttl": 3601}}, "'credential_ttl' is 3601"),
+        ({"extra": {"endpoint": ENDPOINT, "credential_ttl": 600.5}}, "'credential_ttl' is 600.5"),
+        ({"extra": {"endpoint": ENDPOINT, "options": {"a": 1}}}, "'options' holds a dict"),
+        ({"extra": {"endpoint": ENDPOINT, "dbname": "x"}}, "'dbname' is not for the extra"),
+        ({"extra": {"endpoint": ENDPOINT, "host": "x"}}, "'host' is not for the extra"),
+        ({"extra": {"endpoint": ENDPOINT, "password": "x"}}, "'password' is not for the extra"),
+        ({"extra": {"endpoint": ENDPOINT, "service": "x"}}, "'service' is not for the extra"),
+    ],
+)
+def test_a_wrong_field_is_refused_with_a_sentence_that_names_it(changes: dict[str, Any], named: str):
+    with pytest.raises(LakebaseSettingsError) as refused:
+        read(**changes)
+    message = str(refused.value)
+    assert message.startswith(f"Field {named}")
+    assert "connection 'shop'" in message
+    assert message.endswith(".")
+    assert SECRET not in message
+
+
+def test_the_endpoint_may_come_from_the_hook_alone():
+    assert read(endpoint=ENDPOINT, extra={}).endpoint == ENDPOINT
+
+
+def test_an_override_of_the_endpoint_forgets_the_connections_host():
+    other = ENDPOINT.replace("production", "staging")
+    settings = read(extra={"endpoint": ENDPOINT, "pg_host": "ep-a.database.example"}).override(endpoint=other)
+    assert (settings.endpoint, settings.pg_host) == (other, None)
+
+
+def test_an_override_of_options_is_added_behind_the_connections():
+    settings = read(extra={"endpoint": ENDPOINT, "options": "-c a=1"}).override(options="-c b=2")
+    assert settings.libpq["options"] == "-c a=1 -c b=2"
