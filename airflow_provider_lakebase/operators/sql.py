@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import uuid
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _NOT_FOR_XCOM = (
+    # Airflow 2's XCom has no UUID; goes with Airflow 2.
+    *(() if AIRFLOW_V_3_0_PLUS else (uuid.UUID,)),
     datetime.time,
     ipaddress.IPv4Address,
     ipaddress.IPv6Address,

