@@ -54,8 +54,8 @@ class LakebaseEmulator:
         self._state = State(
             clock=clock, suspend_timeout=suspend_timeout, asleep=asleep, postgres_version=postgres_version
         )
-        self.administrator = self._add("Lakebase administrator")
-        self.service_principal = self._add("Airflow")
+        self.administrator = self.add_principal("Lakebase administrator")
+        self.service_principal = self.add_principal("Airflow")
         self._state.owner = self.administrator.role
 
     def start(self) -> Self:
@@ -136,21 +136,6 @@ class LakebaseEmulator:
         can_use_project: bool = True,
     ) -> Principal:
         """Add an identity to the workspace, without a Postgres role; raise ``ValueError`` for an unknown type."""
-        return self._add(
-            display_name,
-            identity_type=identity_type,
-            workspace_access=workspace_access,
-            can_use_project=can_use_project,
-        )
-
-    def _add(
-        self,
-        display_name: str,
-        *,
-        identity_type: str = "SERVICE_PRINCIPAL",
-        workspace_access: bool = True,
-        can_use_project: bool = True,
-    ) -> Principal:
         principal = self._state.add_principal(
             display_name,
             identity_type=identity_type,

@@ -200,7 +200,9 @@ class Gate:
                         lambda: Side(self._servers), self._postgres.socket
                     )
                     break
-            # Suspended between the wake and here.
+            # Suspended between the wake and here. A client that has hung up meanwhile wakes nothing.
+            if client.side.lost.is_set():
+                raise EOFError
             await self._wake()
         server.observe = lambda data: self._see_first_reply(client, server, data)
         client.side.observe = self._see_traffic

@@ -198,12 +198,16 @@ class _Opening:
     def attempt(self) -> LakebaseSession:
         host = self.find_host(timeout=self.left(), again=self.unreachable == 1)
         password = self.mint(timeout=self.left())
-        session = LakebaseSession.connect(
-            make_conninfo(**self.keywords),
-            host=host,
-            password=password,
-            connect_timeout=max(round(self.left()), 2),
-        )
+        try:
+            session = LakebaseSession.connect(
+                make_conninfo(**self.keywords),
+                host=host,
+                password=password,
+                connect_timeout=max(round(self.left()), 2),
+            )
+        except psycopg.OperationalError as error:
+            # psycopg's frames hold the credential, and the socket of a connection that timed out.
+            raise error.with_traceback(None)  # noqa: B904
         session.where = self.settings.where
         session.adapters.register_dumper(dict, JsonbDumper)
         return session

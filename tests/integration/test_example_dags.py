@@ -8,6 +8,8 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +93,34 @@ def test_every_example_is_run_by_a_test_of_its_own():
     assert all(f"def test_{name}_runs" in source for name in EXAMPLES)
 
 
-def test_the_demo_shows_what_it_did_and_leaves_nothing_running():
-    before = {process.pid for process in psutil.process_iter()}
+def processes_of(folder: str) -> list[Any]:
+    """Return the command lines of processes that name the folder, or have it as their temporary one."""
+    running = psutil.process_iter(["environ", "cmdline"])
+    return [each.info["cmdline"] for each in running if folder in f"{each.info['environ']} {each.info['cmdline']}"]
+
+
+@pytest.fixture
+def temporary() -> Iterator[str]:
+    """A temporary folder whose name is short enough for a Unix socket and that every account may enter."""
+    with tempfile.TemporaryDirectory(prefix="lakebase-demo-") as folder:
+        os.chmod(folder, 0o777)
+        yield folder
+
+
+def test_the_search_for_processes_finds_one(temporary: str):
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": temporary}) as process:
+        assert processes_of(temporary) == [["sleep", "60"]]
+        process.kill()
+
+
+def test_the_demo_shows_what_it_did_and_leaves_nothing(temporary: str):
     command = [sys.executable, str(REPOSITORY / "scripts" / "_demo.py")]
-    result = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=200)
+    environment = {**os.environ, "TMPDIR": temporary}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "In Lakebase: 336,776 flights" in result.stdout
     assert "Traceback" not in result.stderr
     for task in ("bootstrap_role", "wait_for_endpoint", "load[flights]", "check_table", "report"):
         assert f"\n{task} " in result.stdout
-    left = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
-    assert not [each for each in left if "postgres" in str(each.info) or "airflow" in str(each.info)]
+    assert processes_of(temporary) == []
+    assert [name for name in os.listdir(temporary) if "lakebase" in name] == []
