@@ -72,6 +72,7 @@ def environment(python: Path) -> dict[str, str]:
 
 
 def _run(*command: str | Path) -> None:
-    result = subprocess.run([str(part) for part in command], cwd=REPOSITORY)
+    # Behind a proxy of one's own, only the system knows its certificate authority.
+    result = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "UV_SYSTEM_CERTS": "true"})
     if result.returncode:
         sys.exit(f"{Path(command[0]).name} failed with exit code {result.returncode}.")
