@@ -1,120 +1,123 @@
 """What an Airflow connection of type ``lakebase`` says, checked once and frozen.
 
 This module knows neither Airflow nor libpq: it gets the connection's fields as plain values and answers with
-:class:`LakebaseSettings`, or with a :class:`LakebaseSettingsError` that names the field. Keywords of libpq are only
-collected here; ``session`` checks them against the libpq it has at hand.
+:class:`LakebaseSettings`, or with a :class:`LakebaseSettingsError` that names the field.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-
-CONNECTION_TYPE = "lakebase"
-DEFAULT_CONN_ID = "lakebase_default"
-DEFAULT_DATABASE = "databricks_postgres"
-DEFAULT_PORT = 5432
-DEFAULT_SSLMODE = "require"
-DEFAULT_WAKE_TIMEOUT = 120.0
-ENDPOINT_SHAPE = "projects/<project>/branches/<branch>/endpoints/<endpoint>"
-SSLMODES = ("require", "verify-ca", "verify-full")
-
-DBAPI_HOOK_EXTRAS = frozenset(
-    {
-        "dialect",
-        "escape_column_names",
-        "escape_word_format",
-        "insert_statement_format",
-        "placeholder",
-        "replace_statement_format",
-        "sqlalchemy_scheme",
-    }
+from airflow_provider_lakebase.fields import (
+    DBAPI_HOOK_EXTRAS,
+    DEFAULT_AUTH_TYPE,
+    DEFAULT_DATABASE,
+    DEFAULT_PORT,
+    DEFAULT_SSLMODE,
+    DEFAULT_WAKE_TIMEOUT,
+    ENDPOINT_SHAPE,
+    EXTRA_FIELDS,
+    LOGIN_REMEDY,
+    OIDC_FIELDS,
+    SECRETS,
+    read_endpoint_name,
+    read_text,
+    refuse_reserved,
+    required,
+    whole_number,
+    workspace_url,
+    wrong_field,
 )
-"""Extras that common-sql's ``DbApiHook`` reads itself."""
 
-RESERVED_LIBPQ_KEYWORDS = frozenset(
-    {
-        "application_name",
-        "connect_timeout",
-        "dbname",
-        "fallback_application_name",
-        "host",
-        "passfile",
-        "password",
-        "port",
-        "require_auth",
-        "service",
-        "servicefile",
-        "sslnegotiation",
-    }
-)
-"""Keywords of libpq that the provider sets, or that would change where it connects, or as whom."""
+_SETTINGS_FIELDS = frozenset(EXTRA_FIELDS) - {"auth_type", "databricks_conn_id", *OIDC_FIELDS}
 
-_ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_ENDPOINT = re.compile(rf"projects/{_ID}/branches/{_ID}/endpoints/{_ID}")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+@dataclass(frozen=True)
+class Location:
+    """Hold where a session is opened, and as whom, once the workspace has been asked.
+
+    :param endpoint: resource name of the endpoint; empty for a native Postgres login
+    :param host: Postgres host
+    :param user: Postgres role
+    """
+
+    endpoint: str
+    host: str
+    user: str
 
 
 @dataclass(frozen=True)
 class LakebaseSettings:
     """Hold everything that opening a session needs to know.
 
-    :param conn_id: Airflow connection id, for messages
-    :param host: workspace URL, ``https://…`` without a trailing slash
-    :param client_id: the service principal's client ID
-    :param client_secret: its OAuth secret; left out of the repr
-    :param endpoint: ``projects/<project>/branches/<branch>/endpoints/<endpoint>``
+    :param conn_id: Airflow connection id, for messages; empty where it would say nothing
+    :param endpoint: ``projects/<project>/branches/<branch>/endpoints/<endpoint>``, or a branch, whose one read-write
+        endpoint is meant; empty for a native Postgres login
+    :param workspace: keywords of databricks-sdk's ``Config``, workspace URL and identity; left out of the repr
+    :param user: Postgres role to log in as, or None to follow the identity
     :param database: Postgres database
     :param port: Postgres port
-    :param user: Postgres role to log in as
     :param pg_host: Postgres host, or None to look it up from the endpoint
+    :param password: password of a native Postgres login, or None to mint credentials; left out of the repr
+    :param group_name: group whose role the credential is for
+    :param read_only: whether sessions only read, on the read-only host where there is one
     :param sslmode: ``require``, ``verify-ca`` or ``verify-full``
     :param sslrootcert: path of a file with the certificate authorities to trust, or None
     :param wake_timeout: seconds that opening a session may take, waking included
     :param credential_ttl: seconds that a minted credential lives, or None for the service's own
-    :param libpq: further keywords for libpq, as given
+    :param libpq: further keywords for libpq, as given; left out of the repr
     """
 
     conn_id: str
-    host: str
-    client_id: str
-    client_secret: str = field(repr=False)
     endpoint: str
+    workspace: Mapping[str, str] = field(repr=False)
+    user: str | None = None
     database: str = DEFAULT_DATABASE
     port: int = DEFAULT_PORT
-    user: str = ""
     pg_host: str | None = None
+    password: str | None = field(default=None, repr=False)
+    group_name: str | None = None
+    read_only: bool = False
     sslmode: str = DEFAULT_SSLMODE
     sslrootcert: str | None = None
     wake_timeout: float = DEFAULT_WAKE_TIMEOUT
     credential_ttl: int | None = None
-    libpq: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    libpq: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    @property
+    def secrets(self) -> list[str]:
+        """Return what must not be shown: passwords, secrets and tokens."""
+        return [*filter(None, [self.password]), *(self.workspace[name] for name in SECRETS if name in self.workspace)]
+
+    @property
+    def identity(self) -> str:
+        """Return a name for the workspace and identity that differs from any other's and reveals nothing."""
+        return hashlib.sha256(repr(sorted(self.workspace.items())).encode()).hexdigest()
 
     @property
     def where(self) -> str:
         """Name connection, endpoint, database and role for a message."""
-        return f"connection '{self.conn_id}', endpoint {self.endpoint}, database {self.database}, role {self.user}"
+        parts = {
+            "connection": f"'{self.conn_id}'" if self.conn_id else "",
+            "endpoint": self.endpoint,
+            "host": self.pg_host or "",
+            "database": self.database,
+            "role": self.user or "",
+        }
+        return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
 
-    def override(
-        self, *, endpoint: str | None = None, database: str | None = None, options: str | None = None
-    ) -> LakebaseSettings:
+    def override(self, *, database: str | None = None, options: str | None = None) -> LakebaseSettings:
         """Return settings with what a hook or an operator gave put in place of the connection's.
 
-        :param endpoint: resource name of another endpoint; a ``pg_host`` of the connection's no longer applies
         :param database: another database
         :param options: libpq's ``options``, for example ``-c statement_timeout=5min``; added behind the connection's
-        :raises LakebaseSettingsError: when the endpoint is malformed
         """
         changed = self
-        if endpoint and endpoint != self.endpoint:
-            changed = replace(changed, endpoint=_endpoint(self.conn_id, "endpoint", endpoint), pg_host=None)
         if database:
             changed = replace(changed, database=database)
         if options:
@@ -123,184 +126,154 @@ class LakebaseSettings:
         return changed
 
 
-def read_settings(
-    conn_id: str,
-    *,
-    host: str | None,
-    login: str | None,
-    password: str | None,
-    schema: str | None,
-    port: int | str | None,
-    extra: Mapping[str, Any],
-    endpoint: str | None = None,
-) -> LakebaseSettings:
-    """Check the fields of an Airflow connection and return them as settings.
+@dataclass(frozen=True)
+class ConnectionFields:
+    """Hold the fields of an Airflow connection, as plain values.
 
     Values may be strings, as in a connection given as a URI: numbers are read from them. None and the empty string
     count as absent, as Airflow's form saves fields that were left alone.
 
     :param conn_id: Airflow connection id
     :param host: workspace URL
-    :param login: the service principal's client ID
-    :param password: its OAuth secret
+    :param login: client ID, or a native Postgres role
+    :param password: its OAuth secret, or the role's password
     :param schema: database
     :param port: Postgres port
     :param extra: the connection's extra fields
-    :param endpoint: endpoint named by the hook or operator, where the connection need not name one
+    """
+
+    conn_id: str
+    host: str | None = None
+    login: str | None = None
+    password: str | None = field(default=None, repr=False)
+    schema: str | None = None
+    port: int | str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def databricks_conn_id(fields: ConnectionFields) -> str | None:
+    """Return the Databricks connection that a Lakebase connection takes its identity from, if any.
+
+    :param fields: the Lakebase connection
+    """
+    return fields.extra.get("databricks_conn_id") or None
+
+
+def read_settings(
+    fields: ConnectionFields,
+    *,
+    endpoint: str | None = None,
+    read_only: bool | None = None,
+    databricks: ConnectionFields | None = None,
+) -> LakebaseSettings:
+    """Check the fields of an Airflow connection and return them as settings.
+
+    :param fields: the Lakebase connection
+    :param endpoint: endpoint named by the hook or operator, where the connection need not name one; a ``pg_host`` of
+        the connection's does not apply to it
+    :param read_only: whether sessions only read, in place of the connection's
+    :param databricks: the Databricks connection that it names, if it names one
     :raises LakebaseSettingsError: for a field that is missing, wrong or unknown; the message names it
     """
-    given = {name: value for name, value in extra.items() if value is not None and value != ""}
-    _refuse_reserved(conn_id, given)
-    known = {name: read(conn_id, name, given[name]) for name, read in _EXTRA_FIELDS.items() if name in given}
-    others = set(given) - set(_EXTRA_FIELDS) - DBAPI_HOOK_EXTRAS
-    libpq = {name: _text(conn_id, name, given[name]) for name in sorted(others)}
-    chosen_endpoint = _endpoint(conn_id, "endpoint", endpoint) if endpoint else known.pop("endpoint", None)
-    known.pop("endpoint", None)
-    if chosen_endpoint is None:
-        raise _wrong(
-            conn_id,
-            "endpoint",
-            "is missing",
-            f"Name it, as {ENDPOINT_SHAPE}, in the connection's extra, or on the hook or operator.",
-        )
-    client_id = _required(conn_id, "Login", login, "Enter the service principal's client ID.").strip()
+    conn_id = fields.conn_id
+    given = {name: value for name, value in fields.extra.items() if value is not None and value != ""}
+    refuse_reserved(conn_id, given)
+    known = {name: read(conn_id, name, given[name]) for name, read in EXTRA_FIELDS.items() if name in given}
+    libpq = {
+        name: read_text(conn_id, name, given[name])
+        for name in sorted(set(given) - set(EXTRA_FIELDS) - DBAPI_HOOK_EXTRAS)
+    }
+    identity = _identity(fields, known, databricks)
+    if endpoint:
+        if endpoint != known.get("endpoint"):
+            known.pop("pg_host", None)
+        known["endpoint"] = read_endpoint_name(conn_id, "endpoint", endpoint)
+    if read_only is not None:
+        known["read_only"] = read_only
+    _require_place(conn_id, known, native="password" in identity)
     return LakebaseSettings(
         conn_id=conn_id,
-        host=_workspace_url(conn_id, _required(conn_id, "Host", host, "Enter the workspace URL, https://….")),
-        client_id=client_id,
-        client_secret=_required(conn_id, "Password", password, "Enter the service principal's OAuth secret."),
-        endpoint=chosen_endpoint,
-        database=schema or DEFAULT_DATABASE,
-        port=_whole_number(1, 65535)(conn_id, "Port", port) if port else DEFAULT_PORT,
+        database=fields.schema or DEFAULT_DATABASE,
+        port=whole_number(1, 65535)(conn_id, "Port", fields.port) if fields.port else DEFAULT_PORT,
         libpq=MappingProxyType(libpq),
-        **{"user": client_id, **known},
+        **{"endpoint": "", **identity, **{name: known[name] for name in known if name in _SETTINGS_FIELDS}},
     )
 
 
-def unknown_field(conn_id: str, name: str, known: Iterable[str]) -> LakebaseSettingsError:
-    """Return the error for a field nobody knows, with the nearest known one.
+def _identity(
+    fields: ConnectionFields, known: Mapping[str, Any], databricks: ConnectionFields | None
+) -> dict[str, Any]:
+    """Return the settings that say who connects: ``workspace`` and ``user``, or ``password`` and ``user``."""
+    conn_id = fields.conn_id
+    auth_type = known.get("auth_type", DEFAULT_AUTH_TYPE)
+    if databricks is not None:
+        clash = next((name for name, value in _own_identity(fields, known).items() if value), None)
+        if clash:
+            raise wrong_field(conn_id, clash, "clashes with 'databricks_conn_id'", "Give one of the two.")
+        return {"workspace": _databricks_identity(conn_id, databricks), "user": known.get("group_name")}
+    login = required(conn_id, "Login", fields.login, LOGIN_REMEDY).strip()
+    if auth_type == "password":
+        password = required(conn_id, "Password", fields.password, "Enter the password of the Postgres role.")
+        return {"workspace": MappingProxyType({}), "user": login, "password": password}
+    workspace = {
+        "host": workspace_url(conn_id, required(conn_id, "Host", fields.host, "Enter the workspace URL, https://….")),
+        "auth_type": auth_type,
+        "client_id": login,
+        **{name: known[name] for name in OIDC_FIELDS if name in known},
+    }
+    if auth_type == DEFAULT_AUTH_TYPE:
+        secret = required(conn_id, "Password", fields.password, "Enter the service principal's OAuth secret.")
+        workspace["client_secret"] = secret
+    elif fields.password:
+        raise wrong_field(conn_id, "Password", f"has no use with auth_type '{auth_type}'", "Leave it empty.")
+    return {"workspace": MappingProxyType(workspace), "user": known.get("group_name") or login}
 
-    :param conn_id: Airflow connection id
-    :param name: the field
-    :param known: names to compare with, beside the provider's own
-    """
-    near = get_close_matches(name, {*_EXTRA_FIELDS, *DBAPI_HOOK_EXTRAS, *known} - RESERVED_LIBPQ_KEYWORDS, n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else "Remove it, or see the connection's fields in the documentation."
-    return _wrong(conn_id, name, "is unknown", hint)
+
+def _own_identity(fields: ConnectionFields, known: Mapping[str, Any]) -> dict[str, Any]:
+    own = {"Host": fields.host, "Login": fields.login, "Password": fields.password}
+    return {**own, **{name: known.get(name) for name in ("auth_type", *OIDC_FIELDS)}}
 
 
-def _wrong(conn_id: str, name: str, what: str, remedy: str) -> LakebaseSettingsError:
-    return LakebaseSettingsError(f"Field '{name}' {what}", where=f"connection '{conn_id}'", remedy=remedy)
-
-
-def _required(conn_id: str, name: str, value: str | None, remedy: str) -> str:
-    if not value or not value.strip():
-        raise _wrong(conn_id, name, "is missing", remedy)
-    return value
-
-
-def _refuse_reserved(conn_id: str, given: Mapping[str, Any]) -> None:
-    for name in sorted(RESERVED_LIBPQ_KEYWORDS & set(given)):
-        own = {"dbname": "the field Schema", "port": "the field Port", "host": "the extra 'pg_host'"}.get(name)
-        raise _wrong(
-            conn_id, name, "is not for the extra", f"Use {own}." if own else "The provider sets it; remove it."
+def _databricks_identity(conn_id: str, databricks: ConnectionFields) -> Mapping[str, str]:
+    """Return databricks-sdk's keywords for a connection of the Databricks provider, by its documented fields."""
+    name, extra = databricks.conn_id, databricks.extra
+    host = extra.get("host") or databricks.host
+    workspace = {"host": workspace_url(name, required(name, "Host", host, "Enter the workspace URL, https://…."))}
+    secret = databricks.password or ""
+    token = extra.get("token") or ("" if databricks.login and databricks.login != "token" else secret)
+    if extra.get("azure_tenant_id"):
+        workspace |= {
+            "auth_type": "azure-client-secret",
+            "azure_client_id": databricks.login or "",
+            "azure_client_secret": secret,
+            "azure_tenant_id": str(extra["azure_tenant_id"]),
+        }
+        if extra.get("azure_resource_id"):
+            workspace["azure_workspace_resource_id"] = str(extra["azure_resource_id"])
+    elif extra.get("service_principal_oauth"):
+        workspace |= {"auth_type": "oauth-m2m", "client_id": databricks.login or "", "client_secret": secret}
+    elif token:
+        workspace |= {"auth_type": "pat", "token": str(token)}
+    if "auth_type" not in workspace or not all(workspace.values()):
+        raise LakebaseSettingsError(
+            f"Connection '{name}' holds none of: a service principal's client ID and secret with "
+            "'service_principal_oauth', one of Azure with 'azure_tenant_id', a personal access token",
+            where=f"connection '{conn_id}', which takes its identity from there",
+            remedy="Complete it, or give Login and Password in this connection.",
         )
+    return MappingProxyType(workspace)
 
 
-def _workspace_url(conn_id: str, value: str) -> str:
-    text = value.strip()
-    url = urlsplit(text if "://" in text else f"https://{text}")
-    if url.path.strip("/") or url.query or url.fragment or url.username or url.password:
-        raise _wrong(
+def _require_place(conn_id: str, known: Mapping[str, Any], *, native: bool) -> None:
+    if native and not known.get("pg_host"):
+        raise wrong_field(conn_id, "pg_host", "is missing", "A native Postgres login names its host itself.")
+    if not native and not known.get("endpoint"):
+        remedy = f"Name it, as {ENDPOINT_SHAPE}, in the connection's extra, or on the hook or operator."
+        raise wrong_field(conn_id, "endpoint", "is missing", remedy)
+    if not native and str(known.get("pg_host", "")).split(".")[0].endswith("-pooler"):
+        raise wrong_field(
             conn_id,
-            "Host",
-            "holds more than the workspace's address",
-            "Give scheme and host only, as https://my-workspace.cloud.databricks.com.",
-        )
-    if url.scheme == "http" and url.hostname in _LOOPBACK:
-        return f"http://{url.netloc}"
-    if url.scheme != "https" or not url.hostname or re.search(r"\s", url.netloc):
-        raise _wrong(
-            conn_id,
-            "Host",
-            "is not an https address",
-            "Enter the workspace URL, as https://my-workspace.cloud.databricks.com.",
-        )
-    return f"https://{url.netloc}"
-
-
-def _endpoint(conn_id: str, name: str, value: Any) -> str:
-    if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
-        raise _wrong(
-            conn_id,
-            name,
-            f"is malformed: {value!r}",
-            f"Write {ENDPOINT_SHAPE}, each name in lower-case letters, digits and hyphens.",
-        )
-    return value
-
-
-def _pg_host(conn_id: str, name: str, value: Any) -> str:
-    host = _text(conn_id, name, value)
-    if "/" in host or ":" in host or "," in host:
-        remedy = "Give the endpoint's host alone; the port is the field Port."
-        raise _wrong(conn_id, name, f"is not one host name: {host!r}", remedy)
-    if host.split(".")[0].endswith("-pooler"):
-        raise _wrong(
-            conn_id,
-            name,
+            "pg_host",
             "is a pooled host, which does not accept OAuth credentials",
-            "Use the direct host: the same name without '-pooler'.",
+            "Use the direct host, the same name without '-pooler', or a Postgres role with auth_type 'password'.",
         )
-    return host
-
-
-def _sslmode(conn_id: str, name: str, value: Any) -> str:
-    if value not in SSLMODES:
-        raise _wrong(
-            conn_id,
-            name,
-            f"is {value!r}, which Lakebase does not accept or which would send the credential in the clear",
-            f"Choose one of {', '.join(SSLMODES)}.",
-        )
-    return str(value)
-
-
-def _text(conn_id: str, name: str, value: Any) -> str:
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise _wrong(conn_id, name, f"holds a {type(value).__name__}", "Give a string or a number.")
-    return str(value)
-
-
-def _number(conn_id: str, name: str, value: Any) -> float:
-    text = _text(conn_id, name, value)
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not 0 < number < float("inf"):
-        raise _wrong(conn_id, name, f"is not a positive number: {value!r}", "Give seconds.")
-    return number
-
-
-def _whole_number(least: int, most: int) -> Callable[[str, str, Any], int]:
-    def read(conn_id: str, name: str, value: Any) -> int:
-        text = _text(conn_id, name, value).strip()
-        number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-        if not least <= number <= most:
-            raise _wrong(conn_id, name, f"is {value!r}", f"Give a whole number from {least} to {most}.")
-        return number
-
-    return read
-
-
-_EXTRA_FIELDS: Mapping[str, Callable[[str, str, Any], Any]] = {
-    "endpoint": _endpoint,
-    "pg_host": _pg_host,
-    "user": _text,
-    "sslmode": _sslmode,
-    "sslrootcert": _text,
-    "wake_timeout": _number,
-    "credential_ttl": _whole_number(300, 3600),
-}
-"""The provider's own extras and how each is read."""

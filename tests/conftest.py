@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -59,6 +61,26 @@ def admin(emulator: LakebaseEmulator) -> LakebaseHook:
 @pytest.fixture
 def hook(emulator: LakebaseEmulator) -> LakebaseHook:
     return LakebaseHook()
+
+
+@pytest.fixture(scope="session")
+def leaks() -> Callable[[bytes, list[str]], list[str]]:
+    """Return a function that gives the secrets of which a content holds a piece, plain, URL-encoded or in base64."""
+
+    def pieces(secret: str) -> Iterator[bytes]:
+        """Give pieces one of which is in every 24 characters of the form."""
+        forms = [
+            secret,
+            quote(secret, safe=""),
+            *(base64.b64encode(b" " * n + secret.encode()).decode() for n in range(3)),
+        ]
+        for form in forms:
+            yield from (form[start : start + 16].encode() for start in range(4, len(form) - 15, 8))
+
+    def leaks(content: bytes, secrets: list[str]) -> list[str]:
+        return [secret for secret in secrets if any(piece in content for piece in pieces(secret))]
+
+    return leaks
 
 
 @pytest.fixture

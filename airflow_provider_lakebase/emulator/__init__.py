@@ -6,14 +6,16 @@ listed, with sources, in ``tests/contract``. It shares no code with the provider
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakebase.emulator.state import ENDPOINT, Principal, State
+from airflow_provider_lakebase.emulator.identities import Principal
+from airflow_provider_lakebase.emulator.state import ENDPOINT, READ_ONLY, Behaviour, Endpoint, State
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,12 +32,18 @@ class MissingExtraError(RuntimeError):
     """What the emulator runs on is not installed."""
 
 
-class LakebaseEmulator:
+class LakebaseEmulator(Behaviour):
     """The emulator; a context manager, or call ``start`` and ``stop``.
 
-    ``wake_seconds`` is how long a wake takes and may be set while it runs; ``suspend_timeout`` is in seconds. ``clock``
-    gives seconds since 1970 and decides when credentials expire and when the endpoint has been idle for long enough; a
-    wake takes real time. ``asleep`` starts the endpoint suspended. Only this machine can reach it.
+    ``suspend_timeout`` is in seconds. ``clock`` gives seconds since 1970 and decides when credentials expire and when
+    an endpoint has been idle for long enough; a wake takes real time. ``asleep`` starts the first endpoint suspended.
+    Only this machine can reach it. How it behaves may be changed while it runs, and before:
+
+    ``faults``             what shall break, see ``Faults``
+    ``wake_seconds``       how long a wake takes
+    ``credential_seconds`` credentials really live no longer than that, whatever their expire_time says (None: they do)
+    ``max_sessions``       an endpoint has room for that many sessions (None: as many as PostgreSQL has)
+    ``native_login``       roles with a password of PostgreSQL's own may log in, on the pooled host too (False)
     """
 
     def __init__(
@@ -47,13 +55,18 @@ class LakebaseEmulator:
         asleep: bool = False,
         postgres_version: int = 18,
     ) -> None:
+        super().__init__()
         self.endpoint = ENDPOINT
-        self._postgres_version = postgres_version
-        self._wake_seconds = wake_seconds
+        self.wake_seconds = wake_seconds
         self._running: Server | None = None
         self._state = State(
-            clock=clock, suspend_timeout=suspend_timeout, asleep=asleep, postgres_version=postgres_version
+            clock=clock,
+            suspend_timeout=suspend_timeout,
+            asleep=asleep,
+            postgres_version=postgres_version,
+            behaviour=self,
         )
+        self._identities = self._state.identities
         self.administrator = self.add_principal("Lakebase administrator")
         self.service_principal = self.add_principal("Airflow")
         self._state.owner = self.administrator.role
@@ -66,7 +79,7 @@ class LakebaseEmulator:
         # Not at the top: without the extra, importing them fails where nobody can explain it.
         from airflow_provider_lakebase.emulator.server import Server
 
-        self._running = Server(self._state, self._postgres_version, self._wake_seconds, self.administrator)
+        self._running = Server(self._state, self.administrator)
         return self
 
     def stop(self) -> None:
@@ -92,7 +105,7 @@ class LakebaseEmulator:
 
     @property
     def port(self) -> int:
-        """Return the port of the Postgres protocol, on ``localhost``."""
+        """Return the port of the Postgres protocol, on ``localhost`` and on the host of every other endpoint."""
         return self._server.port
 
     @property
@@ -136,7 +149,7 @@ class LakebaseEmulator:
         can_use_project: bool = True,
     ) -> Principal:
         """Add an identity to the workspace, without a Postgres role; raise ``ValueError`` for an unknown type."""
-        principal = self._state.add_principal(
+        principal = self._identities.add_principal(
             display_name,
             identity_type=identity_type,
             workspace_access=workspace_access,
@@ -146,57 +159,126 @@ class LakebaseEmulator:
             self._running.publish_identities(self._state)
         return principal
 
-    # -- the endpoint
+    def add_member(self, group: Principal, principal: Principal) -> None:
+        """Make an identity a member of a group, for which it may then mint credentials by ``group_name``."""
+        self._identities.add_member(group, principal)
 
-    @property
-    def state(self) -> str:
-        """Return ``IDLE``, ``INIT`` or ``ACTIVE``."""
-        return self._state.endpoint.state
+    def issue_personal_access_token(self, principal: Principal) -> str:
+        """Return a personal access token of an identity: it opens the workspace API, never the database."""
+        return self._identities.issue_personal_access_token(principal)
 
-    @property
-    def disabled(self) -> bool:
-        """Return whether the endpoint refuses to be woken."""
-        return self._state.endpoint.disabled
+    def trust_identity_token(self, token: str, principal: Principal) -> None:
+        """Let ``token``, of some other identity provider, be exchanged for workspace tokens of ``principal``.
 
-    @property
-    def wake_seconds(self) -> float:
-        """Return how long a wake takes."""
-        return self._wake_seconds
-
-    @wake_seconds.setter
-    def wake_seconds(self, seconds: float) -> None:
-        self._wake_seconds = seconds
-        if self._running:
-            self._running.gate.wake_seconds = seconds
-
-    def suspend(self) -> None:
-        """Suspend the endpoint: every session is cut with 57P01 when this returns; the next login wakes it."""
-        self._server.gate.suspend()
-
-    def wake(self) -> None:
-        """Wake the endpoint and return when it is active; raise ``RuntimeError`` while it is disabled."""
-        if self.disabled:
-            raise RuntimeError("the endpoint is disabled; enable it first")
-        self._server.gate.wake()
-
-    def disable(self) -> None:
-        """Suspend the endpoint and refuse every login until ``enable``."""
-        self._state.set_disabled(True)
-        self.suspend()
-
-    def enable(self) -> None:
-        """Let logins wake the endpoint again; it stays asleep until one does."""
-        self._state.set_disabled(False)
+        The token is compared and not looked into: it needs no signature, and it does not expire.
+        """
+        self._identities.trust_identity_token(token, principal)
 
     def expire_credentials(self) -> None:
         """Expire every database credential issued so far; open sessions go on."""
-        self._state.expire_credentials()
+        self._identities.expire_credentials()
+
+    # -- the endpoints; those that name none mean the first
+
+    @property
+    def state(self) -> str:
+        """Return ``IDLE``, ``INIT`` or ``ACTIVE``, of the first endpoint."""
+        return self.endpoint_state()
+
+    @property
+    def disabled(self) -> bool:
+        """Return whether the first endpoint refuses to be woken."""
+        return self._endpoint(None).disabled
+
+    def endpoint_state(self, endpoint: str | None = None) -> str:
+        """Return ``IDLE``, ``INIT`` or ``ACTIVE``."""
+        return self._endpoint(endpoint).state
+
+    def endpoint_host(self, endpoint: str | None = None, *, read_only: bool = False) -> str:
+        """Return the host of an endpoint, or its host for reading only; raise ``ValueError`` where it has none."""
+        found = self._endpoint(endpoint)
+        host = found.read_only_address if read_only else found.host
+        if host is None:
+            raise ValueError(f"{found.name} has no host for reading only; call enable_readable_secondary")
+        return host
+
+    def add_endpoint(
+        self,
+        endpoint_id: str,
+        *,
+        endpoint_type: str = READ_ONLY,
+        branch: str = "production",
+        suspend_timeout: float | None = None,
+    ) -> str:
+        """Add an endpoint, and its branch where that is missing; return the endpoint's resource name.
+
+        It is awake, has a host of its own, and leads to the same data as every other one: a branch is no copy here.
+        Sessions on a read-only endpoint cannot write unless they say that they want to, which Lakebase would refuse.
+        Raise ``ValueError`` for one that exists and for a second one that writes in one branch, ``OSError`` where
+        another program has the port on its address.
+        """
+        added = self._state.add_endpoint(
+            endpoint_id, endpoint_type=endpoint_type, branch=branch, suspend_timeout=suspend_timeout
+        )
+        try:
+            self._open(added)
+        except OSError:
+            self._state.remove_endpoint(added)
+            raise
+        return added.name
+
+    def enable_readable_secondary(self, endpoint: str | None = None) -> str:
+        """Give an endpoint that writes a host for reading only as well, and return that host."""
+        found = self._endpoint(endpoint)
+        host = self._state.enable_readable_secondary(found)
+        self._open(found)
+        return host
+
+    def suspend(self, endpoint: str | None = None) -> None:
+        """Suspend an endpoint: its sessions are cut with 57P01 when this returns; the next login wakes it."""
+        self._server.gate.suspend(self._endpoint(endpoint))
+
+    def wake(self, endpoint: str | None = None) -> None:
+        """Wake an endpoint, return when it is active; raise ``RuntimeError`` if it is disabled or a fault fails it."""
+        found = self._endpoint(endpoint)
+        if found.disabled:
+            raise RuntimeError("the endpoint is disabled; enable it first")
+        self._server.gate.wake(found)
+
+    def disable(self, endpoint: str | None = None) -> None:
+        """Suspend an endpoint and refuse every login until ``enable``."""
+        found = self._endpoint(endpoint)
+        found.set_disabled(True)
+        self._server.gate.suspend(found)
+
+    def enable(self, endpoint: str | None = None) -> None:
+        """Let logins wake an endpoint again; it stays asleep until one does."""
+        self._endpoint(endpoint).set_disabled(False)
+
+    @contextlib.contextmanager
+    def refuse_connections(self) -> Iterator[None]:
+        """Refuse every connection to the Postgres port, as if nobody listened, inside the block; sessions go on."""
+        self._server.gate.shut()
+        try:
+            yield
+        finally:
+            self._server.gate.reopen()
+
+    def _endpoint(self, name: str | None) -> Endpoint:
+        found = self._state.endpoints.get(name or self.endpoint)
+        if found is None:
+            raise ValueError(f"there is no endpoint {name!r}, but {', '.join(self._state.endpoints)}")
+        return found
+
+    def _open(self, endpoint: Endpoint) -> None:
+        if self._running:
+            self._running.gate.open(endpoint)
 
     # -- what happened
 
     @property
     def requests(self) -> list[Request]:
-        """Return the HTTP requests so far, oldest first."""
+        """Return the HTTP requests so far, oldest first; status 0 is one that a fault left without an answer."""
         return self._server.web.requests
 
     @property
@@ -206,8 +288,8 @@ class LakebaseEmulator:
 
     @property
     def secrets(self) -> list[str]:
-        """Return every client secret, workspace token and credential ever given out."""
-        return self._state.secrets
+        """Return every client secret, token and credential ever given out, and the identity tokens trusted."""
+        return self._identities.secrets
 
     @property
     def _server(self) -> Server:

@@ -1,4 +1,4 @@
-"""The gate's TLS certificate: an authority and a certificate for ``localhost``, made afresh and valid for a week."""
+"""The gate's TLS certificate: an authority and a certificate for its hosts, made afresh and valid for a week."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 _LIFETIME = datetime.timedelta(days=7)
 
 
-def make_server_context(directory: Path, names: list[str]) -> ssl.SSLContext:
-    """Write the authority to ``directory/ca.pem`` and return a context that serves a certificate for ``names``."""
+def make_server_context(directory: Path, names: list[str], addresses: list[str]) -> ssl.SSLContext:
+    """Write the authority to ``directory/ca.pem`` and return a context that serves a certificate for these hosts."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer, subject = _name("Lakebase emulator authority"), _name(names[0])
     authority = (
@@ -32,7 +32,7 @@ def make_server_context(directory: Path, names: list[str]) -> ssl.SSLContext:
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
-        .add_extension(_alternative_names(names), critical=False)
+        .add_extension(_alternative_names(names, addresses), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     (directory / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
@@ -85,6 +85,6 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _alternative_names(names: list[str]) -> x509.SubjectAlternativeName:
-    addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
-    return x509.SubjectAlternativeName([*map(x509.DNSName, names), *addresses])
+def _alternative_names(names: list[str], addresses: list[str]) -> x509.SubjectAlternativeName:
+    numbers = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    return x509.SubjectAlternativeName([*map(x509.DNSName, names), *numbers])

@@ -41,6 +41,11 @@ class Client:
     secure: bool
     server_name: str | None
 
+    @property
+    def pooled(self) -> bool:
+        """Return whether it asked for a pooled host."""
+        return bool(self.server_name) and str(self.server_name).split(".")[0].endswith("-pooler")
+
 
 def remember_server_name(tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
     """Keep the name that the client asked for; a callback for ``SSLContext.sni_callback``."""

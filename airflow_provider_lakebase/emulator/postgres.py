@@ -161,21 +161,26 @@ class Postgres:
         _give(draft, self._account)
         draft.replace(final)
 
-    def terminate_sessions(self) -> None:
-        """End every session but the superuser's; each client is told 57P01."""
+    def password_secret(self, role: str) -> str | None:
+        """Return the secret of a role's password, as PostgreSQL keeps it; None without one, or where it has expired."""
+        rows = self.execute(
+            "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s "
+            "AND (rolvaliduntil IS NULL OR rolvaliduntil > now())",
+            (role,),
+        )
+        return rows[0][0] if rows else None
+
+    def terminate_sessions(self, pids: list[int]) -> None:
+        """End these sessions; each client is told 57P01."""
         self.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE backend_type = 'client backend' AND usename <> %s",
-            (SUPERUSER,),
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
+            "AND pid = ANY(%s)",
+            (pids,),
         )
 
-    def is_busy(self) -> bool:
-        """Return whether a session, the superuser's left out, runs a statement or holds a transaction open."""
-        rows = self.execute(
-            "SELECT 1 FROM pg_stat_activity "
-            "WHERE backend_type = 'client backend' AND usename <> %s AND state <> 'idle'",
-            (SUPERUSER,),
-        )
+    def is_busy(self, pids: list[int]) -> bool:
+        """Return whether one of these sessions runs a statement or holds a transaction open."""
+        rows = self.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s) AND state <> 'idle'", (pids,))
         return bool(rows)
 
     def _binaries(self) -> Path:

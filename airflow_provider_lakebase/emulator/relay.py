@@ -22,6 +22,10 @@ class Side(asyncio.Protocol):
     def __init__(self, register: set[Side]) -> None:
         self.lost = asyncio.Event()
         self.observe: Callable[[bytes], None] = _ignore
+        # How many more bytes may pass from here until the session is cut.
+        self.limit: int | None = None
+        # PostgreSQL's process, where this is the way to one.
+        self.pid: int | None = None
         self._register = register
         self._other: Side | None = None
         self._unread = bytearray()
@@ -44,13 +48,24 @@ class Side(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass the bytes on, or keep them for ``readexactly`` while there is no other side."""
         if self._other:
-            self.observe(data)
-            self._other.transport.write(data)
+            self._pass_on(data, self._other)
             return
         self._unread += data
         self._arrived.set()
         if len(self._unread) > _MAX_UNREAD:
             self.transport.abort()
+
+    def _pass_on(self, data: bytes, other: Side) -> None:
+        self.observe(data)
+        if self.limit is None or len(data) < self.limit:
+            other.transport.write(data)
+            self.limit = None if self.limit is None else self.limit - len(data)
+            return
+        # The other side gets every byte up to the cut, then the end; this one gets no more.
+        other.transport.write(data[: self.limit])
+        other.transport.close()
+        self.limit = 0
+        self.transport.abort()
 
     def pause_writing(self) -> None:
         """Stop reading from the other side: this one does not keep up."""
@@ -82,6 +97,14 @@ class Side(asyncio.Protocol):
                 side._unread.clear()
             if side.lost.is_set():
                 opposite.transport.close()
+
+
+async def abort_all(sides: set[Side]) -> None:
+    """Cut the connections and return when they are gone."""
+    for side in sides:
+        side.transport.abort()
+    for side in sides:
+        await side.lost.wait()
 
 
 def _ignore(data: bytes) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
-from airflow_provider_lakebase.emulator.gate import HOST, POOLED_HOST
-from airflow_provider_lakebase.emulator.state import BRANCH, ENDPOINT, PROJECT, Principal, State
-
-Json = dict[str, Any]
+from airflow_provider_lakebase.emulator.calls import Json
+from airflow_provider_lakebase.emulator.identities import Principal
+from airflow_provider_lakebase.emulator.state import BRANCH, PROJECT, READ_ONLY, Endpoint, State
 
 
 def timestamp(seconds: float) -> str:
@@ -32,13 +30,13 @@ def me(principal: Principal) -> Json:
 def project(state: State) -> Json:
     """Return the project."""
     return {
-        **_common(state, PROJECT, state.project_uid),
+        **_common(PROJECT, state.project_uid, state.created_at),
         "status": {
             "default_branch": BRANCH,
             "display_name": PROJECT.split("/")[-1],
             "pg_version": state.postgres_version,
             "owner": state.owner,
-            "enable_pg_native_login": False,
+            "enable_pg_native_login": state.behaviour.native_login,
             "history_retention_duration": "604800s",
             "branch_logical_size_limit_bytes": 8 * 2**40,
             "synthetic_storage_size_bytes": 0,
@@ -51,13 +49,13 @@ def project(state: State) -> Json:
     }
 
 
-def branch(state: State) -> Json:
-    """Return the branch."""
+def branch(state: State, name: str) -> Json:
+    """Return a branch."""
     return {
-        **_common(state, BRANCH, state.branch_uid),
+        **_common(name, state.branches[name], state.created_at),
         "status": {
             "current_state": "READY",
-            "default": True,
+            "default": name == BRANCH,
             "is_protected": False,
             "logical_size_bytes": 0,
             "state_change_time": timestamp(state.created_at),
@@ -65,31 +63,41 @@ def branch(state: State) -> Json:
     }
 
 
-def endpoint(state: State) -> Json:
-    """Return the endpoint with the state it is in."""
-    view = state.endpoint
+def endpoint(endpoint: Endpoint) -> Json:
+    """Return an endpoint with the state it is in."""
+    view = endpoint.view
+    has_secondary = endpoint.endpoint_type != READ_ONLY and endpoint.read_only_address is not None
+    computes = 2 if has_secondary else 1
     status: Json = {
-        "endpoint_type": "ENDPOINT_TYPE_READ_WRITE",
+        "endpoint_type": endpoint.endpoint_type,
         "current_state": view.state,
         "disabled": view.disabled,
         "autoscaling_limit_min_cu": 1,
         "autoscaling_limit_max_cu": 1,
-        "suspend_timeout_duration": _duration(state.suspend_timeout),
+        "suspend_timeout_duration": _duration(endpoint.suspend_timeout),
         "last_active_time": timestamp(view.last_active_at),
-        "hosts": {"host": HOST, "read_write_pooled_host": POOLED_HOST},
-        "group": {"min": 1, "max": 1, "enable_readable_secondaries": False},
+        "hosts": _hosts(endpoint),
+        "group": {"min": computes, "max": computes, "enable_readable_secondaries": has_secondary},
         "settings": {},
     }
     if view.state == "INIT":
         status["pending_state"] = "ACTIVE"
     return {
-        **_common(state, ENDPOINT, state.endpoint_uid),
+        **_common(endpoint.name, endpoint.uid, endpoint.created_at),
         "update_time": timestamp(view.updated_at),
         "status": status,
     }
 
 
-def _common(state: State, name: str, uid: str) -> Json:
+def _hosts(endpoint: Endpoint) -> Json:
+    pooled = "read_only_pooled_host" if endpoint.endpoint_type == READ_ONLY else "read_write_pooled_host"
+    hosts = {"host": endpoint.host, pooled: endpoint.pooled_host}
+    if endpoint.read_only_address:
+        hosts["read_only_host"] = endpoint.read_only_address
+    return hosts
+
+
+def _common(name: str, uid: str, created_at: float) -> Json:
     """Return the fields that every resource has; its ID stands beside them under the name of its kind."""
     parent, kind, resource_id = ([""] + name.rsplit("/", 2))[-3:]
     id_field = {"projects": "project_id", "branches": "branch_id", "endpoints": "endpoint_id"}[kind]
@@ -97,8 +105,8 @@ def _common(state: State, name: str, uid: str) -> Json:
         "name": name,
         "uid": uid,
         id_field: resource_id,
-        "create_time": timestamp(state.created_at),
-        "update_time": timestamp(state.created_at),
+        "create_time": timestamp(created_at),
+        "update_time": timestamp(created_at),
     }
     return {**common, "parent": parent} if parent else common
 

@@ -1,79 +1,29 @@
-"""The workspace API: a request in, a state asked, JSON out; knows no sockets.
-
-Errors are Databricks': ``{"error_code", "message"}``, a trace ID where the service sends one.
-"""
+"""The workspace API: a request in, a state asked, JSON out; knows no sockets."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime
-import json
 import re
-import urllib.parse
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from airflow_provider_lakebase.emulator import resources
-from airflow_provider_lakebase.emulator.resources import Json
-from airflow_provider_lakebase.emulator.state import (
-    BRANCH,
-    CREDENTIAL_SECONDS,
-    ENDPOINT,
-    MIN_CREDENTIAL_SECONDS,
-    PROJECT,
-    WORKSPACE_TOKEN_SECONDS,
-    Principal,
-    State,
-)
+from airflow_provider_lakebase.emulator import oauth, resources
+from airflow_provider_lakebase.emulator.calls import ApiError, Call, Json, Reply, invalid, not_found
+from airflow_provider_lakebase.emulator.identities import Principal
+from airflow_provider_lakebase.emulator.state import PROJECT, Endpoint, State
+
+CREDENTIAL_SECONDS = 3600.0
+MIN_CREDENTIAL_SECONDS = 300.0
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
-
-
-@dataclass(frozen=True)
-class Call:
-    """A request: ``url`` is that of the workspace, ``path`` has no query; header values are as they came."""
-
-    method: str
-    url: str
-    path: str
-    authorization: str
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer; ``principal`` is the client ID of who asked, where that is known."""
-
-    status: int
-    body: Json
-    principal: str | None = None
-
-
-class ApiError(Exception):
-    """An error reply."""
-
-    def __init__(self, status: int, error_code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body: Json = {"error_code": error_code, "message": message}
-
-
-class OAuthError(ApiError):
-    """An error reply of the token endpoint, which has a form of its own."""
-
-    def __init__(self, status: int, error: str, description: str) -> None:
-        super().__init__(status, error, description)
-        self.body = {"error": error, "error_description": description}
 
 
 def answer(state: State, call: Call) -> Reply:
     """Answer one request."""
     caller: Principal | None = None
     try:
-        if call.path in _PUBLIC:
-            caller, body = _PUBLIC[call.path](state, call)
+        if call.path in oauth.ROUTES:
+            caller, body = oauth.ROUTES[call.path](state, call)
         else:
             caller = _caller(state, call)
             _require_workspace_access(caller)
@@ -83,59 +33,12 @@ def answer(state: State, call: Call) -> Reply:
         return Reply(error.status, error.body, caller.client_id if caller else None)
 
 
-# -- before authentication
-
-
-def _databricks_config(state: State, call: Call) -> tuple[None, Json]:
-    return None, {"oidc_endpoint": f"{call.url}/oidc", "cloud": "AWS", "workspace_id": str(state.workspace_id)}
-
-
-def _oauth_server(state: State, call: Call) -> tuple[None, Json]:
-    return None, {
-        "issuer": f"{call.url}/oidc",
-        "authorization_endpoint": f"{call.url}/oidc/v1/authorize",
-        "token_endpoint": f"{call.url}/oidc/v1/token",
-        "grant_types_supported": ["client_credentials"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
-    }
-
-
-def _workspace_token(state: State, call: Call) -> tuple[Principal, Json]:
-    if call.method != "POST":
-        raise OAuthError(405, "invalid_request", "only POST is supported")
-    form = dict(urllib.parse.parse_qsl(call.body.decode("utf-8", "replace")))
-    if form.get("grant_type") != "client_credentials":
-        raise OAuthError(400, "unsupported_grant_type", "only client_credentials is supported")
-    principal = state.authenticate(*_client(call, form))
-    if principal is None:
-        raise OAuthError(401, "invalid_client", "Client authentication failed")
-    token = state.issue_workspace_token(principal)
-    return principal, {
-        "access_token": token,
-        "token_type": "Bearer",
-        "scope": "all-apis",
-        "expires_in": int(WORKSPACE_TOKEN_SECONDS),
-    }
-
-
-def _client(call: Call, form: dict[str, str]) -> tuple[str, str]:
-    """Return client ID and secret: from HTTP Basic, else from the form."""
-    scheme, _, value = call.authorization.partition(" ")
-    if scheme.lower() != "basic":
-        return form.get("client_id", ""), form.get("client_secret", "")
-    try:
-        client_id, _, secret = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return "", ""
-    return client_id, secret
-
-
 # -- with a workspace token
 
 
 def _caller(state: State, call: Call) -> Principal:
     scheme, _, token = call.authorization.partition(" ")
-    principal = state.workspace_token_owner(token) if scheme.lower() == "bearer" else None
+    principal = state.identities.workspace_token_owner(token) if scheme.lower() == "bearer" else None
     if principal is None:
         raise ApiError(401, "UNAUTHENTICATED", f"Invalid access token. [ReqId: {uuid.uuid4()}]")
     return principal
@@ -153,45 +56,93 @@ def _me(state: State, call: Call, caller: Principal) -> Json:
 
 
 def _credential(state: State, call: Call, caller: Principal) -> Json:
-    request = _json(call)
-    endpoint = request.get("endpoint")
-    if not endpoint:
-        raise _invalid("Field 'endpoint' is required")
-    _require_resource(state, str(endpoint), caller)
-    if endpoint != ENDPOINT:
-        raise _invalid(f"Field 'endpoint' is not the name of an endpoint: {endpoint!r}")
+    request = call.json()
+    name = request.get("endpoint")
+    if not name:
+        raise invalid("Field 'endpoint' is required")
+    _require_resource(state, str(name), caller)
+    if name not in state.endpoints:
+        raise invalid(f"Field 'endpoint' is not the name of an endpoint: {name!r}")
     expires_at = _expiry(request, state.clock())
-    token = state.issue_credential(caller, expires_at)
+    token = state.issue_credential(_credential_owner(state, request, caller), expires_at)
     return {"token": token, "expire_time": resources.timestamp(expires_at)}
 
 
+def _credential_owner(state: State, request: Json, caller: Principal) -> Principal:
+    name = request.get("group_name")
+    if not name:
+        return caller
+    group = state.identities.group_of(caller, str(name))
+    if group is None:
+        message = f"The user {caller.scim_id} is not a member of a group {name!r} of this workspace."
+        raise ApiError(403, "PERMISSION_DENIED", message)
+    return group
+
+
 def _resource(state: State, call: Call, caller: Principal) -> Json:
-    name = call.path.removeprefix("/api/2.0/postgres/")
+    name = _name(call)
     _require_resource(state, name, caller)
     if name == PROJECT:
         return resources.project(state)
-    return resources.branch(state) if name == BRANCH else resources.endpoint(state)
-
-
-def _children(state: State, call: Call, caller: Principal) -> Json:
-    parent, _, kind = call.path.removeprefix("/api/2.0/postgres/").rpartition("/")
-    _require_resource(state, parent, caller)
-    return {kind: [resources.branch(state) if kind == "branches" else resources.endpoint(state)]}
+    return resources.branch(state, name) if name in state.branches else resources.endpoint(state.endpoints[name])
 
 
 def _projects(state: State, call: Call, caller: Principal) -> Json:
     return {"projects": [resources.project(state)] if caller.can_use_project else []}
 
 
+def _branches(state: State, call: Call, caller: Principal) -> Json:
+    _require_resource(state, _name(call).removesuffix("/branches"), caller)
+    return {"branches": [resources.branch(state, name) for name in state.branches]}
+
+
+def _endpoints(state: State, call: Call, caller: Principal) -> Json:
+    branch = _name(call).removesuffix("/endpoints")
+    _require_resource(state, branch, caller)
+    return {"endpoints": [resources.endpoint(each) for each in state.endpoints.values() if each.branch == branch]}
+
+
+def _update_endpoint(state: State, call: Call, caller: Principal) -> Json:
+    """Disable or enable an endpoint; the gate suspends it a moment later."""
+    name = _name(call)
+    _require_resource(state, name, caller)
+    if call.query.get("update_mask") != "spec.disabled":
+        raise invalid("the emulator knows update_mask=spec.disabled only")
+    disabled = (call.json().get("spec") or {}).get("disabled", False)
+    if not isinstance(disabled, bool):
+        raise invalid(f"Field 'spec.disabled' must be true or false, not {disabled!r}")
+    state.endpoints[name].set_disabled(disabled)
+    return _done(state.endpoints[name], str(uuid.uuid4()))
+
+
+def _operation(state: State, call: Call, caller: Principal) -> Json:
+    """Show an operation on an endpoint: each is done at once, and none is kept."""
+    name, _, operation_id = _name(call).partition("/operations/")
+    _require_resource(state, name, caller)
+    return _done(state.endpoints[name], operation_id)
+
+
+def _done(endpoint: Endpoint, operation_id: str) -> Json:
+    name = f"{endpoint.name}/operations/{operation_id}"
+    return {"name": name, "done": True, "metadata": {}, "response": resources.endpoint(endpoint)}
+
+
+def _name(call: Call) -> str:
+    return call.path.removeprefix("/api/2.0/postgres/")
+
+
 def _require_resource(state: State, name: str, caller: Principal) -> None:
     """Raise ``ApiError`` for the first ancestor that does not exist, then for a project that the caller may not use."""
     parts = name.split("/")
-    known = ENDPOINT.split("/")
-    for depth, kind in ((2, "project"), (4, "branch"), (6, "endpoint")):
-        if depth <= len(parts) and parts[:depth] != known[:depth]:
-            raise ApiError(404, "NOT_FOUND", f"{kind} id not found [TraceId: {uuid.uuid4()}]")
+    for depth, kind, known in (
+        (2, "project", [PROJECT]),
+        (4, "branch", state.branches),
+        (6, "endpoint", state.endpoints),
+    ):
+        if depth <= len(parts) and "/".join(parts[:depth]) not in known:
+            raise not_found(kind)
     if len(parts) not in (2, 4, 6):
-        raise _invalid(f"{name!r} is not the name of a project, a branch or an endpoint")
+        raise invalid(f"{name!r} is not the name of a project, a branch or an endpoint")
     if not caller.can_use_project:
         raise ApiError(
             403,
@@ -211,14 +162,14 @@ def _expiry(request: Json, now: float) -> float:
     if not MIN_CREDENTIAL_SECONDS - 1 < seconds <= CREDENTIAL_SECONDS or (
         field == "ttl" and seconds < MIN_CREDENTIAL_SECONDS
     ):
-        raise _invalid(f"Field '{field}' must be at least 300 seconds and at most 3600 seconds from now")
+        raise invalid(f"Field '{field}' must be at least 300 seconds and at most 3600 seconds from now")
     return now + seconds
 
 
 def _seconds(text: str) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise _invalid(f"Field 'ttl' is not a duration such as \"3600s\": {text!r}")
+        raise invalid(f"Field 'ttl' is not a duration such as \"3600s\": {text!r}")
     return float(match[1])
 
 
@@ -226,30 +177,10 @@ def _moment(text: str) -> float:
     try:
         return datetime.datetime.fromisoformat(text).timestamp()
     except ValueError:
-        raise _invalid(f"Field 'expire_time' is not an RFC 3339 time: {text!r}") from None
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError(400, "INVALID_PARAMETER_VALUE", message)
-
-
-def _json(call: Call) -> Json:
-    try:
-        value = json.loads(call.body or b"{}")
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ApiError(400, "MALFORMED_REQUEST", "Could not parse request object: a JSON object is expected")
-    return value
+        raise invalid(f"Field 'expire_time' is not an RFC 3339 time: {text!r}") from None
 
 
 Handler = Callable[[State, Call, Principal], Json]
-
-_PUBLIC: dict[str, Callable[[State, Call], tuple[Principal | None, Json]]] = {
-    "/.well-known/databricks-config": _databricks_config,
-    "/oidc/.well-known/oauth-authorization-server": _oauth_server,
-    "/oidc/v1/token": _workspace_token,
-}
 
 _ID = "[^/]+"
 _ROUTES: list[tuple[str, re.Pattern[str], Handler]] = [
@@ -259,8 +190,10 @@ _ROUTES: list[tuple[str, re.Pattern[str], Handler]] = [
         ("POST", "/api/2.0/postgres/credentials", _credential),
         ("GET", "/api/2.0/postgres/projects", _projects),
         ("GET", f"/api/2.0/postgres/projects/{_ID}(/branches/{_ID}(/endpoints/{_ID})?)?", _resource),
-        ("GET", f"/api/2.0/postgres/projects/{_ID}/branches", _children),
-        ("GET", f"/api/2.0/postgres/projects/{_ID}/branches/{_ID}/endpoints", _children),
+        ("GET", f"/api/2.0/postgres/projects/{_ID}/branches", _branches),
+        ("GET", f"/api/2.0/postgres/projects/{_ID}/branches/{_ID}/endpoints", _endpoints),
+        ("PATCH", f"/api/2.0/postgres/projects/{_ID}/branches/{_ID}/endpoints/{_ID}", _update_endpoint),
+        ("GET", f"/api/2.0/postgres/projects/{_ID}/branches/{_ID}/endpoints/{_ID}/operations/{_ID}", _operation),
     )
 ]
 

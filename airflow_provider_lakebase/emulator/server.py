@@ -7,30 +7,34 @@ import functools
 from pathlib import Path
 
 from airflow_provider_lakebase.emulator.certificate import make_server_context
-from airflow_provider_lakebase.emulator.gate import HOST, POOLED_HOST, Gate
+from airflow_provider_lakebase.emulator.gate import Gate
+from airflow_provider_lakebase.emulator.identities import Principal
 from airflow_provider_lakebase.emulator.postgres import Postgres
 from airflow_provider_lakebase.emulator.routes import answer
-from airflow_provider_lakebase.emulator.state import Principal, State
+from airflow_provider_lakebase.emulator.state import ADDRESSES, State
 from airflow_provider_lakebase.emulator.web import Web
+
+# The last one is for the pooled hosts of further endpoints.
+_NAMES = ["localhost", "localhost-pooler", "*.localhost"]
 
 
 class Server:
     """The running parts of an emulator."""
 
-    def __init__(self, state: State, postgres_version: int, wake_seconds: float, owner: Principal) -> None:
+    def __init__(self, state: State, owner: Principal) -> None:
         """Start everything; what was started is stopped again when a later part fails, with that part's error."""
         with contextlib.ExitStack() as started:
-            self.postgres = Postgres(postgres_version)
+            self.postgres = Postgres(state.postgres_version)
             self.postgres.start()
             started.callback(self.postgres.stop)
             self.postgres.create_administrator(owner.role, owner.label)
             self.publish_identities(state)
-            context = make_server_context(self.postgres.directory, [HOST, POOLED_HOST])
+            context = make_server_context(self.postgres.directory, _NAMES, [*ADDRESSES, "::1"])
             self.ca_file: Path = self.postgres.directory / "ca.pem"
-            self.gate = Gate(state, self.postgres, context, wake_seconds)
+            self.gate = Gate(state, self.postgres, context)
             self.port = self.gate.start()
             started.callback(self.gate.stop)
-            self.web = Web(functools.partial(answer, state))
+            self.web = Web(functools.partial(answer, state), state.behaviour.faults)
             started.callback(self.web.server_close)
             self.web.start()
             started.callback(self.web.stop)
@@ -39,7 +43,10 @@ class Server:
     def publish_identities(self, state: State) -> None:
         """Let ``databricks_create_role`` know the workspace's identities."""
         self.postgres.write_identities(
-            [{"name": each.role, "type": each.identity_type, "id": each.scim_id} for each in state.principals()]
+            [
+                {"name": each.role, "type": each.identity_type, "id": each.scim_id}
+                for each in state.identities.principals()
+            ]
         )
 
     def stop(self) -> None:

@@ -37,6 +37,11 @@ class Packet:
         """Return the packet as it came."""
         return struct.pack("!II", len(self.body) + 8, self.code) + self.body
 
+    def with_parameters(self, parameters: dict[str, str]) -> Packet:
+        """Return a start-up packet that sets these too; where it names one already, this one counts."""
+        added = b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items())
+        return Packet(self.code, self.body.removesuffix(b"\0") + added + b"\0")
+
     @property
     def parameters(self) -> dict[str, str]:
         """Return the name/value pairs of a start-up packet (user, database, application_name, …)."""
@@ -65,25 +70,37 @@ def cleartext_password_request() -> bytes:
     return struct.pack("!cII", b"R", 8, 3)
 
 
-def error_response(text: str) -> bytes:
-    """Return an ErrorResponse as the proxy in front of Lakebase sends its own: severity ERROR, SQLSTATE XX000."""
-    fields = b"".join(code + value.encode() + b"\0" for code, value in _error_fields(text))
+def error_response(text: str, severity: str = "ERROR", sqlstate: str = "XX000") -> bytes:
+    """Return an ErrorResponse; the proxy in front of Lakebase sends its own as severity ERROR, SQLSTATE XX000."""
+    parts = [(b"S", severity), (b"V", severity), (b"C", sqlstate), (b"M", text)]
+    fields = b"".join(code + value.encode() + b"\0" for code, value in parts)
     return struct.pack("!cI", b"E", len(fields) + 5) + fields + b"\0"
 
 
-def _error_fields(text: str) -> list[tuple[bytes, str]]:
-    return [(b"S", "ERROR"), (b"V", "ERROR"), (b"C", "XX000"), (b"M", text)]
+@dataclass(frozen=True)
+class LoginReply:
+    """What a server said to a login so far: its outcome, ``ok`` or an error's text, and the process that serves it."""
+
+    outcome: str | None = None
+    pid: int | None = None
 
 
-def login_outcome(reply: bytes) -> str:
-    """Return ``ok`` or the text of the first error in the server's first bytes after a login."""
-    offset = 0
+def read_login_reply(reply: bytes) -> LoginReply:
+    """Read the server's first bytes after a login; without an outcome, there is more to come."""
+    offset, pid = 0, None
     while offset + 5 <= len(reply):
         kind, length = struct.unpack_from("!cI", reply, offset)
+        message = reply[offset + 5 : offset + 1 + length]
+        if len(message) < length - 4:
+            break
         if kind == b"E":
-            return _error_text(reply[offset + 5 : offset + 1 + length])
+            return LoginReply(_error_text(message), pid)
+        if kind == b"Z":
+            return LoginReply("ok", pid)
+        if kind == b"K":
+            (pid,) = struct.unpack_from("!I", message)
         offset += 1 + length
-    return "ok"
+    return LoginReply(None, pid)
 
 
 def _error_text(fields: bytes) -> str:

@@ -6,18 +6,23 @@ import http.server
 import json
 import socket
 import threading
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_lakebase.emulator.routes import Call, Reply
+from airflow_provider_lakebase.emulator.calls import Call, Reply, fault_reply
+from airflow_provider_lakebase.emulator.faults import Answer, Delay, Drop, Faults, RequestFault, Swallow
 
 _MAX_BODY = 1 << 20
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request that was answered; ``principal`` is the client ID of who asked, where that is known."""
+    """One request; ``principal`` is the client ID of who asked, where that is known.
+
+    A request that a fault left without an answer has status 0.
+    """
 
     method: str
     path: str
@@ -30,9 +35,11 @@ class Web(http.server.ThreadingHTTPServer):
 
     request_queue_size = 128
 
-    def __init__(self, answer: Callable[[Call], Reply]) -> None:
+    def __init__(self, answer: Callable[[Call], Reply], faults: Faults) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer
+        self.faults = faults
+        self.stopping = threading.Event()
         self.requests: list[Request] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self._serving: dict[threading.Thread, socket.socket] = {}
@@ -45,6 +52,7 @@ class Web(http.server.ThreadingHTTPServer):
 
     def stop(self) -> None:
         """Close every connection, also those that a client keeps alive, and end the threads."""
+        self.stopping.set()
         self.shutdown()
         self._thread.join()
         for thread, connection in self._serving.items():
@@ -78,15 +86,36 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if length > _MAX_BODY:
             self.send_error(413)
             return
-        path = self.path.partition("?")[0]
-        reply = self.server.answer(
-            Call(self.command, self.server.url, path, self.headers.get("Authorization", ""), self.rfile.read(length))
-        )
-        self.server.requests.append(Request(self.command, path, reply.status, reply.principal))
+        path, _, query = self.path.partition("?")
+        authorization = self.headers.get("Authorization", "")
+        body = self.rfile.read(length)
+        call = Call(self.command, self.server.url, path, authorization, body, dict(urllib.parse.parse_qsl(query)))
+        fault = self.server.faults.take(RequestFault, path)
+        if isinstance(fault, Drop | Swallow):
+            self._leave_unanswered(call, fault)
+            return
+        if isinstance(fault, Delay):
+            self.server.stopping.wait(fault.seconds)
+        reply = fault_reply(call, fault) if isinstance(fault, Answer) else self.server.answer(call)
+        self._note(call, reply.status, reply.principal)
+        self._send(reply)
+
+    def _leave_unanswered(self, call: Call, fault: Drop | Swallow) -> None:
+        self._note(call, 0, None)
+        if isinstance(fault, Swallow):
+            self.server.stopping.wait()
+        self.close_connection = True
+
+    def _note(self, call: Call, status: int, principal: str | None) -> None:
+        self.server.requests.append(Request(call.method, call.path, status, principal))
+
+    def _send(self, reply: Reply) -> None:
         body = json.dumps(reply.body).encode()
         self.send_response(reply.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import quote
+from typing import IO, TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, quote_plus
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 from more_itertools import chunked
 
 from airflow_provider_lakebase.dialect import LakebaseDialect
@@ -29,12 +27,14 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
 )
+from airflow_provider_lakebase.fields import CONNECTION_TYPE, DEFAULT_CONN_ID, unknown_field
+from airflow_provider_lakebase.hooks._connection_check import ConnectionCheck
+from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
 from airflow_provider_lakebase.settings import (
-    CONNECTION_TYPE,
-    DEFAULT_CONN_ID,
+    ConnectionFields,
     LakebaseSettings,
+    databricks_conn_id,
     read_settings,
-    unknown_field,
 )
 
 if AIRFLOW_V_3_0_PLUS:
@@ -48,18 +48,22 @@ if TYPE_CHECKING:
     import psycopg
     from airflow.providers.common.compat.sdk import Connection
     from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from airflow_provider_lakebase.bulk.files import LoadResult
+    from airflow_provider_lakebase.opener import SessionOpener
     from airflow_provider_lakebase.roles import RoleRequest
+    from airflow_provider_lakebase.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
     from airflow_provider_lakebase.workspace.endpoints import EndpointStatus
 
 STATEMENT_LOG_CHARACTERS = 200
 """Characters of a statement that the log shows."""
+READ_ONLY_SQLSTATE = "25006"
 CANCEL_SECONDS = 5.0
 """Seconds that the server gets to take a cancellation."""
 
 
-class LakebaseHook(DbApiHook):
+class LakebaseHook(DataFrameHook):
     """Run SQL on Databricks Lakebase.
 
     Every session gets a database credential of its own, minted for it through databricks-sdk and kept nowhere.
@@ -68,6 +72,7 @@ class LakebaseHook(DbApiHook):
     :param endpoint: ``projects/<project>/branches/<branch>/endpoints/<endpoint>``, in place of the connection's
     :param database: database, in place of the connection's; ``schema``, common-sql's word for it, does the same
     :param options: libpq's ``options``, for example ``-c statement_timeout=5min -c search_path=sales``
+    :param read_only: whether sessions only read, on the read-only host where there is one; in place of the connection's
     """
 
     conn_name_attr = "lakebase_conn_id"
@@ -77,7 +82,6 @@ class LakebaseHook(DbApiHook):
     supports_autocommit = True
     supports_executemany = True
     dialect_name = "postgresql"
-    _test_connection_sql = "SELECT current_user, current_database()"
 
     def __init__(
         self,
@@ -85,6 +89,7 @@ class LakebaseHook(DbApiHook):
         endpoint: str | None = None,
         database: str | None = None,
         options: str | None = None,
+        read_only: bool | None = None,
         *,
         schema: str | None = None,
         log_sql: bool = True,
@@ -96,6 +101,7 @@ class LakebaseHook(DbApiHook):
         self.endpoint = endpoint
         self.database = database or schema
         self.options = options
+        self.read_only = read_only
         # common-sql copies every extra of the connection into the constructor. They are checked against the
         # connection once it is known, so that a misspelt argument is still found.
         self._copied = frozenset(kwargs)
@@ -116,30 +122,21 @@ class LakebaseHook(DbApiHook):
 
         :raises LakebaseSettingsError: when a field is missing, wrong or unknown
         """
-        connection = self.connection
-        conn_id = self.get_conn_id()
-        if connection.conn_type != CONNECTION_TYPE:
-            raise LakebaseSettingsError(
-                f"Connection '{conn_id}' is of type '{connection.conn_type}'",
-                remedy=f"Name a connection of type '{CONNECTION_TYPE}'.",
-            )
-        extra = connection.extra_dejson
-        for name in sorted(self._copied - set(extra)):
-            raise unknown_field(conn_id, name, ("endpoint", "database", "options", "log_sql"))
-        settings = read_settings(
-            conn_id,
-            host=connection.host,
-            login=connection.login,
-            password=connection.password,
-            schema=connection.schema,
-            port=connection.port,
-            extra=extra,
-            endpoint=self.endpoint,
-        )
-        mask_secret(settings.client_secret)
+        return self._read_settings(self.get_conn_id())
+
+    def _read_settings(self, conn_id: str) -> LakebaseSettings:
+        """Read them under the given connection id, which messages quote."""
+        fields = _fields(conn_id, self.connection, CONNECTION_TYPE)
+        for name in sorted(self._copied - set(fields.extra)):
+            raise unknown_field(fields.conn_id, name, ("endpoint", "database", "options", "read_only", "log_sql"))
+        source = databricks_conn_id(fields)
+        databricks = _fields(source, self.get_connection(source), "databricks") if source else None
+        settings = read_settings(fields, endpoint=self.endpoint, read_only=self.read_only, databricks=databricks)
+        for secret in settings.secrets:
+            _mask(secret)
         # common-sql hands over the connection's own options as well.
         options = None if self.options == settings.libpq.get("options") else self.options
-        return settings.override(endpoint=self.endpoint, database=self.database, options=options)
+        return settings.override(database=self.database, options=options)
 
     def get_conn(self) -> psycopg.Connection[Any]:
         """Open a session with a new credential, waiting for a sleeping endpoint to wake.
@@ -147,22 +144,56 @@ class LakebaseHook(DbApiHook):
         :raises LakebaseError: typed by cause, when no session can be had
         :returns: an open connection, not in autocommit; the caller closes it
         """
-        return self._open(self.settings)
+        return self.open(self.settings)
 
-    def _open(self, settings: LakebaseSettings) -> psycopg.Connection[Any]:
-        from airflow_provider_lakebase.session.connect import name_application, open_session
-        from airflow_provider_lakebase.workspace.credentials import mint_credential
-        from airflow_provider_lakebase.workspace.endpoints import find_host
+    def open(self, settings: LakebaseSettings) -> psycopg.Connection[Any]:
+        """Open a session as :meth:`get_conn` does, by settings that the caller has changed.
 
-        def mint(*, timeout: float) -> str:
-            credential = mint_credential(settings, timeout=timeout)
-            mask_secret(credential)
-            return credential
+        :param settings: for example :attr:`settings` with another ``wake_timeout``
+        """
+        from airflow_provider_lakebase.session.connect import LakebaseSession
 
-        name = name_application(os.environ.get("AIRFLOW_CTX_DAG_ID"), os.environ.get("AIRFLOW_CTX_TASK_ID"))
-        session = open_session(settings, find_host=partial(find_host, settings), mint=mint, application_name=name)
-        session.add_notice_handler(self._log_notice)
-        return session
+        return self._opener(settings).open(LakebaseSession)
+
+    def _opener(self, settings: LakebaseSettings | None = None) -> SessionOpener:
+        from airflow_provider_lakebase.opener import SessionOpener
+        from airflow_provider_lakebase.session.connect import name_application
+
+        return SessionOpener(
+            settings or self.settings,
+            application_name=name_application(os.environ),
+            on_secret=_mask,
+            on_notice=self._log_notice,
+        )
+
+    def connection_pool(self, min_size: int = 1, max_size: int = 10) -> LakebaseConnectionPool:
+        """Return an open pool of sessions, a ``psycopg_pool.ConnectionPool``; close it, or use it with ``with``.
+
+        Each connection has a credential of its own, is replaced after 45 minutes, closed after 15 without use, and
+        checked when it is handed out, so that a suspend is not noticed.
+
+        :param min_size: connections kept open
+        :param max_size: connections at most
+        :raises LakebaseError: why the first connection could not be had
+        """
+        return self._opener().pool(min_size, max_size)
+
+    def async_connection_pool(self, min_size: int = 1, max_size: int = 10) -> AsyncLakebaseConnectionPool:
+        """Return the asynchronous twin of :meth:`connection_pool`; open it with ``async with``.
+
+        :param min_size: connections kept open
+        :param max_size: connections at most
+        """
+        return self._opener().async_pool(min_size, max_size)
+
+    def libpq_environment(self) -> dict[str, str]:
+        """Return ``PGHOST … PGPASSWORD`` for psql, pg_dump or dbt, with a new credential; it wakes nothing.
+
+        The credential opens sessions until it expires, 60 minutes at most. Hand the variables to the program alone.
+
+        :raises LakebaseError: typed by cause, when the workspace gives no host or no credential
+        """
+        return self._opener().libpq_environment()
 
     def endpoint_status(self, *, timeout: float = 30.0) -> EndpointStatus:
         """Return the endpoint's state as the workspace tells it, without waking it.
@@ -173,7 +204,13 @@ class LakebaseHook(DbApiHook):
         """
         from airflow_provider_lakebase.workspace.endpoints import read_endpoint
 
-        return read_endpoint(self.settings, timeout=timeout)
+        settings = self.settings
+        if settings.password is not None:
+            remedy = "Use a connection of an identity of the workspace."
+            raise LakebaseSettingsError(
+                "A native Postgres login cannot ask for the endpoint's state", where=settings.where, remedy=remedy
+            )
+        return read_endpoint(settings, timeout=timeout)
 
     def endpoint_is_ready(self, *, wake: bool = True, timeout: float = 10.0) -> bool:
         """Make one attempt to find the endpoint ACTIVE, with a session that answers.
@@ -194,7 +231,7 @@ class LakebaseHook(DbApiHook):
             return status.state == "ACTIVE"
         left = max(timeout - (time.monotonic() - started_at), 1.0)
         try:
-            with closing(self._open(replace(settings, wake_timeout=min(left, settings.wake_timeout)))) as connection:
+            with closing(self.open(replace(settings, wake_timeout=min(left, settings.wake_timeout)))) as connection:
                 connection.execute("SELECT 1")
         except LakebaseWakeTimeoutError as error:
             self.log.info("It does not answer yet: %s", error)
@@ -250,23 +287,31 @@ class LakebaseHook(DbApiHook):
         """Return Postgres's SQL for ``insert_rows``."""
         return LakebaseDialect(self)
 
+    def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its base has no annotation
+        """Walk the path from settings to a session and say at which stage it ends.
+
+        The stages: settings, workspace, identity, endpoint, credential, network, login. The reply takes less than 15
+        seconds, unless the endpoint sleeps, and names no connection id: the Test button's is made up.
+
+        :returns: whether a session was opened, and a sentence for the user
+        """
+        check = ConnectionCheck(self, partial(self._read_settings, ""))
+        try:
+            return True, check.walk()
+        except Exception as error:
+            return False, f"Failed at the stage '{check.stage}'. {error}"
+
     def get_uri(self) -> str:
         """Return where and as whom a session is opened, as libpq writes it, without a password.
 
         :raises LakebaseError: when the host must be looked up and cannot be
         """
-        settings, host = self._settings_and_host()
-        return (
-            f"postgresql://{quote(settings.user, safe='')}@{host}:{settings.port}/{quote(settings.database, safe='')}"
-            f"?sslmode={settings.sslmode}"
-        )
+        return self._opener().uri()
 
     @property
     def sqlalchemy_url(self) -> URL:
         """Return the URL of :meth:`get_sqlalchemy_engine`, without a password."""
-        from airflow_provider_lakebase.session.engine import session_url
-
-        return session_url(*self._settings_and_host())
+        return self._opener().sqlalchemy_url()
 
     def get_sqlalchemy_engine(self, engine_kwargs: dict[str, Any] | None = None) -> Engine:
         """Return a SQLAlchemy engine that opens every session with a new credential.
@@ -274,15 +319,15 @@ class LakebaseHook(DbApiHook):
         :param engine_kwargs: keywords of :func:`sqlalchemy.create_engine`
         :raises LakebaseSettingsError: on SQLAlchemy 1.4, which has no dialect for psycopg 3
         """
-        from airflow_provider_lakebase.session.engine import create_engine
+        return self._opener().engine(engine_kwargs)
 
-        return create_engine(*self._settings_and_host(), self.get_conn, engine_kwargs)
+    def get_async_sqlalchemy_engine(self, engine_kwargs: dict[str, Any] | None = None) -> AsyncEngine:
+        """Return the asynchronous twin of :meth:`get_sqlalchemy_engine`.
 
-    def _settings_and_host(self) -> tuple[LakebaseSettings, str]:
-        from airflow_provider_lakebase.workspace.endpoints import find_host
-
-        settings = self.settings
-        return settings, find_host(settings, timeout=settings.wake_timeout)
+        :param engine_kwargs: keywords of :func:`sqlalchemy.ext.asyncio.create_async_engine`
+        :raises LakebaseSettingsError: on SQLAlchemy 1.4, which has no dialect for psycopg 3
+        """
+        return self._opener().async_engine(engine_kwargs)
 
     @contextmanager
     def _create_autocommit_connection(self, autocommit: bool = False) -> Iterator[psycopg.Connection[Any]]:
@@ -292,9 +337,11 @@ class LakebaseHook(DbApiHook):
             self._in_use = connection
             try:
                 yield connection
-            except BaseException:
+            except BaseException as error:
                 # A timeout arrives as an exception; closing the socket alone would let the statement run on.
                 _cancel(connection)
+                if getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE:
+                    error.add_note("The session only reads: write on a connection or hook without 'read_only'.")
                 raise
             finally:
                 self._in_use = None
@@ -358,86 +405,6 @@ class LakebaseHook(DbApiHook):
         """Return the value as it is: psycopg adapts it."""
         return cell
 
-    def get_df(
-        self,
-        sql: str | list[str],
-        parameters: list[Any] | tuple[Any, ...] | Mapping[str, Any] | None = None,
-        *,
-        df_type: Literal["pandas", "polars"] = "pandas",
-        **kwargs: Any,
-    ) -> Any:
-        """Run a query and return its rows as a data frame.
-
-        :param sql: the query
-        :param parameters: its parameters
-        :param df_type: ``pandas`` or ``polars``
-        :param kwargs: passed on to :func:`pandas.read_sql` or :func:`polars.read_database`
-        """
-        read = _by_frame_type(df_type, pandas=self._get_pandas_df, polars=self._get_polars_df)
-        frame = read(sql, parameters, **kwargs)
-        send_sql_hook_lineage(context=self, sql=sql)
-        return frame
-
-    def get_df_by_chunks(
-        self,
-        sql: str | list[str],
-        parameters: list[Any] | tuple[Any, ...] | Mapping[str, Any] | None = None,
-        *,
-        chunksize: int,
-        df_type: Literal["pandas", "polars"] = "pandas",
-        **kwargs: Any,
-    ) -> Generator[Any, None, None]:
-        """Run a query and yield its rows as data frames, by a server-side cursor.
-
-        :param sql: the query
-        :param parameters: its parameters
-        :param chunksize: rows in a frame
-        :param df_type: ``pandas`` or ``polars``
-        :param kwargs: passed on to :func:`pandas.read_sql` or :func:`polars.read_database`
-        """
-        read = _by_frame_type(df_type, pandas=self._get_pandas_df_by_chunks, polars=self._get_polars_df_by_chunks)
-        frames: Generator[Any, None, None] = read(sql, parameters, chunksize=chunksize, **kwargs)
-        send_sql_hook_lineage(context=self, sql=sql)
-        return frames
-
-    def _get_pandas_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
-        import pandas
-
-        with self._create_autocommit_connection() as connection, _pandas_takes_any_connection():
-            return pandas.read_sql(sql, cast(Any, connection), params=parameters, **kwargs)
-
-    def _get_polars_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
-        import polars
-
-        with self._create_autocommit_connection() as connection:
-            return polars.read_database(sql, connection, execute_options={"params": parameters}, **kwargs)
-
-    def _get_pandas_df_by_chunks(
-        self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any
-    ) -> Generator[Any, None, None]:
-        import pandas
-
-        with self._create_autocommit_connection() as connection:
-            with _pandas_takes_any_connection():
-                session = cast(Any, _Streaming(connection))
-                frames = pandas.read_sql(sql, session, params=parameters, chunksize=chunksize, **kwargs)
-            yield from frames
-
-    def _get_polars_df_by_chunks(
-        self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any
-    ) -> Generator[Any, None, None]:
-        import polars
-
-        with self._create_autocommit_connection() as connection, _Streaming(connection).cursor() as cursor:
-            yield from polars.read_database(
-                sql,
-                cursor,
-                iter_batches=True,
-                batch_size=chunksize,
-                execute_options={"params": parameters},
-                **kwargs,
-            )
-
     def _log_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         self.log.info("%s: %s", diagnostic.severity, diagnostic.message_primary)
 
@@ -465,6 +432,29 @@ def failing_for_good() -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
 
 
+def _fields(conn_id: str, connection: Connection, conn_type: str) -> ConnectionFields:
+    if connection.conn_type != conn_type:
+        raise LakebaseSettingsError(
+            f"Connection '{conn_id}' is of type '{connection.conn_type}'".replace(" ''", ""),
+            remedy=f"Name a connection of type '{conn_type}'.",
+        )
+    return ConnectionFields(
+        conn_id=conn_id,
+        host=connection.host,
+        login=connection.login,
+        password=connection.password,
+        schema=connection.schema,
+        port=connection.port,
+        extra=connection.extra_dejson,
+    )
+
+
+def _mask(secret: str) -> None:
+    """Mask a secret, and as it looks in a URL, which Airflow does not know by itself."""
+    for form in {secret, quote(secret, safe=""), quote_plus(secret)}:
+        mask_secret(form)
+
+
 def _cancel(connection: psycopg.Connection[Any]) -> None:
     from psycopg.pq import TransactionStatus
 
@@ -478,30 +468,3 @@ def _bind(cur: psycopg.Cursor[Any], statement: str, parameters: Any) -> bytes:
 
     with psycopg.ClientCursor(cur.connection) as client:
         return client.mogrify(statement.encode(), parameters).encode(cur.connection.info.encoding)
-
-
-def _by_frame_type(df_type: str, *, pandas: Any, polars: Any) -> Any:
-    if df_type not in ("pandas", "polars"):
-        raise ValueError(f"df_type is {df_type!r}; it is 'pandas' or 'polars'")
-    return pandas if df_type == "pandas" else polars
-
-
-@contextmanager
-def _pandas_takes_any_connection() -> Iterator[None]:
-    # pandas warns of every DB-API connection but sqlite3's; it works, and SQLAlchemy 1.4 could not do it.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
-        yield
-
-
-class _Streaming:
-    """A connection as pandas and polars see one, whose cursor leaves the rows on the server."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-
-    def cursor(self) -> Any:
-        return self.connection.cursor(name="lakebase_chunks")
-
-    def rollback(self) -> None:
-        self.connection.rollback()

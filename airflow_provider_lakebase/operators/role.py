@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
-from airflow_provider_lakebase.settings import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

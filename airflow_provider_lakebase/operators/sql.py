@@ -14,8 +14,8 @@ from airflow.providers.common.sql.hooks.handlers import return_single_query_resu
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
-from airflow_provider_lakebase.settings import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

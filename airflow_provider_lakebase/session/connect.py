@@ -1,22 +1,26 @@
 """Open one Postgres session: TLS, waking, retries, errors in words.
 
-It gets the host and a way to mint a credential handed in, and knows no workspace.
+It gets a way to find the host and one to mint a credential handed in, and knows no workspace.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import threading
 import time
-from collections.abc import Mapping
-from typing import Protocol
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar, cast
 
 import certifi
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import Conninfo
+from psycopg.pq import Conninfo, TransactionStatus
 from psycopg.types.json import JsonbDumper
-from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_after_delay, wait_random_exponential
 
 from airflow_provider_lakebase import __version__
 from airflow_provider_lakebase.causes import Cause, Retry, describe, find_postgres_cause
@@ -24,14 +28,20 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseOutcomeUnknownError,
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
+    LakebaseWorkspaceError,
 )
-from airflow_provider_lakebase.settings import RESERVED_LIBPQ_KEYWORDS, LakebaseSettings, unknown_field
+from airflow_provider_lakebase.fields import RESERVED_LIBPQ_KEYWORDS, unknown_field
+from airflow_provider_lakebase.settings import LakebaseSettings, Location
 
 log = logging.getLogger(__name__)
 
 PRODUCT = f"airflow-provider-lakebase/{__version__}"
 SPREADING_SECONDS = 60.0
 """Seconds that a fresh role may take to be known to the front end."""
+FIRST_LOG_SECONDS = 1.0
+"""Seconds of waiting that the log does not mention."""
+LOG_SECONDS = 5.0
+"""Seconds between two lines about the same wait."""
 
 _APPLICATION_NAME_BYTES = 63
 _DEFAULT_KEYWORDS: Mapping[str, str] = {
@@ -41,14 +51,22 @@ _DEFAULT_KEYWORDS: Mapping[str, str] = {
     "keepalives_interval": "10",
     "keepalives_count": "5",
 }
+# libpq takes no empty value for these, and says nothing of its defaults.
+_NEUTRAL_KEYWORDS: Mapping[str, str] = {
+    "max_protocol_version": "3.0",
+    "min_protocol_version": "3.0",
+    "require_auth": "password,scram-sha-256,md5",
+    "sslcertmode": "allow",
+}
 # Without it a statement of a worker that was killed outright runs on until it next writes to the lost session.
 _ABANDONED_SESSION_OPTION = "-c client_connection_check_interval=2s"
+_READ_ONLY_OPTION = "-c default_transaction_read_only=on"
 
 
-class HostFinder(Protocol):
-    """Return the Postgres host; look it up anew when ``again`` is true."""
+class Locator(Protocol):
+    """Return endpoint, host and role within ``timeout`` seconds; look the host up anew when ``again`` is true."""
 
-    def __call__(self, *, timeout: float, again: bool = False) -> str: ...
+    def __call__(self, *, timeout: float, again: bool = False) -> Location: ...
 
 
 class CredentialMinter(Protocol):
@@ -57,7 +75,7 @@ class CredentialMinter(Protocol):
     def __call__(self, *, timeout: float) -> str: ...
 
 
-class LakebaseSession(psycopg.Connection[tuple[object, ...]]):
+class LakebaseSession(psycopg.Connection[tuple[Any, ...]]):
     """A psycopg connection that says when nobody can know whether a COMMIT was applied."""
 
     where = ""
@@ -67,58 +85,96 @@ class LakebaseSession(psycopg.Connection[tuple[object, ...]]):
 
         :raises LakebaseOutcomeUnknownError: when the session was lost between COMMIT and its answer
         """
-        in_transaction = self.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE
+        before = self.info.transaction_status
         try:
             super().commit()
         except psycopg.OperationalError as error:
-            # With a SQLSTATE the server answered, so the transaction did not commit.
-            if not (in_transaction and self.closed and error.sqlstate is None):
-                raise
-            raise LakebaseOutcomeUnknownError(
-                f"The session was lost after COMMIT was sent: {error}",
-                where=self.where,
-                remedy="Look at the target before running it again, unless it may run twice.",
-            ) from error
+            raise _explain_commit(self, before, error) from error
+
+
+class AsyncLakebaseSession(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """The asynchronous twin of :class:`LakebaseSession`."""
+
+    where = ""
+
+    async def commit(self) -> None:
+        """Commit the transaction.
+
+        :raises LakebaseOutcomeUnknownError: when the session was lost between COMMIT and its answer
+        """
+        before = self.info.transaction_status
+        try:
+            await super().commit()
+        except psycopg.OperationalError as error:
+            raise _explain_commit(self, before, error) from error
+
+
+Session = TypeVar("Session", bound=LakebaseSession)
+AsyncSession = TypeVar("AsyncSession", bound=AsyncLakebaseSession)
 
 
 def open_session(
-    settings: LakebaseSettings, *, find_host: HostFinder, mint: CredentialMinter, application_name: str = PRODUCT
-) -> LakebaseSession:
+    settings: LakebaseSettings,
+    *,
+    locate: Locator,
+    mint: CredentialMinter,
+    application_name: str = PRODUCT,
+    session_class: type[Session],
+) -> Session:
     """Open a session, waiting for a sleeping endpoint to wake.
 
     Every attempt mints a new credential. Attempts go on, with exponential back-off and full jitter, only while the
-    failure is one that passes by itself, and never longer than ``settings.wake_timeout`` seconds altogether.
+    failure is one that passes by itself, and never longer than ``settings.wake_timeout`` seconds altogether, calls to
+    the workspace included.
 
-    :param settings: where and as whom
-    :param find_host: finds the Postgres host
+    :param settings: database, TLS and libpq keywords
+    :param locate: finds endpoint, host and role
     :param mint: mints a credential
     :param application_name: what ``pg_stat_activity`` shows
+    :param session_class: class of the connection to return
     :raises LakebaseWakeTimeoutError: when no session could be opened in time
     :raises LakebaseAuthenticationError: when Postgres refused the login
     :raises LakebaseEndpointDisabledError: when the endpoint is disabled
+    :raises LakebaseWorkspaceError: when the workspace refused, or did not answer in time
     :raises LakebaseSettingsError: when the settings cannot work
     :raises psycopg.OperationalError: for a text whose cause is not known
     """
-    opening = _Opening(settings, find_host, mint, libpq_keywords(settings, application_name))
-    retrying = Retrying(
-        retry=opening.may_try_again,
-        wait=wait_random_exponential(multiplier=0.25, max=8),
-        stop=stop_after_delay(settings.wake_timeout),
-        before_sleep=opening.log_wait,
-        reraise=True,
-    )
-    try:
-        return retrying(opening.attempt)
-    except psycopg.OperationalError as error:
-        raise opening.explain(error) from error
+    opening = _Opening(settings, locate, mint, libpq_keywords(settings, application_name))
+    retrying = Retrying(**opening.policy())
+    with opening.telling():
+        try:
+            return cast(Session, retrying(opening.attempt, session_class))
+        except psycopg.OperationalError as error:
+            raise opening.explain(error) from error
+
+
+async def open_async_session(
+    settings: LakebaseSettings,
+    *,
+    locate: Locator,
+    mint: CredentialMinter,
+    application_name: str = PRODUCT,
+    session_class: type[AsyncSession],
+) -> AsyncSession:
+    """Open a session as :func:`open_session` does, without blocking the event loop.
+
+    The workspace is asked in threads. Arguments and errors are those of :func:`open_session`.
+    """
+    opening = _Opening(settings, locate, mint, libpq_keywords(settings, application_name))
+    retrying = AsyncRetrying(**opening.policy())
+    with opening.telling():
+        try:
+            return await retrying(opening.attempt_async, session_class)
+        except psycopg.OperationalError as error:
+            raise opening.explain(error) from error
 
 
 def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[str, str]:
-    """Return every libpq keyword of a session but host and password.
+    """Return every libpq keyword of a session but host, user and password.
 
     A ``PG*`` variable of the environment is met with libpq's own default, so that it changes nothing.
 
-    :param settings: where and as whom
+    :param settings: database, TLS and libpq keywords
     :param application_name: what ``pg_stat_activity`` shows
     :raises LakebaseSettingsError: for a keyword that libpq does not know, or when PGSERVICE is set
     """
@@ -134,7 +190,7 @@ def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[st
             remedy="Unset PGSERVICE in the worker's environment.",
         )
     shut_out = {
-        option.keyword.decode(): (option.compiled or b"").decode()
+        (keyword := option.keyword.decode()): (option.compiled or b"").decode() or _NEUTRAL_KEYWORDS.get(keyword, "")
         for option in defaults
         if option.envvar and option.envvar.decode() in os.environ
     }
@@ -143,25 +199,28 @@ def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[st
         **_DEFAULT_KEYWORDS,
         **settings.libpq,
         **_tls_keywords(settings),
+        **_options(settings),
         "dbname": settings.database,
         "port": str(settings.port),
-        "user": settings.user,
         "application_name": application_name,
-        "options": f"{_ABANDONED_SESSION_OPTION} {settings.libpq.get('options', '')}".strip(),
     }
 
 
-def name_application(dag_id: str | None, task_id: str | None) -> str:
+def name_application(variables: Mapping[str, str]) -> str:
     """Return an ``application_name`` of at most 63 bytes, the most Postgres keeps, that ends with the task.
 
-    :param dag_id: DAG, or None outside a task
-    :param task_id: task, or None outside a task
+    Behind the task stand six hexadecimal digits that tell its run and map index, and the number of the try.
+
+    :param variables: the environment, where Airflow tells a task about itself in ``AIRFLOW_CTX_…``
     """
+    dag_id, task_id = variables.get("AIRFLOW_CTX_DAG_ID"), variables.get("AIRFLOW_CTX_TASK_ID")
     if not dag_id or not task_id:
         return PRODUCT
-    room = _APPLICATION_NAME_BYTES - len(PRODUCT) - 1
+    run = variables.get("AIRFLOW_CTX_DAG_RUN_ID", "") + variables.get("AIRFLOW_CTX_MAP_INDEX", "")
+    mark = f"#{zlib.crc32(run.encode()) & 0xFFFFFF:06x}.{variables.get('AIRFLOW_CTX_TRY_NUMBER', '')}"
+    room = _APPLICATION_NAME_BYTES - len(PRODUCT) - 1 - len(mark)
     task = f"{dag_id}.{task_id}".encode("ascii", "replace").decode()
-    return f"{PRODUCT} {task[-room:]}"
+    return f"{PRODUCT} {task[-room:]}{mark}"
 
 
 def _tls_keywords(settings: LakebaseSettings) -> dict[str, str]:
@@ -173,21 +232,48 @@ def _tls_keywords(settings: LakebaseSettings) -> dict[str, str]:
     return keywords
 
 
+def _options(settings: LakebaseSettings) -> dict[str, str]:
+    # A pooled host refuses the start-up parameter itself.
+    pooled = (settings.pg_host or "").split(".")[0].endswith("-pooler")
+    own = [] if pooled else [_ABANDONED_SESSION_OPTION, *([_READ_ONLY_OPTION] if settings.read_only else [])]
+    return {"options": " ".join(filter(None, [*own, settings.libpq.get("options", "")]))}
+
+
+def _explain_commit(
+    session: LakebaseSession | AsyncLakebaseSession, before: TransactionStatus, error: psycopg.OperationalError
+) -> Exception:
+    # With a SQLSTATE the server answered, so the transaction did not commit.
+    if before is TransactionStatus.IDLE or not session.closed or error.sqlstate is not None:
+        return error
+    return LakebaseOutcomeUnknownError(
+        f"The session was lost after COMMIT was sent: {error}",
+        where=session.where,
+        remedy="Look at the target before running it again, unless it may run twice.",
+    )
+
+
 class _Opening:
     """The attempts to open one session, and what was learnt from those before."""
 
     def __init__(
-        self, settings: LakebaseSettings, find_host: HostFinder, mint: CredentialMinter, keywords: Mapping[str, str]
+        self, settings: LakebaseSettings, locate: Locator, mint: CredentialMinter, keywords: Mapping[str, str]
     ) -> None:
         self.settings = settings
-        self.find_host = find_host
+        self.locate = locate
         self.mint = mint
         self.keywords = keywords
         self.started_at = time.monotonic()
-        self.logged_at = float("-inf")
         self.unreachable = 0
         self.refused = 0
         self.cause: Cause | None = None
+
+    def policy(self) -> dict[str, Any]:
+        return {
+            "retry": self.may_try_again,
+            "wait": wait_random_exponential(multiplier=0.25, max=8),
+            "stop": stop_after_delay(self.settings.wake_timeout),
+            "reraise": True,
+        }
 
     def seconds(self) -> float:
         return time.monotonic() - self.started_at
@@ -195,25 +281,46 @@ class _Opening:
     def left(self) -> float:
         return max(self.settings.wake_timeout - self.seconds(), 0.1)
 
-    def attempt(self) -> LakebaseSession:
-        host = self.find_host(timeout=self.left(), again=self.unreachable == 1)
-        password = self.mint(timeout=self.left())
+    def attempt(self, session_class: type[Session]) -> Session:
+        location = self.locate(timeout=self.left(), again=self.unreachable == 1)
         try:
-            session = LakebaseSession.connect(
-                make_conninfo(**self.keywords),
-                host=host,
-                password=password,
-                connect_timeout=max(round(self.left()), 2),
-            )
+            # The credential gets no name here, or a traceback with the values of variables would show it.
+            session = session_class.connect(**self.arguments(location, self.mint(timeout=self.left())))
         except psycopg.OperationalError as error:
             # psycopg's frames hold the credential, and the socket of a connection that timed out.
             raise error.with_traceback(None)  # noqa: B904
+        self.ready(session)
+        return session
+
+    async def attempt_async(self, session_class: type[AsyncSession]) -> AsyncSession:
+        again = self.unreachable == 1
+        location = await asyncio.to_thread(lambda: self.locate(timeout=self.left(), again=again))
+        try:
+            session = await session_class.connect(
+                **self.arguments(location, await asyncio.to_thread(lambda: self.mint(timeout=self.left())))
+            )
+        except psycopg.OperationalError as error:
+            raise error.with_traceback(None)  # noqa: B904
+        self.ready(session)
+        return session
+
+    def arguments(self, location: Location, password: str) -> dict[str, Any]:
+        return {
+            "conninfo": make_conninfo(**self.keywords),
+            "host": location.host,
+            "user": location.user,
+            "password": password,
+            "connect_timeout": max(round(self.left()), 2),
+        }
+
+    def ready(self, session: LakebaseSession | AsyncLakebaseSession) -> None:
         session.where = self.settings.where
         session.adapters.register_dumper(dict, JsonbDumper)
-        return session
 
     def may_try_again(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, LakebaseWorkspaceError):
+            return error.retryable
         if not isinstance(error, psycopg.OperationalError):
             return False
         self.cause = find_postgres_cause(str(error))
@@ -228,12 +335,25 @@ class _Opening:
             or (retry is Retry.IF_WAKING and self.unreachable > 0 and self.refused == 1)
         )
 
-    def log_wait(self, state: RetryCallState) -> None:
-        if self.seconds() - self.logged_at >= 5 and self.cause:
-            self.logged_at = self.seconds()
-            log.info(
-                "Waiting for endpoint %s, %.0f s so far: %s", self.settings.endpoint, self.seconds(), self.cause.meaning
-            )
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Say, while the block takes long, that it waits: the front end holds a connection until the endpoint wakes."""
+        done = threading.Event()
+        thread = threading.Thread(target=self.tell, args=(done,), name="lakebase-waiting", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def tell(self, done: threading.Event) -> None:
+        pause = FIRST_LOG_SECONDS
+        while not done.wait(pause):
+            pause = LOG_SECONDS
+            why = self.cause.meaning if self.cause else "it is waking, or the workspace is slow to answer"
+            name = self.settings.endpoint or self.settings.pg_host
+            log.info("Waiting for endpoint %s, %.0f s so far: %s", name, self.seconds(), why)
 
     def explain(self, error: psycopg.OperationalError) -> Exception:
         if self.cause is None:

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy
 from sqlalchemy.engine import URL, Engine
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.settings import LakebaseSettings
+from airflow_provider_lakebase.settings import LakebaseSettings, Location
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 DRIVER = "postgresql+psycopg"
 RECYCLE_SECONDS = 45 * 60
 """Age at which a pooled session is replaced."""
 
+_POOL_OPTIONS = {"pool_pre_ping": True, "pool_recycle": RECYCLE_SECONDS}
 
-def session_url(settings: LakebaseSettings, host: str) -> URL:
+
+def session_url(settings: LakebaseSettings, location: Location) -> URL:
     """Return where and as whom a session is opened, without a password.
 
-    :param settings: port, database and role
-    :param host: Postgres host
+    :param settings: port and database
+    :param location: host and role
     """
     return URL.create(
         DRIVER,
-        username=settings.user,
-        host=host,
+        username=location.user,
+        host=location.host,
         port=settings.port,
         database=settings.database,
         query={"sslmode": settings.sslmode},
@@ -35,23 +40,43 @@ def session_url(settings: LakebaseSettings, host: str) -> URL:
 
 def create_engine(
     settings: LakebaseSettings,
-    host: str,
+    location: Location,
     connect: Callable[[], psycopg.Connection[Any]],
-    engine_options: dict[str, Any] | None = None,
+    engine_options: Mapping[str, Any] | None = None,
 ) -> Engine:
     """Return an engine that opens every session through ``connect`` and survives a suspend of the endpoint.
 
-    :param settings: port, database and role, for the engine's URL
-    :param host: Postgres host, for the engine's URL
+    :param settings: port and database, for the engine's URL
+    :param location: host and role, for the engine's URL
     :param connect: opens a session, with a credential of its own
     :param engine_options: further keywords of :func:`sqlalchemy.create_engine`
     :raises LakebaseSettingsError: on SQLAlchemy 1.4, which has no dialect for psycopg 3
     """
+    options = {**_POOL_OPTIONS, **(engine_options or {}), "creator": connect}
+    return sqlalchemy.create_engine(_url(settings, location), **options)
+
+
+def create_async_engine(
+    settings: LakebaseSettings,
+    location: Location,
+    connect: Callable[[], Awaitable[psycopg.AsyncConnection[Any]]],
+    engine_options: Mapping[str, Any] | None = None,
+) -> AsyncEngine:
+    """Return the asynchronous twin of :func:`create_engine`; arguments and errors are the same."""
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    async def open_session(*_: Any, **__: Any) -> psycopg.AsyncConnection[Any]:
+        return await connect()
+
+    options = {**_POOL_OPTIONS, **(engine_options or {}), "async_creator": open_session}
+    return create_async_engine(_url(settings, location), **options)
+
+
+def _url(settings: LakebaseSettings, location: Location) -> URL:
     if sqlalchemy.__version__.startswith("1."):
         raise LakebaseSettingsError(
             f"SQLAlchemy {sqlalchemy.__version__} cannot use psycopg 3",
             where=settings.where,
             remedy="Use the hook's own methods, which need no SQLAlchemy, or Airflow 3, which brings SQLAlchemy 2.",
         )
-    options = {"pool_pre_ping": True, "pool_recycle": RECYCLE_SECONDS, **(engine_options or {}), "creator": connect}
-    return sqlalchemy.create_engine(session_url(settings, host), **options)
+    return session_url(settings, location)

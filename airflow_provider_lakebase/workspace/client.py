@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config, ConfigAttribute
@@ -24,11 +24,9 @@ from airflow_provider_lakebase.settings import LakebaseSettings
 
 T = TypeVar("T")
 
-_Identity = tuple[str, str, str]
-
-_clients: dict[_Identity, WorkspaceClient] = {}
+_clients: dict[str, WorkspaceClient] = {}
 # One an identity: signing in to a workspace that does not answer must not hold up the others.
-_locks: dict[_Identity, threading.Lock] = {}
+_locks: dict[str, threading.Lock] = {}
 _lock = threading.Lock()
 
 
@@ -44,16 +42,28 @@ def call_workspace(settings: LakebaseSettings, request: Callable[[WorkspaceClien
     :raises LakebaseWorkspaceError: when it failed otherwise or gave no answer in time
     """
     try:
-        return _within(timeout, lambda: request(_client(settings)))
+        return _within(timeout, lambda: _send(settings, request))
     except LakebaseError:
         raise
     # The SDK has no root error: it raises DatabricksError, ValueError, KeyError, requests' errors and TimeoutError.
     except Exception as error:
-        raise _translate(settings, error) from error
+        raise _translate(settings, error) from _without_frames(error)
+
+
+def _send(settings: LakebaseSettings, request: Callable[[WorkspaceClient], T]) -> T:
+    client = _client(settings)
+    try:
+        return request(client)
+    except Unauthenticated:
+        # The token that the client keeps was revoked, or the clocks differ: sign in once more.
+        with _lock:
+            if _clients.get(settings.identity) is client:
+                del _clients[settings.identity]
+        return request(_client(settings))
 
 
 def _client(settings: LakebaseSettings) -> WorkspaceClient:
-    identity = (settings.host, settings.client_id, settings.client_secret)
+    identity = settings.identity
     with _lock:
         lock = _locks.setdefault(identity, threading.Lock())
     with lock:
@@ -71,11 +81,9 @@ class _PinnedConfig(Config):
 
     @classmethod
     def of(cls, settings: LakebaseSettings) -> _PinnedConfig:
+        identity: dict[str, Any] = dict(settings.workspace)
         return cls(
-            host=settings.host,
-            client_id=settings.client_id,
-            client_secret=settings.client_secret,
-            auth_type="oauth-m2m",
+            **identity,
             http_timeout_seconds=30,
             retry_timeout_seconds=60,
             debug_headers=False,
@@ -121,7 +129,7 @@ def _within(timeout: float, work: Callable[[], T]) -> T:
 
 
 def _translate(settings: LakebaseSettings, error: Exception) -> LakebaseError:
-    where = f"{settings.where}, workspace {settings.host}"
+    where = f"{settings.where}, workspace {settings.workspace['host']}"
     # A failed sign-in carries the SDK's dump of its configuration behind the server's words.
     text = str(error).split(". Config: ")[0]
     if cause := find_workspace_cause(text):
@@ -133,6 +141,15 @@ def _translate(settings: LakebaseSettings, error: Exception) -> LakebaseError:
     if isinstance(error, NotFound):
         return LakebaseEndpointNotFoundError(what, where=where, remedy="Correct 'endpoint', or Host of the connection.")
     return LakebaseWorkspaceError(what, where=where, remedy="Try again; if it stays so, check Host of the connection.")
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Return the error without the SDK's frames, whose variables hold secrets; the same for what caused it."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _forget_clients() -> None:

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.service.postgres import DatabaseCredential
+from databricks.sdk.service.postgres import DatabaseCredential, PostgresAPI
+from databricks.sdk.version import __version__ as sdk_version
 from google.protobuf.duration_pb2 import Duration
 
-from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError, LakebaseWorkspaceError
 from airflow_provider_lakebase.settings import LakebaseSettings
 from airflow_provider_lakebase.workspace.client import call_workspace
 
 
-def mint_credential(settings: LakebaseSettings, *, timeout: float) -> str:
+def mint_credential(settings: LakebaseSettings, endpoint: str, *, timeout: float) -> str:
     """Return a new database credential, to be used as password at once and kept nowhere.
 
     It opens sessions until it expires; an open session outlives it.
 
-    :param settings: endpoint, identity and ``credential_ttl``
+    :param settings: identity, ``credential_ttl`` and ``group_name``
+    :param endpoint: resource name of the endpoint
     :param timeout: seconds that it may take
+    :raises LakebaseSettingsError: when a group is named that the installed databricks-sdk cannot mint for
     :raises LakebaseWorkspaceError: when the workspace refuses, or one of its subclasses
     """
-    credential = call_workspace(settings, lambda client: _generate(client, settings), timeout=timeout)
+    wishes = _wishes(settings)
+
+    def generate(client: WorkspaceClient) -> DatabaseCredential:
+        return client.postgres.generate_database_credential(endpoint=endpoint, **wishes)
+
+    credential = call_workspace(settings, generate, timeout=timeout)
     if not credential.token:
         raise LakebaseWorkspaceError("The workspace answered without a credential", where=settings.where)
     return credential.token
 
 
-def _generate(client: WorkspaceClient, settings: LakebaseSettings) -> DatabaseCredential:
-    if settings.credential_ttl is None:
-        return client.postgres.generate_database_credential(endpoint=settings.endpoint)
-    ttl = Duration(seconds=settings.credential_ttl)
-    return client.postgres.generate_database_credential(endpoint=settings.endpoint, ttl=ttl)
+def _wishes(settings: LakebaseSettings) -> dict[str, Any]:
+    wishes: dict[str, Any] = {}
+    if settings.credential_ttl is not None:
+        wishes["ttl"] = Duration(seconds=settings.credential_ttl)
+    if settings.group_name is not None:
+        if "group_name" not in inspect.signature(PostgresAPI.generate_database_credential).parameters:
+            raise LakebaseSettingsError(
+                f"databricks-sdk {sdk_version} cannot mint a credential for a group",
+                where=settings.where,
+                remedy="Install a databricks-sdk that can (0.120, or 0.123 to 0.133), or leave out 'group_name'.",
+            )
+        wishes["group_name"] = settings.group_name
+    return wishes

@@ -1,11 +1,14 @@
-"""Read an endpoint's state and host. Reading does not wake it."""
+"""Find an endpoint, its state and its host, and who the identity is. None of it wakes the endpoint."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
-from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
-from airflow_provider_lakebase.settings import LakebaseSettings
+from databricks.sdk.service.postgres import Endpoint, EndpointType
+
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError, LakebaseWorkspaceError
+from airflow_provider_lakebase.settings import LakebaseSettings, Location
 from airflow_provider_lakebase.workspace.client import call_workspace
 
 
@@ -13,52 +16,96 @@ from airflow_provider_lakebase.workspace.client import call_workspace
 class EndpointStatus:
     """Hold what the workspace says of an endpoint.
 
+    :param name: its resource name
     :param state: ``INIT``, ``ACTIVE``, ``IDLE`` or ``DEGRADED``
     :param disabled: whether connections are refused and do not wake it
     :param host: Postgres host, or None while it has none
+    :param read_only_host: host for sessions that only read, or None where there is none
     """
 
+    name: str
     state: str
     disabled: bool
     host: str | None
+    read_only_host: str | None
 
 
-_hosts: dict[tuple[str, str], str] = {}
+_locations: dict[tuple[str | bool | None, ...], Location] = {}
 
 
 def read_endpoint(settings: LakebaseSettings, *, timeout: float) -> EndpointStatus:
-    """Return the endpoint's state, whether it is disabled, and its host.
+    """Return the endpoint's state, whether it is disabled, and its hosts.
 
-    :param settings: which endpoint, as whom
+    :param settings: which endpoint, or which branch's, as whom
     :param timeout: seconds that it may take
     :raises LakebaseEndpointNotFoundError: when there is no such endpoint
+    :raises LakebaseSettingsError: when a branch has not just one read-write endpoint
     :raises LakebaseWorkspaceError: when the workspace refuses otherwise
     """
-    endpoint = call_workspace(settings, lambda client: client.postgres.get_endpoint(settings.endpoint), timeout=timeout)
+    if "/endpoints/" in settings.endpoint:
+        endpoint = call_workspace(
+            settings, lambda client: client.postgres.get_endpoint(settings.endpoint), timeout=timeout
+        )
+    else:
+        endpoint = _only_endpoint(settings, timeout)
     status = endpoint.status
-    if status is None:
+    if status is None or endpoint.name is None:
         raise LakebaseWorkspaceError("The workspace answered without the endpoint's status", where=settings.where)
     return EndpointStatus(
+        name=endpoint.name,
         state=status.current_state.value if status.current_state else "INIT",
         disabled=bool(status.disabled),
         host=status.hosts.host if status.hosts else None,
+        read_only_host=status.hosts.read_only_host if status.hosts else None,
     )
 
 
-def find_host(settings: LakebaseSettings, *, timeout: float, again: bool = False) -> str:
-    """Return the Postgres host: the connection's own, or the one looked up and kept for the process.
+def locate(settings: LakebaseSettings, *, timeout: float, again: bool = False) -> Location:
+    """Return endpoint, host and role of a session; what had to be asked is kept for the process.
 
-    :param settings: which endpoint, as whom
-    :param timeout: seconds that a look-up may take
-    :param again: look up once more, because the known host cannot be reached
+    :param settings: what the connection says
+    :param timeout: seconds that it may take
+    :param again: look the host up once more, because the known one cannot be reached
     :raises LakebaseWorkspaceError: when the endpoint has no host (yet), or the workspace refuses
     """
-    if settings.pg_host:
-        return settings.pg_host
-    key = (settings.host, settings.endpoint)
-    if again or key not in _hosts:
-        host = read_endpoint(settings, timeout=timeout).host
-        if not host:
-            raise LakebaseWorkspaceError("The endpoint has no host yet", where=settings.where, remedy="Try again.")
-        _hosts[key] = host
-    return _hosts[key]
+    key = (settings.identity, settings.endpoint, settings.read_only, settings.pg_host, settings.user)
+    if again or key not in _locations:
+        _locations[key] = _look_up(settings, time.monotonic() + timeout)
+    return _locations[key]
+
+
+def _look_up(settings: LakebaseSettings, deadline: float) -> Location:
+    endpoint, host = settings.endpoint, settings.pg_host
+    if not host or "/endpoints/" not in endpoint:
+        status = read_endpoint(settings, timeout=max(deadline - time.monotonic(), 0.1))
+        endpoint = status.name
+        host = host or (status.read_only_host if settings.read_only else None) or status.host
+    if not host:
+        raise LakebaseWorkspaceError("The endpoint has no host yet", where=settings.where, remedy="Try again.")
+    user = settings.user or settings.workspace.get("client_id")
+    return Location(endpoint, host, user or _me(settings, max(deadline - time.monotonic(), 0.1)))
+
+
+def _me(settings: LakebaseSettings, timeout: float) -> str:
+    me = call_workspace(settings, lambda client: client.current_user.me(), timeout=timeout)
+    if not me.user_name:
+        raise LakebaseWorkspaceError("The workspace does not say who the identity is", where=settings.where)
+    return me.user_name
+
+
+def _only_endpoint(settings: LakebaseSettings, timeout: float) -> Endpoint:
+    """Return the one read-write endpoint of a branch."""
+    branch = settings.endpoint
+    found = call_workspace(settings, lambda client: list(client.postgres.list_endpoints(branch)), timeout=timeout)
+    wanted = [
+        each for each in found if each.status and each.status.endpoint_type is EndpointType.ENDPOINT_TYPE_READ_WRITE
+    ]
+    if len(wanted) == 1:
+        return wanted[0]
+    names = ", ".join(str(each.name) for each in (wanted or found)) or "none at all"
+    count = "several read-write endpoints" if wanted else "no read-write endpoint"
+    raise LakebaseSettingsError(
+        f"Branch {branch} has {count}: {names}",
+        where=settings.where,
+        remedy="Name the endpoint itself.",
+    )

@@ -149,3 +149,34 @@ def test_errors_carry_a_code(place: Any) -> None:
 )
 def test_service_principal_knows_its_name(place: Any) -> None:
     assert place.client().current_user.me().user_name == place.client_id
+
+
+@pytest.mark.parametrize(("status", "calls"), [(429, 2), (503, 2), (500, 1)])
+@pytest.mark.belief(
+    "databricks-sdk repeats a call that gets 429 or 503, after as long as Retry-After says, and none that gets 500",
+    source="databricks-sdk-py _base_client.py, errors/customizer.py",
+    sure="documented",
+)
+def test_sdk_repeats_what_is_worth_repeating(
+    emulator: LakebaseEmulator, administrator: Any, status: int, calls: int
+) -> None:
+    client = administrator.client()
+    client.current_user.me()
+    emulator.faults.answer("/credentials", status=status, retry_after=1)
+    start = len(emulator.requests)
+    try:
+        client.postgres.generate_database_credential(administrator.endpoint)
+    except DatabricksError:
+        assert calls == 1
+    assert [each.status for each in emulator.requests[start:]] == [status, 200][:calls]
+
+
+@pytest.mark.belief(
+    "databricks-sdk does not repeat a call of the token endpoint, whatever it gets",
+    source="databricks-sdk-py oauth.py retrieve_token",
+    sure="documented",
+)
+def test_sdk_does_not_repeat_the_token_call(emulator: LakebaseEmulator, administrator: Any) -> None:
+    emulator.faults.answer("/oidc/v1/token", status=503, retry_after=1)
+    with pytest.raises(ValueError, match="TEMPORARILY_UNAVAILABLE"):
+        administrator.client().current_user.me()

@@ -191,3 +191,16 @@ def test_statement_can_be_cancelled(place: Any) -> None:
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute("SELECT pg_sleep(20)")
         cancel.join()
+
+
+@pytest.mark.belief(
+    "logins beyond max_connections get PostgreSQL's own text, `remaining connection slots are reserved …`",
+    source="field reports of Lakebase Autoscaling; PostgreSQL",
+    sure="seen in the field",
+)
+def test_too_many_sessions_are_refused(emulator: LakebaseEmulator, administrator: Any) -> None:
+    emulator.max_sessions = 0
+    try:
+        assert "FATAL:  remaining connection slots are reserved" in administrator.refusal()
+    finally:
+        emulator.max_sessions = None

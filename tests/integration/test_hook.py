@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import decimal
 import json
+import re
 import socket
 import threading
 import uuid
@@ -53,10 +55,15 @@ def test_get_conn_returns_an_open_psycopg_connection(hook: LakebaseHook):
 def test_the_application_name_tells_provider_and_task(hook: LakebaseHook, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", "a_dag_with_a_long_name_that_goes_on_and_on_and_on")
     monkeypatch.setenv("AIRFLOW_CTX_TASK_ID", "load_the_table")
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "scheduled__2026-11-25T00:00:00+00:00")
+    monkeypatch.setenv("AIRFLOW_CTX_TRY_NUMBER", "2")
     (name,) = hook.get_first("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")
     assert name.startswith("airflow-provider-lakebase/")
-    assert name.endswith("load_the_table")
+    assert re.fullmatch(r"airflow-provider-lakebase/[\d.]+ [\w.]*\.load_the_table#[0-9a-f]{6}\.2", name)
     assert len(name) <= 63
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "another")
+    (other,) = hook.get_first("SELECT current_setting('application_name')")
+    assert other != name
 
 
 def test_a_statement_with_parameters(hook: LakebaseHook):
@@ -207,6 +214,19 @@ if sqlalchemy.__version__.startswith("2."):
             assert connection.execute(sqlalchemy.text("SELECT 1")).scalar() == 1
         engine.dispose()
 
+    def test_an_asynchronous_engine_opens_its_sessions_through_the_hook(hook: LakebaseHook, emulator: LakebaseEmulator):
+        async def use() -> list[Any]:
+            engine = hook.get_async_sqlalchemy_engine()
+            users = []
+            for _ in range(2):
+                async with engine.connect() as connection:
+                    users.append((await connection.execute(sqlalchemy.text("SELECT current_user"))).scalar())
+                await asyncio.to_thread(emulator.suspend)
+            await engine.dispose()
+            return users
+
+        assert asyncio.run(use()) == [emulator.service_principal.client_id] * 2
+
     def test_the_inspector_reads_tables(hook: LakebaseHook, table: str):
         schema, name = table.split(".")
         assert name in hook.inspector.get_table_names(schema=schema)
@@ -215,11 +235,10 @@ if sqlalchemy.__version__.startswith("2."):
 
 
 def test_test_connection(hook: LakebaseHook, emulator: LakebaseEmulator, connect_as: Callable[..., str]):
-    assert hook.test_connection() == (True, "Connection successfully tested")
-    refused = LakebaseHook(connect_as(emulator.add_principal("no role")))
-    status, message = refused.test_connection()
-    assert status is False
-    assert "There is no Postgres role of that name" in message
+    status, message = hook.test_connection()
+    assert status is True
+    assert message.startswith(f"Connected to database databricks_postgres as role {hook.settings.user}, PostgreSQL 18")
+    assert message.endswith("The endpoint was ACTIVE.")
 
 
 def test_notices_of_the_server_are_in_the_log(hook: LakebaseHook, task_log: Callable[[], str]):
@@ -237,8 +256,9 @@ def test_neither_parameters_nor_rows_are_in_the_log(hook: LakebaseHook, table: s
 
 def test_neither_parameters_are_in_the_lineage(hook: LakebaseHook, monkeypatch: pytest.MonkeyPatch):
     sent: list[dict[str, Any]] = []
-    module = "airflow_provider_lakebase.hooks.lakebase"
-    monkeypatch.setattr(f"{module}.send_sql_hook_lineage", lambda **values: sent.append(values))
+    for module in ("lakebase", "_data_frames"):
+        name = f"airflow_provider_lakebase.hooks.{module}.send_sql_hook_lineage"
+        monkeypatch.setattr(name, lambda **values: sent.append(values))
     hook.get_first("SELECT %s::text", ["confidential"])
     hook.get_df("SELECT %s::text", ["confidential"])
     assert [each["sql"] for each in sent] == ["SELECT %s::text", "SELECT %s::text"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from databricks.sdk.config import Config
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.exceptions import (
@@ -27,6 +28,7 @@ from airflow_provider_lakebase.exceptions import (
 )
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.roles import RoleRequest
+from airflow_provider_lakebase.workspace import client
 
 CREDENTIALS = ("POST", "/api/2.0/postgres/credentials")
 TOKEN = ("POST", "/oidc/v1/token")
@@ -89,28 +91,44 @@ def test_fifty_threads_at_once_sign_in_once(
     assert requests_of(emulator, newcomer)[TOKEN] == 1
 
 
-def test_garbage_in_the_environment_changes_nothing(
-    emulator: LakebaseEmulator,
-    newcomer: Principal,
-    connect_as: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+def variables() -> list[str]:
+    """Return every variable that databricks-sdk or libpq reads, as far as they say so themselves."""
+    sdk = {name for field in Config.attributes() for name in (field.env, *field.env_aliases) if name}
+    libpq = {option.envvar.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.envvar}
+    others = {
+        "AZURE_CLIENT_ID",
+        "AZURE_CLIENT_SECRET",
+        "AZURE_TENANT_ID",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "PGPASSFILE",
+    }
+    return sorted((sdk | libpq | others) - {"PGSERVICE"})
+
+
+@pytest.mark.parametrize("variable", variables())
+def test_garbage_in_a_variable_changes_nothing(
+    emulator: LakebaseEmulator, connect_as: Callable[..., str], monkeypatch: pytest.MonkeyPatch, variable: str
 ):
-    profile = tmp_path / ".databrickscfg"
-    profile.write_text("[DEFAULT]\nhost = https://wrong.example\ntoken = dapi-wrong\n")
+    principal = emulator.administrator
+    # A sign-in of its own: the client is made with the variable set.
+    client._clients.clear()
+    monkeypatch.setenv(variable, "https://garbage.example")
+    hook = LakebaseHook(connect_as(principal))
+    assert hook.get_first("SELECT current_user, current_database()") == (principal.client_id, "databricks_postgres")
+
+
+def test_garbage_in_files_changes_nothing(
+    emulator: LakebaseEmulator, connect_as: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / ".databrickscfg").write_text("[DEFAULT]\nhost = https://garbage.example\ntoken = dapi-garbage\n")
+    (tmp_path / ".pgpass").write_text("*:*:*:*:garbage\n")
+    (tmp_path / ".pgpass").chmod(0o600)
+    (tmp_path / ".pg_service.conf").write_text("[garbage]\nhost=garbage.example\n")
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login garbage password garbage\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("HOST", "TOKEN", "CLIENT_ID", "CLIENT_SECRET", "ACCOUNT_ID", "WORKSPACE_ID", "GROUP_ID", "AUTH_TYPE"):
-        monkeypatch.setenv(f"DATABRICKS_{name}", "wrong")
-    monkeypatch.setenv("DATABRICKS_DISCOVERY_URL", "https://wrong.example/oidc")
-    monkeypatch.setenv("DATABRICKS_CONFIG_PROFILE", "DEFAULT")
-    monkeypatch.setenv("ARM_CLIENT_ID", "wrong")
-    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSSLMODE", "PGOPTIONS"):
-        monkeypatch.setenv(name, "wrong")
-    monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-only")
-    monkeypatch.setenv("PGSSLROOTCERT", "/wrong")
-    hook = LakebaseHook(connect_as(newcomer))
-    assert hook.get_first("SELECT current_user, current_database()") == (newcomer.client_id, "databricks_postgres")
-    assert requests_of(emulator, newcomer)[TOKEN] == 1
+    client._clients.clear()
+    hook = LakebaseHook(connect_as(emulator.administrator))
+    assert hook.get_first("SELECT current_user") == (emulator.administrator.client_id,)
 
 
 def test_pgservice_is_refused_with_a_sentence(hook: LakebaseHook, monkeypatch: pytest.MonkeyPatch):

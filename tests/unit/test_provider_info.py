@@ -15,8 +15,8 @@ import jsonschema
 import pytest
 
 from airflow_provider_lakebase import __version__
+from airflow_provider_lakebase.fields import EXTRA_FIELDS
 from airflow_provider_lakebase.get_provider_info import get_provider_info
-from airflow_provider_lakebase.settings import _EXTRA_FIELDS
 
 AIRFLOW = Path(airflow.__file__).parent
 
@@ -54,7 +54,7 @@ def test_every_module_and_class_it_names_exists():
 
 def test_the_form_has_a_field_for_every_extra_of_the_providers_own():
     fields = get_provider_info()["connection-types"][0]["conn-fields"]
-    assert set(_EXTRA_FIELDS) | {"options"} == set(fields)
+    assert set(EXTRA_FIELDS) | {"options"} == set(fields)
 
 
 def test_airflow_lists_the_provider():

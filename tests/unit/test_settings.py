@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.settings import LakebaseSettings, read_settings
+from airflow_provider_lakebase.settings import ConnectionFields, LakebaseSettings, read_settings
 
 ENDPOINT = "projects/shop/branches/production/endpoints/primary"
 SECRET = "dose0123456789abcdef0123456789abcdef"
@@ -22,14 +22,15 @@ def read(endpoint: str | None = None, **changes: Any) -> LakebaseSettings:
         "port": None,
         "extra": {"endpoint": ENDPOINT},
     }
-    return read_settings("shop", **{**fields, **changes}, endpoint=endpoint)
+    return read_settings(ConnectionFields("shop", **{**fields, **changes}), endpoint=endpoint)
 
 
 def test_defaults_are_those_of_the_service():
     settings = read()
     assert settings.database == "databricks_postgres"
     assert settings.port == 5432
-    assert settings.user == settings.client_id
+    assert settings.user == settings.workspace["client_id"] == "4f5c0f0a-0000-4000-8000-000000000001"
+    assert settings.workspace["auth_type"] == "oauth-m2m"
     assert settings.sslmode == "require"
     assert settings.wake_timeout == 120
     assert settings.credential_ttl is None
@@ -38,6 +39,8 @@ def test_defaults_are_those_of_the_service():
 
 def test_the_secret_is_not_in_the_repr():
     assert SECRET not in repr(read())
+    assert SECRET not in repr(ConnectionFields("a", password=SECRET, extra={"token": SECRET}))
+    assert read().secrets == [SECRET]
 
 
 def test_strings_of_a_uri_are_read_as_numbers():
@@ -62,7 +65,7 @@ def test_fields_left_alone_in_the_form_count_as_absent():
     ],
 )
 def test_the_host_is_read_as_a_workspace_url(given: str, meant: str):
-    assert read(host=given).host == meant
+    assert read(host=given).workspace["host"] == meant
 
 
 def test_libpq_keywords_and_dbapi_hook_extras_pass():
@@ -102,6 +105,10 @@ def test_libpq_keywords_and_dbapi_hook_extras_pass():
         ({"extra": {"endpoint": ENDPOINT, "credential_ttl": 3601}}, "'credential_ttl' is 3601"),
         ({"extra": {"endpoint": ENDPOINT, "credential_ttl": 600.5}}, "'credential_ttl' is 600.5"),
         ({"extra": {"endpoint": ENDPOINT, "options": {"a": 1}}}, "'options' holds a dict"),
+        ({"extra": {"endpoint": ENDPOINT, "read_only": "perhaps"}}, "'read_only' is 'perhaps'"),
+        ({"extra": {"endpoint": ENDPOINT, "auth_type": "kerberos"}}, "'auth_type' is 'kerberos'"),
+        ({"extra": {"endpoint": ENDPOINT, "auth_type": "env-oidc"}}, "'Password' has no use with auth_type 'env-oidc'"),
+        ({"extra": {"auth_type": "password"}}, "'pg_host' is missing"),
         ({"extra": {"endpoint": ENDPOINT, "dbname": "x"}}, "'dbname' is not for the extra"),
         ({"extra": {"endpoint": ENDPOINT, "host": "x"}}, "'host' is not for the extra"),
         ({"extra": {"endpoint": ENDPOINT, "password": "x"}}, "'password' is not for the extra"),
@@ -124,10 +131,84 @@ def test_the_endpoint_may_come_from_the_hook_alone():
 
 def test_an_override_of_the_endpoint_forgets_the_connections_host():
     other = ENDPOINT.replace("production", "staging")
-    settings = read(extra={"endpoint": ENDPOINT, "pg_host": "ep-a.database.example"}).override(endpoint=other)
+    settings = read(endpoint=other, extra={"endpoint": ENDPOINT, "pg_host": "ep-a.database.example"})
     assert (settings.endpoint, settings.pg_host) == (other, None)
 
 
 def test_an_override_of_options_is_added_behind_the_connections():
     settings = read(extra={"endpoint": ENDPOINT, "options": "-c a=1"}).override(options="-c b=2")
     assert settings.libpq["options"] == "-c a=1 -c b=2"
+
+
+def databricks(**changes: Any) -> ConnectionFields:
+    return ConnectionFields("warehouse", **{"host": "shop.cloud.databricks.com", **changes})
+
+
+@pytest.mark.parametrize(
+    ("connection", "workspace"),
+    [
+        (databricks(password="dapi1"), {"auth_type": "pat", "token": "dapi1"}),
+        (databricks(login="token", password="dapi1"), {"auth_type": "pat", "token": "dapi1"}),
+        (databricks(extra={"token": "dapi1"}), {"auth_type": "pat", "token": "dapi1"}),
+        (
+            databricks(login="id", password="dose1", extra={"service_principal_oauth": True}),
+            {"auth_type": "oauth-m2m", "client_id": "id", "client_secret": "dose1"},
+        ),
+        (
+            databricks(login="id", password="word", extra={"azure_tenant_id": "t", "azure_resource_id": "/r"}),
+            {
+                "auth_type": "azure-client-secret",
+                "azure_client_id": "id",
+                "azure_client_secret": "word",
+                "azure_tenant_id": "t",
+                "azure_workspace_resource_id": "/r",
+            },
+        ),
+    ],
+)
+def test_a_databricks_connection_gives_its_identity(connection: ConnectionFields, workspace: dict[str, str]):
+    fields = ConnectionFields("shop", extra={"endpoint": ENDPOINT, "databricks_conn_id": "warehouse"})
+    settings = read_settings(fields, databricks=connection)
+    assert settings.workspace == {"host": "https://shop.cloud.databricks.com", **workspace}
+    assert settings.user is None
+    assert len(settings.secrets) == 1
+    assert settings.secrets[0] not in repr(settings)
+
+
+def test_a_databricks_connection_without_a_known_identity_is_refused():
+    fields = ConnectionFields("shop", extra={"endpoint": ENDPOINT, "databricks_conn_id": "warehouse"})
+    with pytest.raises(LakebaseSettingsError, match="'warehouse' holds none of.*personal access token.*Complete it"):
+        read_settings(fields, databricks=databricks(login="ada@example.com", password="word"))
+
+
+@pytest.mark.parametrize(
+    "clash", [{"host": "x.example"}, {"login": "id"}, {"password": "p"}, {"extra": {"auth_type": "env-oidc"}}]
+)
+def test_two_identities_clash(clash: dict[str, Any]):
+    extra = {"endpoint": ENDPOINT, "databricks_conn_id": "warehouse", **clash.pop("extra", {})}
+    with pytest.raises(LakebaseSettingsError, match="clashes with 'databricks_conn_id'"):
+        read_settings(ConnectionFields("shop", extra=extra, **clash), databricks=databricks(password="dapi1"))
+
+
+def test_a_native_password_needs_no_workspace():
+    extra = {"auth_type": "password", "pg_host": "ep-a-pooler.database.example"}
+    settings = read(host=None, login="etl", password="word", extra=extra)
+    assert (settings.user, settings.password, settings.endpoint, settings.workspace) == ("etl", "word", "", {})
+    assert "word" not in repr(settings)
+
+
+def test_workload_identity_needs_no_secret():
+    extra = {"endpoint": ENDPOINT, "auth_type": "file-oidc", "oidc_token_filepath": "/var/run/token"}
+    settings = read(password=None, extra=extra)
+    assert settings.workspace["oidc_token_filepath"] == "/var/run/token"
+    assert "client_secret" not in settings.workspace
+
+
+def test_a_branch_may_stand_for_its_endpoint():
+    assert read(endpoint="projects/shop/branches/production", extra={}).endpoint == "projects/shop/branches/production"
+
+
+def test_read_only_is_read_from_a_uri_and_overridden_by_the_hook():
+    extra = {"endpoint": ENDPOINT, "read_only": "true"}
+    assert read(extra=extra).read_only is True
+    assert read_settings(ConnectionFields("a", "h.example", "i", "p", extra=extra), read_only=False).read_only is False

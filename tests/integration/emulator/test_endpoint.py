@@ -85,7 +85,7 @@ def test_role_of_another_identity_is_refused(emulator: LakebaseEmulator, connect
     with connect() as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS databricks_auth")
         connection.execute("SELECT databricks_create_role(%s::text, 'USER')", (person.role,))
-    token = emulator._state.issue_credential(emulator.service_principal, time.time() + 600)
+    token = emulator._identities.issue_credential(emulator.service_principal, time.time() + 600)
     with pytest.raises(psycopg.OperationalError, match="OAuth: User is not authorized"):
         connect(user=person.role, password=token)
 

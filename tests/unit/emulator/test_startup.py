@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lakebase.emulator import startup
+from airflow_provider_lakebase.emulator.startup import LoginReply
 
 
 def _read(reading: Any, data: bytes) -> Any:
@@ -49,8 +50,25 @@ def test_other_messages_are_no_password(wire: bytes) -> None:
         _read(startup.read_password, wire)
 
 
-def test_outcome_of_a_login_is_its_first_error() -> None:
-    fine = struct.pack("!cII", b"R", 8, 0)
-    assert startup.login_outcome(fine) == "ok"
-    assert startup.login_outcome(fine + startup.error_response("no such database")) == "no such database"
-    assert startup.login_outcome(b"") == "ok"
+def test_reply_to_a_login_is_read_as_it_comes() -> None:
+    accepted = struct.pack("!cII", b"R", 8, 0)
+    key = struct.pack("!cIII", b"K", 12, 4711, 99)
+    ready = struct.pack("!cIc", b"Z", 5, b"I")
+    assert startup.read_login_reply(b"") == LoginReply(None, None)
+    assert startup.read_login_reply(accepted + key[:7]) == LoginReply(None, None)
+    assert startup.read_login_reply(accepted + key) == LoginReply(None, 4711)
+    assert startup.read_login_reply(accepted + key + ready) == LoginReply("ok", 4711)
+    error = startup.error_response("no such database")
+    assert startup.read_login_reply(accepted + error) == LoginReply("no such database", None)
+    assert startup.read_login_reply(accepted + error[:-1]).outcome is None
+
+
+def test_startup_packet_takes_parameters_that_count_over_its_own() -> None:
+    packet = startup.Packet(196608, b"user\0x\0a\0old\0\0").with_parameters({"a": "new"})
+    assert packet.parameters == {"user": "x", "a": "new"}
+    assert packet.body.endswith(b"new\0\0")
+
+
+def test_error_says_how_grave_it_is() -> None:
+    assert b"SERROR\0VERROR\0CXX000\0Mno\0" in startup.error_response("no")
+    assert b"SFATAL\0VFATAL\0C53300\0Mfull\0" in startup.error_response("full", "FATAL", "53300")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_lakebase.emulator.state import TRANSITIONS, Principal, State
+from airflow_provider_lakebase.emulator.state import ENDPOINT, READ_ONLY, READ_WRITE, TRANSITIONS, Endpoint, State
 
 
 class Clock:
@@ -24,83 +24,74 @@ def state(clock: Clock) -> State:
 
 
 @pytest.fixture
-def principal(state: State) -> Principal:
-    return state.add_principal("p", identity_type="SERVICE_PRINCIPAL", workspace_access=True, can_use_project=True)
+def endpoint(state: State) -> Endpoint:
+    return state.endpoints[ENDPOINT]
 
 
-def test_states_move_by_the_table_only(state: State) -> None:
+def test_states_move_by_the_table_only(endpoint: Endpoint) -> None:
     events = [("suspend", "IDLE"), ("activate", "IDLE"), ("wake", "INIT"), ("wake", "INIT"), ("activate", "ACTIVE")]
     for event, expected in [("wake", "ACTIVE"), *events, ("wake", "ACTIVE")]:
-        before = state.endpoint.state
-        assert state.move(event) == ((before, event) in TRANSITIONS)
-        assert state.endpoint.state == expected
+        before = endpoint.state
+        assert endpoint.move(event) == ((before, event) in TRANSITIONS)
+        assert endpoint.state == expected
 
 
-def test_suspend_is_due_after_the_timeout_without_traffic(state: State, clock: Clock) -> None:
+def test_suspend_is_due_after_the_timeout_without_traffic(endpoint: Endpoint, clock: Clock) -> None:
     clock.now += 59
-    assert not state.suspend_is_due()
-    state.touch()
+    assert not endpoint.suspend_is_due()
+    endpoint.touch()
     clock.now += 59
-    assert not state.suspend_is_due()
+    assert not endpoint.suspend_is_due()
     clock.now += 1
-    assert state.suspend_is_due()
-    state.move("suspend")
-    assert not state.suspend_is_due()
+    assert endpoint.suspend_is_due()
+    endpoint.move("suspend")
+    assert not endpoint.suspend_is_due()
 
 
-def test_waking_counts_as_traffic(state: State, clock: Clock) -> None:
-    state.move("suspend")
+def test_waking_counts_as_traffic(endpoint: Endpoint, clock: Clock) -> None:
+    endpoint.move("suspend")
     clock.now += 1000
-    state.move("wake")
-    state.move("activate")
-    assert not state.suspend_is_due()
+    endpoint.move("wake")
+    endpoint.move("activate")
+    assert not endpoint.suspend_is_due()
 
 
-def test_workspace_token_lives_an_hour(state: State, clock: Clock, principal: Principal) -> None:
-    token = state.issue_workspace_token(principal)
-    clock.now += 3599
-    assert state.workspace_token_owner(token) == principal
-    clock.now += 1
-    assert state.workspace_token_owner(token) is None
+def test_endpoints_are_apart_from_each_other(state: State, endpoint: Endpoint, clock: Clock) -> None:
+    other = state.add_endpoint("reporting", endpoint_type=READ_ONLY, suspend_timeout=600)
+    clock.now += 60
+    assert (endpoint.suspend_is_due(), other.suspend_is_due()) == (True, False)
+    other.set_disabled(True)
+    other.move("suspend")
+    assert (endpoint.state, endpoint.disabled) == ("ACTIVE", False)
+    assert (endpoint.host, other.host) == ("localhost", "127.0.0.2")
+    assert endpoint.uid != other.uid
 
 
-def test_expiring_credentials_leaves_later_ones_alone(state: State, clock: Clock, principal: Principal) -> None:
-    early = state.issue_credential(principal, clock.now + 3600)
-    state.expire_credentials()
-    late = state.issue_credential(principal, clock.now + 3600)
-    first, second = state.credential(early), state.credential(late)
-    assert first and second
-    assert first.expires_at <= clock.now < second.expires_at
+def test_branch_has_one_endpoint_that_writes(state: State) -> None:
+    with pytest.raises(ValueError, match="read_write endpoint already exists"):
+        state.add_endpoint("second", endpoint_type=READ_WRITE)
+    assert state.add_endpoint("primary", endpoint_type=READ_WRITE, branch="dev").branch in state.branches
+    with pytest.raises(ValueError, match="exists already"):
+        state.add_endpoint("primary", endpoint_type=READ_ONLY)
+    with pytest.raises(ValueError, match="endpoint_type is"):
+        state.add_endpoint("third", endpoint_type="READ_ONLY")
 
 
-def test_only_the_right_secret_authenticates(state: State, principal: Principal) -> None:
-    assert state.authenticate(principal.client_id, principal.client_secret) == principal
-    assert state.authenticate(principal.client_id, "é") is None
-    assert state.authenticate("nobody", principal.client_secret) is None
+def test_there_are_only_so_many_addresses(state: State) -> None:
+    with pytest.raises(ValueError, match="32 hosts and no more"):
+        for number in range(40):
+            state.add_endpoint(f"e{number}", endpoint_type=READ_ONLY)
 
 
-def test_group_authenticates_nowhere(state: State) -> None:
-    group = state.add_principal("g", identity_type="GROUP", workspace_access=True, can_use_project=True)
-    assert state.authenticate(group.client_id, group.client_secret) is None
+def test_secondary_has_an_address_of_its_own_and_only_one(state: State, endpoint: Endpoint) -> None:
+    assert endpoint.addresses == ["127.0.0.1"]
+    assert state.enable_readable_secondary(endpoint) == state.enable_readable_secondary(endpoint) == "127.0.0.2"
+    assert endpoint.addresses == ["127.0.0.1", "127.0.0.2"]
+    assert state.add_endpoint("r", endpoint_type=READ_ONLY).addresses == ["127.0.0.3"]
 
 
-def test_unknown_identity_type_is_refused(state: State) -> None:
-    with pytest.raises(ValueError, match="SERVICE_PRINCIPAL, USER, GROUP"):
-        state.add_principal("x", identity_type="ROBOT", workspace_access=True, can_use_project=True)
-
-
-def test_secrets_are_long_opaque_remembered_and_not_shown(state: State, clock: Clock, principal: Principal) -> None:
-    given = [principal.client_secret, state.issue_workspace_token(principal), state.issue_credential(principal, 0)]
-    assert state.secrets == given
-    for secret in given:
-        assert len(secret) >= 64
-        assert not secret.startswith("eyJ")
-    assert principal.client_secret not in repr(principal)
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("SERVICE_PRINCIPAL", None), ("USER", "ann@example.com"), ("GROUP", "ann@example.com")]
-)
-def test_role_is_named_as_lakebase_names_it(state: State, kind: str, expected: str | None) -> None:
-    identity = state.add_principal("ann@example.com", identity_type=kind, workspace_access=True, can_use_project=True)
-    assert identity.role == (expected or identity.client_id)
+def test_credentials_may_expire_earlier_than_they_say(state: State, clock: Clock) -> None:
+    principal = state.identities.add_principal("p")
+    state.behaviour.credential_seconds = 5
+    issued = state.identities.credential(state.issue_credential(principal, clock.now + 3600))
+    assert issued and issued.expires_at == clock.now + 5

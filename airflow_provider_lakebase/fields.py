@@ -1,0 +1,214 @@
+"""The fields of an Airflow connection of type ``lakebase``: their names, defaults and how the value of each is read.
+
+Every reader answers with the value, or with a :class:`LakebaseSettingsError` that names the field. Keywords of libpq
+are not known here; ``session`` checks them against the libpq it has at hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+
+CONNECTION_TYPE = "lakebase"
+DEFAULT_CONN_ID = "lakebase_default"
+DEFAULT_DATABASE = "databricks_postgres"
+DEFAULT_PORT = 5432
+DEFAULT_SSLMODE = "require"
+DEFAULT_WAKE_TIMEOUT = 120.0
+ENDPOINT_SHAPE = "projects/<project>/branches/<branch>/endpoints/<endpoint>"
+DEFAULT_AUTH_TYPE = "oauth-m2m"
+AUTH_TYPES = (DEFAULT_AUTH_TYPE, "env-oidc", "file-oidc", "github-oidc", "azure-devops-oidc", "password")
+"""``password`` is a native Postgres role; the others are databricks-sdk's names."""
+OIDC_FIELDS = ("oidc_token_env", "oidc_token_filepath", "token_audience")
+"""databricks-sdk's names for where an identity token is found and whom it is for."""
+SECRETS = ("client_secret", "token", "azure_client_secret")
+"""Keywords of databricks-sdk that hold a secret."""
+SSLMODES = ("require", "verify-ca", "verify-full")
+
+DBAPI_HOOK_EXTRAS = frozenset(
+    {
+        "dialect",
+        "escape_column_names",
+        "escape_word_format",
+        "insert_statement_format",
+        "placeholder",
+        "replace_statement_format",
+        "sqlalchemy_scheme",
+    }
+)
+"""Extras that common-sql's ``DbApiHook`` reads itself."""
+
+RESERVED_LIBPQ_KEYWORDS = frozenset(
+    {
+        "application_name",
+        "connect_timeout",
+        "dbname",
+        "fallback_application_name",
+        "host",
+        "passfile",
+        "password",
+        "port",
+        "require_auth",
+        "service",
+        "servicefile",
+        "sslnegotiation",
+    }
+)
+"""Keywords of libpq that the provider sets, or that would change where it connects, or as whom."""
+
+LOGIN_REMEDY = "Enter the client ID of the service principal, or a Postgres role with auth_type 'password'."
+_ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_BRANCH = rf"projects/{_ID}/branches/{_ID}"
+_ENDPOINT = re.compile(rf"{_BRANCH}(?:/endpoints/{_ID})?")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def unknown_field(conn_id: str, name: str, known: Iterable[str]) -> LakebaseSettingsError:
+    """Return the error for a field nobody knows, with the nearest known one.
+
+    :param conn_id: Airflow connection id
+    :param name: the field
+    :param known: names to compare with, beside the provider's own
+    """
+    near = get_close_matches(name, {*EXTRA_FIELDS, *DBAPI_HOOK_EXTRAS, *known} - RESERVED_LIBPQ_KEYWORDS, n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else "Remove it, or see the connection's fields in the documentation."
+    return wrong_field(conn_id, name, "is unknown", hint)
+
+
+def wrong_field(conn_id: str, name: str, what: str, remedy: str) -> LakebaseSettingsError:
+    where = f"connection '{conn_id}'" if conn_id else ""
+    return LakebaseSettingsError(f"Field '{name}' {what}", where=where, remedy=remedy)
+
+
+def required(conn_id: str, name: str, value: str | None, remedy: str) -> str:
+    if not value or not value.strip():
+        raise wrong_field(conn_id, name, "is missing", remedy)
+    return value
+
+
+def refuse_reserved(conn_id: str, given: Mapping[str, Any]) -> None:
+    for name in sorted(RESERVED_LIBPQ_KEYWORDS & set(given)):
+        own = {"dbname": "the field Schema", "port": "the field Port", "host": "the extra 'pg_host'"}.get(name)
+        raise wrong_field(
+            conn_id, name, "is not for the extra", f"Use {own}." if own else "The provider sets it; remove it."
+        )
+
+
+def workspace_url(conn_id: str, value: str) -> str:
+    text = value.strip()
+    url = urlsplit(text if "://" in text else f"https://{text}")
+    if url.path.strip("/") or url.query or url.fragment or url.username or url.password:
+        raise wrong_field(
+            conn_id,
+            "Host",
+            "holds more than the workspace's address",
+            "Give scheme and host only, as https://my-workspace.cloud.databricks.com.",
+        )
+    if url.scheme == "http" and url.hostname in _LOOPBACK:
+        return f"http://{url.netloc}"
+    if url.scheme != "https" or not url.hostname or re.search(r"\s", url.netloc):
+        raise wrong_field(
+            conn_id,
+            "Host",
+            "is not an https address",
+            "Enter the workspace URL, as https://my-workspace.cloud.databricks.com.",
+        )
+    return f"https://{url.netloc}"
+
+
+def read_endpoint_name(conn_id: str, name: str, value: Any) -> str:
+    if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
+        raise wrong_field(
+            conn_id,
+            name,
+            f"is malformed: {value!r}",
+            f"Write {ENDPOINT_SHAPE}, each name in lower-case letters, digits and hyphens.",
+        )
+    return value
+
+
+def _pg_host(conn_id: str, name: str, value: Any) -> str:
+    host = read_text(conn_id, name, value)
+    if "/" in host or ":" in host or "," in host:
+        remedy = "Give the endpoint's host alone; the port is the field Port."
+        raise wrong_field(conn_id, name, f"is not one host name: {host!r}", remedy)
+    return host
+
+
+def _sslmode(conn_id: str, name: str, value: Any) -> str:
+    if value not in SSLMODES:
+        raise wrong_field(
+            conn_id,
+            name,
+            f"is {value!r}, which Lakebase does not accept or which would send the credential in the clear",
+            f"Choose one of {', '.join(SSLMODES)}.",
+        )
+    return str(value)
+
+
+def read_text(conn_id: str, name: str, value: Any) -> str:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise wrong_field(conn_id, name, f"holds a {type(value).__name__}", "Give a string or a number.")
+    return str(value)
+
+
+def _number(conn_id: str, name: str, value: Any) -> float:
+    text = read_text(conn_id, name, value)
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not 0 < number < float("inf"):
+        raise wrong_field(conn_id, name, f"is not a positive number: {value!r}", "Give seconds.")
+    return number
+
+
+def whole_number(least: int, most: int) -> Callable[[str, str, Any], int]:
+    def read(conn_id: str, name: str, value: Any) -> int:
+        text = read_text(conn_id, name, value).strip()
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+        if not least <= number <= most:
+            raise wrong_field(conn_id, name, f"is {value!r}", f"Give a whole number from {least} to {most}.")
+        return number
+
+    return read
+
+
+def _choice(*choices: str) -> Callable[[str, str, Any], str]:
+    def read(conn_id: str, name: str, value: Any) -> str:
+        if value not in choices:
+            raise wrong_field(conn_id, name, f"is {value!r}", f"Choose one of {', '.join(choices)}.")
+        return str(value)
+
+    return read
+
+
+def _truth(conn_id: str, name: str, value: Any) -> bool:
+    truth = {"true": True, "false": False}.get(str(value).lower())
+    if truth is None:
+        raise wrong_field(conn_id, name, f"is {value!r}", "Give true or false.")
+    return truth
+
+
+EXTRA_FIELDS: Mapping[str, Callable[[str, str, Any], Any]] = {
+    "endpoint": read_endpoint_name,
+    "auth_type": _choice(*AUTH_TYPES),
+    "databricks_conn_id": read_text,
+    "oidc_token_env": read_text,
+    "oidc_token_filepath": read_text,
+    "token_audience": read_text,
+    "user": read_text,
+    "group_name": read_text,
+    "pg_host": _pg_host,
+    "read_only": _truth,
+    "sslmode": _sslmode,
+    "sslrootcert": read_text,
+    "wake_timeout": _number,
+    "credential_ttl": whole_number(300, 3600),
+}
+"""The provider's own extras and how each is read."""

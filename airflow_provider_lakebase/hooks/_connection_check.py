@@ -1,0 +1,67 @@
+"""What the Test button of Airflow's connection form does: walk the path to a session and say where it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakebase.exceptions import LakebaseEndpointDisabledError, LakebaseWakeTimeoutError
+from airflow_provider_lakebase.settings import LakebaseSettings
+
+if TYPE_CHECKING:
+    from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+
+ANSWER_SECONDS = 12.0
+"""Seconds after which the check gives up, unless the endpoint sleeps: then it may take ``wake_timeout``."""
+
+
+class ConnectionCheck:
+    """The path from a connection to a session, stage by stage; ``stage`` is the one it is at."""
+
+    def __init__(self, hook: LakebaseHook, read_settings: Callable[[], LakebaseSettings]) -> None:
+        self.stage = "settings"
+        self._hook = hook
+        self._read_settings = read_settings
+        self._deadline = time.monotonic() + ANSWER_SECONDS
+
+    def walk(self) -> str:
+        """Walk all stages and return what was found; raise the error of the first that fails."""
+        settings = self._read_settings()
+        state = "" if settings.password is not None else self._ask_workspace(settings)
+        patience = settings.wake_timeout if state in ("IDLE", "INIT") else min(settings.wake_timeout, self._left())
+        self.stage = "login"
+        try:
+            session = self._hook.open(replace(settings, wake_timeout=patience))
+        except LakebaseWakeTimeoutError:
+            self.stage = "network"
+            raise
+        with closing(session):
+            user, database, version = session.execute(
+                "SELECT current_user, current_database(), current_setting('server_version')"
+            ).fetchall()[0]
+        found = f" The endpoint was {state}." if state else ""
+        return f"Connected to database {database} as role {user}, PostgreSQL {version}.{found}"
+
+    def _ask_workspace(self, settings: LakebaseSettings) -> str:
+        from airflow_provider_lakebase.workspace.client import call_workspace
+        from airflow_provider_lakebase.workspace.credentials import mint_credential
+        from airflow_provider_lakebase.workspace.endpoints import read_endpoint
+
+        self.stage = "workspace"
+        call_workspace(settings, lambda client: client.config.host, timeout=self._left())
+        self.stage = "identity"
+        call_workspace(settings, lambda client: client.current_user.me(), timeout=self._left())
+        self.stage = "endpoint"
+        status = read_endpoint(settings, timeout=self._left())
+        if status.disabled:
+            remedy = "Enable the endpoint in the workspace, or name another one."
+            raise LakebaseEndpointDisabledError("The endpoint is disabled", where=settings.where, remedy=remedy)
+        self.stage = "credential"
+        mint_credential(settings, status.name, timeout=self._left())
+        return status.state
+
+    def _left(self) -> float:
+        return max(self._deadline - time.monotonic(), 1.0)

@@ -1,0 +1,178 @@
+"""Pools of sessions, for programs that open many: every connection of a pool has a credential of its own.
+
+psycopg_pool fills a pool in the background and shows a failure only as PoolTimeout; these pools raise its cause.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg_pool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from airflow_provider_lakebase.exceptions import LakebaseError
+from airflow_provider_lakebase.session.connect import AsyncLakebaseSession, LakebaseSession
+
+MAX_LIFETIME_SECONDS = 45 * 60.0
+"""Age at which a connection is replaced; the pool shortens it by up to a tenth, so that not all go at once."""
+MAX_IDLE_SECONDS = 15 * 60.0
+"""Time without use after which a connection above ``min_size`` is closed."""
+
+WAIT_SECONDS = 1.0
+"""Seconds after which a wait for a connection looks whether it failed for good."""
+
+Opener = Callable[[type[LakebaseSession]], LakebaseSession]
+AsyncOpener = Callable[[type[AsyncLakebaseSession]], Awaitable[AsyncLakebaseSession]]
+
+
+class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
+    """A ``psycopg_pool.ConnectionPool`` whose connections are checked when they are handed out.
+
+    So a suspend of the endpoint, which cuts every session, is not noticed by who takes the next connection.
+    """
+
+    def __init__(self, open_session: Opener, *, min_size: int, max_size: int, timeout: float) -> None:
+        """Make the pool and fill it.
+
+        :param open_session: opens a session of the given class
+        :param min_size: connections kept open
+        :param max_size: connections at most
+        :param timeout: seconds that taking a connection may take
+        :raises LakebaseError: why the first connection could not be had
+        """
+        self.failure: Exception | None = None
+        super().__init__(
+            connection_class=_session_class(open_session, self._note),
+            min_size=min_size,
+            max_size=max_size,
+            timeout=timeout,
+            max_lifetime=MAX_LIFETIME_SECONDS,
+            max_idle=MAX_IDLE_SECONDS,
+            check=ConnectionPool.check_connection,
+            open=False,
+        )
+        # In the foreground, since the pool would try a login that is refused until its time is up.
+        open_session(LakebaseSession).close()
+        self.open()
+
+    def getconn(self, timeout: float | None = None) -> LakebaseSession:
+        """Take a connection; give it back with ``putconn``.
+
+        :param timeout: seconds to wait for it, in place of the pool's
+        :raises LakebaseError: why no connection could be opened
+        :raises psycopg_pool.PoolTimeout: when all are in use
+        """
+        waits = _Waits(self, timeout)
+        while True:
+            try:
+                return super().getconn(waits.next())
+            except psycopg_pool.PoolTimeout as error:
+                waits.give_up(error)
+
+    def _note(self, failure: Exception) -> None:
+        self.failure = failure
+
+
+class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
+    """The asynchronous twin of :class:`LakebaseConnectionPool`; open it with ``async with``."""
+
+    def __init__(self, open_session: AsyncOpener, *, min_size: int, max_size: int, timeout: float) -> None:
+        """Make the pool; it is filled when it is opened.
+
+        :param open_session: opens a session of the given class
+        :param min_size: connections kept open
+        :param max_size: connections at most
+        :param timeout: seconds that taking a connection may take
+        """
+        self.failure: Exception | None = None
+        self._open_session = open_session
+        super().__init__(
+            connection_class=_async_session_class(open_session, self._note),
+            min_size=min_size,
+            max_size=max_size,
+            timeout=timeout,
+            max_lifetime=MAX_LIFETIME_SECONDS,
+            max_idle=MAX_IDLE_SECONDS,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Open the pool.
+
+        :param wait: wait until it is filled
+        :param timeout: seconds to wait
+        :raises LakebaseError: why the first connection could not be had
+        """
+        # First by itself, since the pool would try a login that is refused until its time is up.
+        await (await self._open_session(AsyncLakebaseSession)).close()
+        await super().open(wait, timeout)
+
+    async def getconn(self, timeout: float | None = None) -> AsyncLakebaseSession:
+        """Take a connection; give it back with ``putconn``.
+
+        :param timeout: seconds to wait for it, in place of the pool's
+        :raises LakebaseError: why no connection could be opened
+        :raises psycopg_pool.PoolTimeout: when all are in use
+        """
+        waits = _Waits(self, timeout)
+        while True:
+            try:
+                return await super().getconn(waits.next())
+            except psycopg_pool.PoolTimeout as error:
+                waits.give_up(error)
+
+    def _note(self, failure: Exception) -> None:
+        self.failure = failure
+
+
+class _Waits:
+    """The waits for one connection, short ones, so that a failure no wait can help is raised soon."""
+
+    def __init__(self, pool: LakebaseConnectionPool | AsyncLakebaseConnectionPool, timeout: float | None) -> None:
+        self._pool = pool
+        self._pool.failure = None
+        self._deadline = time.monotonic() + (pool.timeout if timeout is None else timeout)
+
+    def next(self) -> float:
+        return max(min(self._deadline - time.monotonic(), WAIT_SECONDS), 0.01)
+
+    def give_up(self, error: psycopg_pool.PoolTimeout) -> None:
+        """Raise why there is no connection, if the time is up or a wait cannot help."""
+        failure = self._pool.failure
+        hopeless = isinstance(failure, LakebaseError) and not failure.retryable
+        if hopeless or time.monotonic() >= self._deadline:
+            raise failure or error from error
+
+
+def _session_class(open_session: Opener, note: Callable[[Exception], None]) -> type[LakebaseSession]:
+    class PooledSession(LakebaseSession):
+        @classmethod
+        def connect(cls, conninfo: str = "", **keywords: Any) -> Any:
+            # The pool calls it without arguments, and open_session with those of one attempt.
+            if conninfo:
+                return super().connect(conninfo, **keywords)
+            try:
+                return open_session(cls)
+            except Exception as error:
+                note(error)
+                raise
+
+    return PooledSession
+
+
+def _async_session_class(open_session: AsyncOpener, note: Callable[[Exception], None]) -> type[AsyncLakebaseSession]:
+    class PooledSession(AsyncLakebaseSession):
+        @classmethod
+        async def connect(cls, conninfo: str = "", **keywords: Any) -> Any:
+            if conninfo:
+                return await super().connect(conninfo, **keywords)
+            try:
+                return await open_session(cls)
+            except Exception as error:
+                note(error)
+                raise
+
+    return PooledSession

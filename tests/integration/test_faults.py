@@ -1,0 +1,322 @@
+"""Every fault of the table of causes, made to happen: what is retried, what is raised, and how long it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from airflow_provider_lakebase.causes import POSTGRES_CAUSES, WORKSPACE_CAUSES, Cause, Retry
+from airflow_provider_lakebase.emulator import LakebaseEmulator
+from airflow_provider_lakebase.exceptions import (
+    LakebaseError,
+    LakebaseWakeTimeoutError,
+    LakebaseWorkspaceAccessError,
+    LakebaseWorkspaceError,
+)
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+
+BUSY = "Couldn't connect to compute node"
+CREDENTIALS = "/api/2.0/postgres/credentials"
+TOKEN = "/oidc/v1/token"
+
+
+@pytest.fixture
+def patient(emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LakebaseHook]]:
+    """Return a function that gives a hook with a ``wake_timeout`` and other extras; no fault outlives the test."""
+
+    def patient(wake_timeout: float = 30, **extra: Any) -> LakebaseHook:
+        fields = json.loads(emulator.connections["lakebase_default"])
+        fields["extra"] |= {"wake_timeout": wake_timeout, **extra}
+        monkeypatch.setenv("AIRFLOW_CONN_PATIENT", json.dumps(fields))
+        return LakebaseHook("patient")
+
+    yield patient
+    emulator.faults.clear()
+
+
+def rows(*retries: Retry) -> list[Any]:
+    return [pytest.param(cause, id=cause.example) for cause in POSTGRES_CAUSES if cause.retry in retries]
+
+
+@pytest.mark.parametrize("cause", rows(Retry.NEVER, Retry.IF_WAKING))
+def test_a_refused_login_is_raised_at_once(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+):
+    attempts = len(emulator.logins)
+    emulator.faults.refuse_logins(cause.example)
+    with pytest.raises(LakebaseError) as refused:
+        patient().get_conn()
+    assert type(refused.value) is cause.error
+    assert cause.meaning in str(refused.value)
+    assert cause.example in str(refused.value)
+    assert str(refused.value).endswith(cause.remedy)
+    assert len(emulator.logins) == attempts + 1
+
+
+@pytest.mark.parametrize("cause", rows(Retry.WAKING, Retry.SPREADING))
+def test_what_passes_by_itself_is_tried_again(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+):
+    emulator.faults.refuse_logins(cause.example, times=2)
+    minted = sum(request.path == CREDENTIALS for request in emulator.requests)
+    patient().get_conn().close()
+    assert sum(request.path == CREDENTIALS for request in emulator.requests) == minted + 3
+
+
+@pytest.mark.parametrize("cause", rows(Retry.IF_WAKING))
+def test_a_login_refused_while_waking_is_tried_once_more(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+):
+    emulator.faults.refuse_logins(BUSY)
+    emulator.faults.refuse_logins(cause.example)
+    patient().get_conn().close()
+    emulator.faults.refuse_logins(BUSY)
+    emulator.faults.refuse_logins(cause.example, times=2)
+    with pytest.raises(cause.error):
+        patient().get_conn()
+
+
+@pytest.mark.parametrize("cause", rows(Retry.WAKING))
+def test_what_does_not_pass_in_time_is_told(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+):
+    emulator.faults.refuse_logins(cause.example, times=50)
+    with pytest.raises(LakebaseWakeTimeoutError) as late:
+        patient(0.5).get_conn()
+    assert cause.example in str(late.value)
+    assert cause.remedy in str(late.value)
+
+
+@pytest.mark.parametrize("cause", WORKSPACE_CAUSES, ids=lambda cause: cause.example)
+def test_a_refusal_of_the_workspace_is_raised_at_once(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+):
+    emulator.faults.answer(CREDENTIALS, status=400, error_code="BAD_REQUEST", message=cause.example)
+    with pytest.raises(LakebaseError) as refused:
+        patient().get_conn()
+    assert type(refused.value) is cause.error
+    assert cause.example in str(refused.value)
+    assert str(refused.value).endswith(cause.remedy)
+
+
+def test_an_unknown_text_passes_as_it_is_with_the_place_as_a_note(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    emulator.faults.refuse_logins("the moon is made of cheese")
+    with pytest.raises(psycopg.OperationalError, match="the moon is made of cheese") as unknown:
+        patient().get_conn()
+    assert "connection 'patient'" in unknown.value.__notes__[0]
+
+
+def test_an_unknown_refusal_of_the_workspace_keeps_its_words(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    emulator.faults.answer(CREDENTIALS, status=403, message="computer says no")
+    with pytest.raises(LakebaseWorkspaceAccessError, match="computer says no"):
+        patient().get_conn()
+
+
+@pytest.mark.parametrize(("status", "times"), [(429, 2), (503, 2), (500, 1), (502, 1), (504, 2)])
+@pytest.mark.parametrize("path", [CREDENTIALS])
+def test_a_workspace_that_is_busy_or_fails_is_tried_again(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], status: int, times: int, path: str
+):
+    emulator.faults.answer(path, status=status, times=times, retry_after=0)
+    patient().get_conn().close()
+
+
+def test_a_workspace_that_drops_a_request_is_tried_again(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    emulator.faults.drop(CREDENTIALS)
+    patient().get_conn().close()
+
+
+def test_a_token_that_was_revoked_is_replaced(emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]):
+    patient().get_conn().close()
+    emulator.faults.answer(CREDENTIALS, status=401, message="Invalid access token.")
+    patient().get_conn().close()
+
+
+def test_a_failing_sign_in_is_tried_again(
+    emulator: LakebaseEmulator, connect_as: Callable[..., str], admin: LakebaseHook
+):
+    from airflow_provider_lakebase.roles import RoleRequest
+
+    principal = emulator.add_principal("signs in late")
+    admin.bootstrap_role(RoleRequest(principal.client_id))
+    emulator.faults.answer(TOKEN, status=503, times=2)
+    try:
+        LakebaseHook(connect_as(principal)).get_conn().close()
+    finally:
+        emulator.faults.clear()
+
+
+def test_a_connection_that_is_hung_up_is_tried_again(emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]):
+    emulator.faults.hang_up(times=2)
+    patient().get_conn().close()
+
+
+def test_a_wake_that_fails_is_tried_again(emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]):
+    emulator.suspend()
+    emulator.faults.fail_wakes(BUSY)
+    patient().get_conn().close()
+
+
+def test_a_credential_that_expires_early_is_told(emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]):
+    emulator.credential_seconds = -1
+    try:
+        with pytest.raises(LakebaseError, match="User is not authorized"):
+            patient().get_conn()
+    finally:
+        emulator.credential_seconds = None
+
+
+def test_a_session_is_waited_for_while_there_are_too_many(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    first = patient().get_conn()
+    emulator.max_sessions = 1
+    try:
+        with pytest.raises(LakebaseWakeTimeoutError, match="no free connection.*remaining connection slots"):
+            patient(1).get_conn()
+        first.close()
+        patient().get_conn().close()
+    finally:
+        emulator.max_sessions = None
+
+
+def test_a_statement_is_never_sent_twice(emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]):
+    hook = patient()
+    emulator.faults.cut_after(1000)
+    logins = len(emulator.logins)
+    with pytest.raises(psycopg.OperationalError):
+        hook.run(f"SELECT '{'x' * 5000}'")
+    assert len(emulator.logins) == logins + 1
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    started_at = time.monotonic()
+    work()
+    return time.monotonic() - started_at
+
+
+def test_a_wake_of_eight_seconds_is_waited_for_and_told(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], caplog: pytest.LogCaptureFixture
+):
+    emulator.suspend()
+    emulator.wake_seconds = 8
+    with caplog.at_level(logging.INFO):
+        seconds = seconds_of(lambda: patient(30).get_conn().close())
+    assert 8 <= seconds <= 12
+    waits = [line for line in caplog.messages if line.startswith(f"Waiting for endpoint {emulator.endpoint}, ")]
+    assert len(waits) == 2
+    assert " 1 s so far: it is waking" in waits[0]
+    assert " 6 s so far: it is waking" in waits[1]
+
+
+def test_a_wake_of_a_minute_is_not_waited_for(emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]):
+    emulator.suspend()
+    emulator.faults.ignore_connections(times=50)
+    started_at = time.monotonic()
+    with pytest.raises(LakebaseWakeTimeoutError, match="No session within 5 s"):
+        patient(5).get_conn()
+    assert 5 <= time.monotonic() - started_at < 7
+
+
+@pytest.mark.parametrize("hole", ["host", "workspace", "sign-in"])
+def test_a_black_hole_ends_at_the_deadline(
+    emulator: LakebaseEmulator,
+    patient: Callable[..., LakebaseHook],
+    connect_as: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    hole: str,
+):
+    hook = patient(5)
+    if hole == "host":
+        emulator.faults.ignore_connections(times=50)
+    elif hole == "workspace":
+        emulator.faults.swallow(CREDENTIALS, times=50)
+    else:
+        fields = json.loads(emulator.connection(emulator.add_principal("never signed in")))
+        fields["extra"]["wake_timeout"] = 5
+        monkeypatch.setenv("AIRFLOW_CONN_HOLE", json.dumps(fields))
+        hook = LakebaseHook("hole")
+        emulator.faults.swallow(TOKEN, times=50)
+    error = LakebaseWakeTimeoutError if hole == "host" else LakebaseWorkspaceError
+    started_at = time.monotonic()
+    with pytest.raises(error, match="in 5 s|within 5 s"):
+        hook.get_conn()
+    assert 5 <= time.monotonic() - started_at < 8
+
+
+def test_the_asynchronous_path_wakes_and_retries_as_well(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    emulator.suspend()
+    emulator.faults.refuse_logins(BUSY)
+    hook = patient()
+
+    async def use() -> Any:
+        async with hook.async_connection_pool() as pool, pool.connection() as connection:
+            return await (await connection.execute("SELECT 1")).fetchone()
+
+    assert asyncio.run(use()) == (1,)
+
+
+BROKEN: dict[str, tuple[Callable[[LakebaseEmulator, dict[str, Any]], None], str]] = {
+    "a wrong field": (lambda emulator, fields: fields["extra"].update(sslmode="disable"), "'settings'.*sslmode"),
+    "no such workspace": (lambda emulator, fields: fields.update(host="http://127.0.0.1:1"), "'workspace'.*no answer"),
+    "a wrong secret": (
+        lambda emulator, fields: fields.update(password="dose" + "0" * 32),
+        "'identity'.*refused the client",
+    ),
+    "no such endpoint": (
+        lambda emulator, fields: fields["extra"].update(endpoint="projects/demo/branches/production/endpoints/none"),
+        "'endpoint'.*endpoint id not found",
+    ),
+    "a disabled endpoint": (lambda emulator, fields: emulator.disable(), "'endpoint'.*disabled"),
+    "no credential": (
+        lambda emulator, fields: emulator.faults.answer(CREDENTIALS, status=403, message="not you"),
+        "'credential'.*not you",
+    ),
+    "a closed network": (lambda emulator, fields: fields.update(port=1), "'network'.*Connection refused"),
+    "no role": (
+        lambda emulator, fields: emulator.faults.refuse_logins('role "x" does not exist'),
+        "'login'.*no Postgres role",
+    ),
+    "no such database": (lambda emulator, fields: fields.update(schema="nowhere"), "'login'.*no database of that name"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_test_button_names_the_stage_that_fails(
+    emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    fields = json.loads(emulator.connections["lakebase_default"])
+    break_it, words = BROKEN[name]
+    break_it(emulator, fields)
+    monkeypatch.setenv("AIRFLOW_CONN_MADE_UP_ID", json.dumps(fields))
+    started_at = time.monotonic()
+    status, message = LakebaseHook("made_up_id").test_connection()
+    emulator.faults.clear()
+    assert time.monotonic() - started_at < 15
+    assert status is False
+    assert "made_up_id" not in message
+    assert re.search(f"Failed at the stage {words}", message), message
+    assert not any(secret in message for secret in emulator.secrets)
+
+
+def test_the_test_button_waits_for_a_sleeping_endpoint(emulator: LakebaseEmulator, hook: LakebaseHook):
+    emulator.suspend()
+    status, message = hook.test_connection()
+    assert status is True
+    assert message.endswith("The endpoint was IDLE.")
