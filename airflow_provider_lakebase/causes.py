@@ -22,6 +22,7 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
     LakebaseWorkspaceAccessError,
+    LakebaseWorkspaceError,
 )
 
 
@@ -79,7 +80,9 @@ _IDENTITY_REMEDY = (
     "Check that the Postgres role carries this identity's client ID and was made by databricks_create_role "
     "(LakebaseRoleBootstrapOperator does that), and that the connection's 'user' is that role."
 )
-_ROLE_REMEDY = "Make the role with LakebaseRoleBootstrapOperator, run as an identity that may create roles."
+_ROLE_REMEDY = (
+    "Make the role with LakebaseRoleBootstrapOperator, on the connection of an identity that may create roles."
+)
 _BUSY_REMEDY = "Run fewer tasks at once (an Airflow pool limits them), or raise the endpoint's maximum compute size."
 
 POSTGRES_CAUSES: tuple[Cause, ...] = (
@@ -167,7 +170,7 @@ POSTGRES_CAUSES: tuple[Cause, ...] = (
         "Failed to acquire permit to connect to the database. Too many database connection attempts are currently "
         "ongoing.",
         r"Failed to acquire permit|remaining connection slots are reserved|Too many connections to this endpoint"
-        r"|sorry, too many clients already",
+        r"|sorry, too many clients already|too many connections for",
         "The endpoint has no free connection",
         Retry.WAKING,
         LakebaseWakeTimeoutError,
@@ -180,6 +183,15 @@ POSTGRES_CAUSES: tuple[Cause, ...] = (
         Retry.NEVER,
         LakebaseSettingsError,
         "Set 'sslmode' to require, verify-ca or verify-full.",
+    ),
+    _row(
+        'unrecognized configuration parameter "work_men"',
+        r"unrecognized configuration parameter|invalid value for parameter|permission denied to set parameter"
+        r"|invalid (integer )?(value|\w+ value)|invalid connection option",
+        "A keyword or an option of the connection is wrong",
+        Retry.NEVER,
+        LakebaseSettingsError,
+        "Correct it in the connection's extra, or 'options' on the hook or operator.",
     ),
     _row(
         'role "etl" does not exist',
@@ -249,8 +261,8 @@ POSTGRES_CAUSES: tuple[Cause, ...] = (
         "The endpoint could not be reached",
         Retry.WAKING,
         LakebaseWakeTimeoutError,
-        "Check that this machine may reach the Postgres port (5432); raise 'wake_timeout' if the endpoint wakes more "
-        "slowly.",
+        "Check that this machine may reach that host and port, and 'pg_host' if it is set; raise 'wake_timeout' if the "
+        "endpoint wakes more slowly.",
     ),
 )
 """Texts met while connecting to Postgres."""
@@ -288,6 +300,14 @@ WORKSPACE_CAUSES: tuple[Cause, ...] = (
         Retry.NEVER,
         LakebaseWorkspaceAccessError,
         "Check Login (client ID), Password (OAuth secret; it may have expired) and Host (workspace) of the connection.",
+    ),
+    _row(
+        "Invalid URL 'None': No scheme supplied",
+        r"Invalid URL 'None'",
+        "The workspace does not answer, so that databricks-sdk does not find where to sign in",
+        Retry.WAKING,
+        LakebaseWorkspaceError,
+        "Check Host of the connection, and that this machine may reach it.",
     ),
     _row(
         "project id not found [TraceId: 0af7]",

@@ -39,6 +39,18 @@ class LakebaseDialect(Dialect):
             return word
         return '"{}"'.format(word.replace('"', '""'))
 
+    def generate_insert_sql(self, table: str, values: Any, target_fields: Any, **kwargs: Any) -> str:
+        """Return an INSERT with a placeholder for each value.
+
+        :param table: name as SQL writes it
+        :param values: one row
+        :param target_fields: its columns
+        :param kwargs: without effect
+        """
+        # psycopg reads a % in the statement's own text as the beginning of a placeholder.
+        columns = [_double_percent(self.escape_word(name)) for name in target_fields or ()]
+        return str(super().generate_insert_sql(_double_percent(table), values, columns, **kwargs))
+
     def get_target_fields(self, table: str, schema: str | None = None) -> list[str] | None:
         """Return the columns that an INSERT may set: not generated, identity or serial.
 
@@ -76,10 +88,14 @@ class LakebaseDialect(Dialect):
         insert = self.generate_insert_sql(table, values, columns)
         update = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in keys)
         action = f"UPDATE SET {update}" if update else "NOTHING"
-        return f"{insert} ON CONFLICT ({', '.join(keys)}) DO {action}"
+        return insert + _double_percent(f" ON CONFLICT ({', '.join(keys)}) DO {action}")
 
     def _names(self, query: str, table: str, schema: str | None) -> list[str]:
         name = f"{self.escape_word(schema)}.{table}" if schema else table
         if (query, name) not in self._found:
             self._found[query, name] = [row[0] for row in self.get_records(query, [name])]
         return self._found[query, name]
+
+
+def _double_percent(text: str) -> str:
+    return text.replace("%", "%%")

@@ -85,5 +85,3 @@ class LakebaseLoadError(LakebaseError):
 
 class LakebaseOutcomeUnknownError(LakebaseError):
     """Say that the session was lost after COMMIT or a statement was sent: it may or may not have been applied."""
-
-    retryable = True

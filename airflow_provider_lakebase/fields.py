@@ -20,6 +20,7 @@ DEFAULT_DATABASE = "databricks_postgres"
 DEFAULT_PORT = 5432
 DEFAULT_SSLMODE = "require"
 DEFAULT_WAKE_TIMEOUT = 120.0
+DAY_SECONDS = 86_400.0
 ENDPOINT_SHAPE = "projects/<project>/branches/<branch>/endpoints/<endpoint>"
 DEFAULT_AUTH_TYPE = "oauth-m2m"
 AUTH_TYPES = (DEFAULT_AUTH_TYPE, "env-oidc", "file-oidc", "github-oidc", "azure-devops-oidc", "password")
@@ -46,6 +47,7 @@ DBAPI_HOOK_EXTRAS = frozenset(
 RESERVED_LIBPQ_KEYWORDS = frozenset(
     {
         "application_name",
+        "client_encoding",
         "connect_timeout",
         "dbname",
         "fallback_application_name",
@@ -66,6 +68,14 @@ _ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _BRANCH = rf"projects/{_ID}/branches/{_ID}"
 _ENDPOINT = re.compile(rf"{_BRANCH}(?:/endpoints/{_ID})?")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def is_pooled(pg_host: str | None) -> bool:
+    """Return whether a Postgres host is a pooled one, which takes native passwords only.
+
+    :param pg_host: host name, or None
+    """
+    return (pg_host or "").split(".")[0].lower().endswith("-pooler")
 
 
 def unknown_field(conn_id: str, name: str, known: Iterable[str]) -> LakebaseSettingsError:
@@ -91,17 +101,34 @@ def required(conn_id: str, name: str, value: str | None, remedy: str) -> str:
     return value
 
 
+_OWN_FIELDS = {
+    "dbname": "the field Schema",
+    "host": "the extra 'pg_host'",
+    "password": "the field Password",
+    "port": "the field Port",
+}
+
+
 def refuse_reserved(conn_id: str, given: Mapping[str, Any]) -> None:
     for name in sorted(RESERVED_LIBPQ_KEYWORDS & set(given)):
-        own = {"dbname": "the field Schema", "port": "the field Port", "host": "the extra 'pg_host'"}.get(name)
+        own = _OWN_FIELDS.get(name)
         raise wrong_field(
-            conn_id, name, "is not for the extra", f"Use {own}." if own else "The provider sets it; remove it."
+            conn_id,
+            name,
+            "is not for the extra",
+            f"Use {own}."
+            if own
+            else "Remove it: the provider sets it, or it would change where the session goes or what it reads.",
         )
 
 
 def workspace_url(conn_id: str, value: str) -> str:
     text = value.strip()
-    url = urlsplit(text if "://" in text else f"https://{text}")
+    try:
+        url = urlsplit(text if "://" in text else f"https://{text}")
+        _ = url.port
+    except ValueError:
+        url = urlsplit("")
     if url.path.strip("/") or url.query or url.fragment or url.username or url.password:
         raise wrong_field(
             conn_id,
@@ -163,8 +190,8 @@ def _number(conn_id: str, name: str, value: Any) -> float:
         number = float(text)
     except ValueError:
         number = float("nan")
-    if not 0 < number < float("inf"):
-        raise wrong_field(conn_id, name, f"is not a positive number: {value!r}", "Give seconds.")
+    if not 0 < number <= DAY_SECONDS:
+        raise wrong_field(conn_id, name, f"is {value!r}", "Give seconds, more than 0 and at most a day.")
     return number
 
 

@@ -18,7 +18,9 @@ from airflow_provider_lakebase.exceptions import LakebaseRoleError, LakebaseSett
 IDENTITY_TYPES = ("SERVICE_PRINCIPAL", "USER", "GROUP")
 TABLE_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
-_OWNER_REMEDY = "Run it as the owner of the project, or of the objects named."
+_OWNER_REMEDY = (
+    "Run it on the connection of the project's owner (lakebase_conn_id), or of the owner of the objects named."
+)
 _LABEL = """
     SELECT label.label IS NOT NULL FROM pg_catalog.pg_roles
     LEFT JOIN pg_catalog.pg_seclabels label
@@ -44,7 +46,8 @@ _DATABASE = """
 _DEFAULTS = """
     SELECT NULL AS nspname, %(schema)s::name AS relname, (
         SELECT defaclacl FROM pg_catalog.pg_default_acl
-        WHERE defaclrole = current_user::regrole AND defaclnamespace = quote_ident(%(schema)s)::regnamespace
+        WHERE defaclrole = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+          AND defaclnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
           AND defaclobjtype = ANY (%(kinds)s::"char"[])
     ) AS acl
 """
@@ -89,8 +92,9 @@ class RoleRequest:
         if self.identity_type not in IDENTITY_TYPES:
             raise _not_one_of("identity_type", self.identity_type, IDENTITY_TYPES)
         for name in ("schemas", "privileges"):
-            if isinstance(getattr(self, name), str):
-                raise LakebaseSettingsError(f"{name} is a string", remedy="Give a list of names.")
+            if not isinstance(getattr(self, name), list | tuple):
+                kind = type(getattr(self, name)).__name__
+                raise LakebaseSettingsError(f"{name} is of type {kind}", remedy="Give a list of names.")
         for privilege in self.privileges:
             if privilege not in TABLE_PRIVILEGES:
                 raise _not_one_of("privileges", privilege, TABLE_PRIVILEGES)
@@ -166,11 +170,10 @@ def _create_role(cursor: psycopg.Cursor[Any], request: RoleRequest, where: str) 
     if not _role_found(cursor, request, where):
         try:
             with cursor.connection.transaction():
-                cursor.execute(
-                    "SELECT databricks_create_role(%s::text, %s::text)", [request.identity, request.identity_type]
-                )
+                create = sql.SQL("SELECT {}(%s::text, %s::text)").format(_create_role_function(cursor))
+                cursor.execute(create, [request.identity, request.identity_type])
             return "created"
-        except errors.DuplicateObject:
+        except (errors.DuplicateObject, errors.UniqueViolation):
             # Made by someone else since it was looked for.
             _role_found(cursor, request, where)
         except errors.InvalidParameterValue as error:
@@ -178,6 +181,15 @@ def _create_role(cursor: psycopg.Cursor[Any], request: RoleRequest, where: str) 
             remedy = "Give a service principal's client ID (not its name), a user's e-mail or a group's display name."
             raise _role_error(what, where, remedy) from error
     return "found"
+
+
+def _create_role_function(cursor: psycopg.Cursor[Any]) -> sql.Identifier:
+    """Return the function by the schema of its extension, which need not be on the search path."""
+    schema = cursor.execute(
+        "SELECT nspname FROM pg_catalog.pg_extension JOIN pg_catalog.pg_namespace n ON n.oid = extnamespace "
+        "WHERE extname = 'databricks_auth'"
+    ).fetchall()[0][0]
+    return sql.Identifier(schema, "databricks_create_role")
 
 
 def _role_found(cursor: psycopg.Cursor[Any], request: RoleRequest, where: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -25,10 +26,12 @@ from airflow_provider_lakebase.fields import (
     LOGIN_REMEDY,
     OIDC_FIELDS,
     SECRETS,
+    is_pooled,
     read_endpoint_name,
     read_text,
     refuse_reserved,
     required,
+    unknown_field,
     whole_number,
     workspace_url,
     wrong_field,
@@ -92,7 +95,10 @@ class LakebaseSettings:
     @property
     def secrets(self) -> list[str]:
         """Return what must not be shown: passwords, secrets and tokens."""
-        return [*filter(None, [self.password]), *(self.workspace[name] for name in SECRETS if name in self.workspace)]
+        return [
+            *filter(None, [self.password, self.libpq.get("sslpassword")]),
+            *(self.workspace[name] for name in SECRETS if name in self.workspace),
+        ]
 
     @property
     def identity(self) -> str:
@@ -190,7 +196,7 @@ def read_settings(
         known["endpoint"] = read_endpoint_name(conn_id, "endpoint", endpoint)
     if read_only is not None:
         known["read_only"] = read_only
-    _require_place(conn_id, known, native="password" in identity)
+    _require_place(conn_id, known, libpq, native="password" in identity)
     return LakebaseSettings(
         conn_id=conn_id,
         database=fields.schema or DEFAULT_DATABASE,
@@ -264,13 +270,15 @@ def _databricks_identity(conn_id: str, databricks: ConnectionFields) -> Mapping[
     return MappingProxyType(workspace)
 
 
-def _require_place(conn_id: str, known: Mapping[str, Any], *, native: bool) -> None:
+def _require_place(conn_id: str, known: Mapping[str, Any], others: Mapping[str, str], *, native: bool) -> None:
     if native and not known.get("pg_host"):
         raise wrong_field(conn_id, "pg_host", "is missing", "A native Postgres login names its host itself.")
     if not native and not known.get("endpoint"):
+        for near in get_close_matches("endpoint", others, n=1):
+            raise unknown_field(conn_id, near, ())
         remedy = f"Name it, as {ENDPOINT_SHAPE}, in the connection's extra, or on the hook or operator."
         raise wrong_field(conn_id, "endpoint", "is missing", remedy)
-    if not native and str(known.get("pg_host", "")).split(".")[0].endswith("-pooler"):
+    if not native and is_pooled(known.get("pg_host")):
         raise wrong_field(
             conn_id,
             "pg_host",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -38,6 +39,13 @@ TASKS = """
 def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     started_at = time.monotonic()
+    lock = (REPOSITORY / ".environments" / "demo").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"Another demo is running in {REPOSITORY}.")
+    # The emulator is on this machine: no proxy leads there.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir()
     print("Starting the Lakebase emulator, its endpoint asleep …", flush=True)
@@ -52,14 +60,16 @@ def main() -> int:
         try:
             follow(run, HOME / "airflow.db")
         finally:
-            run.terminate()
+            # A task that Airflow runs may not heed SIGTERM.
+            run.kill()
             run.wait()
         tasks = task_rows(HOME / "airflow.db")
         print_tasks(tasks)
         if run.returncode or not tasks or any(state != "success" for _, state, _, _ in tasks):
             return failed(HOME / "dag.log")
         query_back(variables)
-    print(f"\nDone in {time.monotonic() - started_at:.0f} s. Airflow's logs are in {HOME.relative_to(REPOSITORY)}/.")
+    seconds = time.monotonic() - started_at
+    print(f"\nDone in {seconds:.0f} s. What the tasks logged is in {(HOME / 'dag.log').relative_to(REPOSITORY)}.")
     return 0
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -32,18 +35,41 @@ def prepare(airflow: str = DEFAULT_AIRFLOW) -> Path:
     if not versions.exists():
         sys.exit(f"There are no versions for Airflow {airflow}: {versions.name} is missing.")
     home = ENVIRONMENTS / f"airflow-{airflow}-python-{PYTHON}"
+    return _install(home, versions, f"Airflow {airflow} and the provider", "--no-deps", "--editable", REPOSITORY)
+
+
+def prepare_dbt() -> Path:
+    """Return the Python of an environment with dbt, psql and pg_dump but no Airflow, installed if it is not yet."""
+    return _install(ENVIRONMENTS / f"dbt-python-{PYTHON}", REPOSITORY / "requirements-dbt.txt", "dbt, psql and pg_dump")
+
+
+def _install(home: Path, versions: Path, what: str, *more: str | Path) -> Path:
     stamp = home / "installed"
-    wanted = hashlib.sha256(versions.read_bytes() + (REPOSITORY / "pyproject.toml").read_bytes()).hexdigest()
+    # An environment knows where it lies: in a clone that was moved it is made anew.
+    contents = (versions.read_bytes(), (REPOSITORY / "pyproject.toml").read_bytes(), str(home).encode())
+    wanted = hashlib.sha256(b"".join(contents)).hexdigest()
     python = home / "bin" / "python"
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"Installing Airflow {airflow} and the provider into {home.relative_to(REPOSITORY)} …", flush=True)
+    with _alone():
+        if stamp.exists() and stamp.read_text() == wanted and python.exists():
+            return python
+        print(f"Installing {what} into {home.relative_to(REPOSITORY)} …", flush=True)
         shutil.rmtree(home, ignore_errors=True)
         tool = uv()
         _run(tool, "venv", "--quiet", "--python", sys.executable, home)
         _run(tool, "pip", "install", "--quiet", "--python", python, "--requirements", versions)
-        _run(tool, "pip", "install", "--quiet", "--python", python, "--no-deps", "--editable", REPOSITORY)
+        if more:
+            _run(tool, "pip", "install", "--quiet", "--python", python, *more)
         stamp.write_text(wanted)
-    return python
+        return python
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one script at a time install."""
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    with (ENVIRONMENTS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def uv() -> Path:
@@ -73,6 +99,7 @@ def environment(python: Path) -> dict[str, str]:
 
 def _run(*command: str | Path) -> None:
     # Behind a proxy of one's own, only the system knows its certificate authority.
-    result = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "UV_SYSTEM_CERTS": "true"})
+    kept = {name: value for name, value in os.environ.items() if name not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX")}
+    result = subprocess.run(command, cwd=REPOSITORY, env={**kept, "UV_SYSTEM_CERTS": "true"})
     if result.returncode:
         sys.exit(f"{Path(command[0]).name} failed with exit code {result.returncode}.")

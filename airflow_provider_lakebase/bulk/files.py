@@ -20,6 +20,7 @@ from airflow_provider_lakebase.exceptions import LakebaseLoadError
 BLOCK_BYTES = 1 << 18
 """Bytes read from a file at a time; COPY's speed does not depend on it."""
 
+_ROW_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
 _CONTEXT = re.compile(r"COPY .*, line (?P<line>\d+)(?:, column (?P<column>.+?))?(?:: |$)")
 
 
@@ -54,9 +55,9 @@ def load_csv(
     :param mode: ``append``, or ``replace`` for all rows of the table; readers see the old rows until the commit
     :param null: the unquoted text that stands for NULL
     :param where: connection and endpoint, for messages
-    :raises LakebaseLoadError: for a row the table cannot take; names line and column, never the value
+    :raises LakebaseLoadError: for a row the table cannot take; names line and column, never the value; also when there
+        is no such table or column
     :raises FileNotFoundError: when there is no such file
-    :raises psycopg.Error: when the table or a column does not exist
     """
     if mode not in ("append", "replace"):
         raise ValueError(f"mode is {mode!r}; it is 'append' or 'replace'")
@@ -65,19 +66,36 @@ def load_csv(
             return load_csv(connection, file, table, mode=mode, null=null, where=where)
     started_at = time.monotonic()
     header = source.readline()
-    target = find_table(connection, table)
+    names = _column_names(header, table, where)
+    target = _find_target(connection, table, where)
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true, NULL {})").format(
-        target, sql.SQL(", ").join(map(sql.Identifier, _column_names(header, table, where))), sql.Literal(null)
+        target, sql.SQL(", ").join(map(sql.Identifier, names)), sql.Literal(null)
     )
     try:
         with connection.cursor() as cursor:
             if mode == "replace":
+                # Of two at once, the second would not see, and so not delete, the rows of the first.
+                cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(target))
                 cursor.execute(sql.SQL("DELETE FROM {}").format(target))
             size = _copy(cursor, statement, header, source)
             return LoadResult(cursor.rowcount, size, time.monotonic() - started_at)
-    except (psycopg.DataError, psycopg.IntegrityError) as error:
+    except psycopg.errors.UndefinedColumn as error:
+        what = f"The file's header does not fit table {table}: {error.diag.message_primary}"
+        remedy = "Name the table's columns in the first line, separated by commas."
+        raise LakebaseLoadError(what, where=where, remedy=remedy) from error
+    except psycopg.Error as error:
+        if not _CONTEXT.search(error.diag.context or "") and not isinstance(error, _ROW_ERRORS):
+            raise
         # The original quotes the row, and would be printed with the traceback as its cause.
         raise _explain(error, table, where) from None
+
+
+def _find_target(connection: psycopg.Connection[Any], table: str, where: str) -> sql.Identifier:
+    try:
+        return find_table(connection, table)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.InvalidName) as error:
+        remedy = "Create it first, or correct its name, as SQL writes it: schema.table."
+        raise LakebaseLoadError(f"There is no table {table}", where=where, remedy=remedy) from error
 
 
 def _copy(cursor: psycopg.Cursor[Any], statement: sql.Composed, header: bytes, source: IO[bytes]) -> int:
@@ -96,12 +114,19 @@ def _blocks(header: bytes, source: IO[bytes]) -> Iterator[bytes]:
 
 
 def _column_names(header: bytes, table: str, where: str) -> list[str]:
-    names = next(csv.reader(io.StringIO(header.decode("utf-8-sig"))), [])
+    if not isinstance(header, bytes):
+        raise LakebaseLoadError(
+            f"The file for table {table} was opened as text", where=where, remedy="Open it for bytes: open(path, 'rb')."
+        )
+    try:
+        names = next(csv.reader(io.StringIO(header.decode("utf-8-sig"))), [])
+    except UnicodeDecodeError:
+        names = []
     if not names or not all(names):
         raise LakebaseLoadError(
-            f"The file for table {table} does not begin with a line that names its columns",
+            f"The file for table {table} does not begin with a line of UTF-8 text that names its columns",
             where=where,
-            remedy="Add a header line with the table's column names.",
+            remedy="Give a plain CSV file in UTF-8 whose first line holds the table's column names.",
         )
     return names
 
@@ -117,5 +142,5 @@ def _explain(error: psycopg.Error, table: str, where: str) -> LakebaseLoadError:
     return LakebaseLoadError(
         f"Table {table} does not take {place} of the file ({type(error).__name__}, SQLSTATE {error.sqlstate}{detail})",
         where=where,
-        remedy="Correct the file, or the column's type; nothing of it was loaded.",
+        remedy="Correct the file (CSV, UTF-8) or the table; nothing of it was loaded.",
     )

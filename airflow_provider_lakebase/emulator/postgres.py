@@ -11,12 +11,14 @@ import importlib.util
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, LiteralString
+from weakref import WeakSet
 
 import psycopg
 from psycopg import sql
@@ -30,6 +32,8 @@ _EXTENSION = Path(__file__).parent / "extension"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _MAX_SOCKET_PATH = 100
+# What needs no quoting, neither in PostgreSQL's settings nor in a connection string.
+_PLAIN = re.compile(r"[\w./+-]+")
 
 # It stands ready before anything else is on disk, and starts the server when it is told where the binaries are.
 # QUIT is an immediate shutdown: nothing is worth saving. It goes to the whole process group, so that it also reaches an
@@ -70,6 +74,18 @@ _SETTINGS = {
 }
 
 
+_all: WeakSet[Postgres] = WeakSet()
+
+
+def _let_go() -> None:
+    """Close the pipes in a forked child: as long as it held one, the server would outlive its owner."""
+    for server in _all:
+        server.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 class PostgresError(RuntimeError):
     """PostgreSQL could not be made or started; the message holds the end of its log."""
 
@@ -80,6 +96,7 @@ class Postgres:
     def __init__(self, version: int) -> None:
         if version not in _INSTALLS:
             raise ValueError(f"PostgreSQL {version} is not in the wheel; there are {', '.join(map(str, _INSTALLS))}")
+        _all.add(self)
         self._version = version
         self._account = _account()
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -109,6 +126,11 @@ class Postgres:
             self._keeper.wait(_STOP_SECONDS)
             self._keeper = None
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def let_go(self) -> None:
+        """Close this process's end of the pipe that keeps the server alive."""
+        if self._keeper and self._keeper.stdin:
+            self._keeper.stdin.close()
 
     @property
     def socket(self) -> str:
@@ -264,9 +286,8 @@ def _account() -> pwd.struct_passwd | None:
 def _make_directory(account: pwd.struct_passwd | None) -> Path:
     """Make a directory that ``account`` reaches and whose name leaves room for a socket's."""
     for parent in (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - mkdtemp follows
-        if len(f"{parent}/lakebase-XXXXXXXX/.s.PGSQL.5432") < _MAX_SOCKET_PATH and (
-            account is None or _is_open(parent)
-        ):
+        short = len(f"{parent}/lakebase-XXXXXXXX/.s.PGSQL.5432") < _MAX_SOCKET_PATH
+        if short and _PLAIN.fullmatch(str(parent)) and (account is None or _is_open(parent)):
             directory = Path(tempfile.mkdtemp(prefix="lakebase-", dir=parent))
             _give(directory, account)
             return directory

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakebase.exceptions import LakebaseEndpointDisabledError, LakebaseWakeTimeoutError
 from airflow_provider_lakebase.settings import LakebaseSettings
 
 if TYPE_CHECKING:
-    from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+    import psycopg
 
 ANSWER_SECONDS = 12.0
 """Seconds after which the check gives up, unless the endpoint sleeps: then it may take ``wake_timeout``."""
@@ -21,10 +21,14 @@ ANSWER_SECONDS = 12.0
 class ConnectionCheck:
     """The path from a connection to a session, stage by stage; ``stage`` is the one it is at."""
 
-    def __init__(self, hook: LakebaseHook, read_settings: Callable[[], LakebaseSettings]) -> None:
+    def __init__(
+        self,
+        read_settings: Callable[[], LakebaseSettings],
+        open_session: Callable[[LakebaseSettings], psycopg.Connection[Any]],
+    ) -> None:
         self.stage = "settings"
-        self._hook = hook
         self._read_settings = read_settings
+        self._open_session = open_session
         self._deadline = time.monotonic() + ANSWER_SECONDS
 
     def walk(self) -> str:
@@ -34,7 +38,7 @@ class ConnectionCheck:
         patience = settings.wake_timeout if state in ("IDLE", "INIT") else min(settings.wake_timeout, self._left())
         self.stage = "login"
         try:
-            session = self._hook.open(replace(settings, wake_timeout=patience))
+            session = self._open_session(replace(settings, wake_timeout=patience))
         except LakebaseWakeTimeoutError:
             self.stage = "network"
             raise

@@ -69,7 +69,7 @@ class DataFrameHook(DbApiHook):
         import polars
 
         with self._create_autocommit_connection() as connection:
-            return polars.read_database(sql, connection, execute_options={"params": parameters}, **kwargs)
+            return polars.read_database(sql, connection, execute_options=_options(parameters, kwargs), **kwargs)
 
     def _get_pandas_df_by_chunks(
         self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any
@@ -93,9 +93,13 @@ class DataFrameHook(DbApiHook):
                 cursor,
                 iter_batches=True,
                 batch_size=chunksize,
-                execute_options={"params": parameters},
+                execute_options=_options(parameters, kwargs),
                 **kwargs,
             )
+
+
+def _options(parameters: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {"params": parameters, **kwargs.pop("execute_options", {})}
 
 
 def _by_frame_type(df_type: str, *, pandas: Any, polars: Any) -> Any:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, quote_plus
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from more_itertools import chunked
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 STATEMENT_LOG_CHARACTERS = 200
 """Characters of a statement that the log shows."""
+MOST_MASKED = 50
+"""Secrets of one process that Airflow is asked to mask."""
 READ_ONLY_SQLSTATE = "25006"
 CANCEL_SECONDS = 5.0
 """Seconds that the server gets to take a cancellation."""
@@ -105,7 +107,8 @@ class LakebaseHook(DataFrameHook):
         # common-sql copies every extra of the connection into the constructor. They are checked against the
         # connection once it is known, so that a misspelt argument is still found.
         self._copied = frozenset(kwargs)
-        self._in_use: psycopg.Connection[Any] | None = None
+        self._in_use: set[psycopg.Connection[Any]] = set()
+        self._cancelled = False
 
     @property
     def schema(self) -> str | None:
@@ -239,9 +242,10 @@ class LakebaseHook(DataFrameHook):
         return True
 
     def cancel(self) -> None:
-        """Cancel, on the server, the statement that this hook is running, if any."""
-        if self._in_use is not None:
-            _cancel(self._in_use)
+        """Cancel, on the server, what this hook is running, and whatever it is about to run."""
+        self._cancelled = True
+        for connection in list(self._in_use):
+            _cancel(connection)
 
     def load(
         self,
@@ -295,7 +299,7 @@ class LakebaseHook(DataFrameHook):
 
         :returns: whether a session was opened, and a sentence for the user
         """
-        check = ConnectionCheck(self, partial(self._read_settings, ""))
+        check = ConnectionCheck(partial(self._read_settings, ""), self.open)
         try:
             return True, check.walk()
         except Exception as error:
@@ -334,17 +338,21 @@ class LakebaseHook(DataFrameHook):
         """Open a session for the block; what it leaves running when it ends by an exception is cancelled."""
         with closing(self.get_conn()) as connection:
             connection.autocommit = autocommit
-            self._in_use = connection
+            self._in_use.add(connection)
             try:
+                # The task may have been killed while the endpoint woke.
+                if self._cancelled:
+                    raise AirflowException("Cancelled before a statement was sent")
                 yield connection
             except BaseException as error:
-                # A timeout arrives as an exception; closing the socket alone would let the statement run on.
-                _cancel(connection)
-                if getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE:
-                    error.add_note("The session only reads: write on a connection or hook without 'read_only'.")
+                # A timeout arrives as an exception; closing the socket alone would let the statement run on. It must
+                # stay what is raised, even where the server cannot be reached any more.
+                with suppress(Exception):
+                    _cancel(connection)
+                _annotate(error, getattr(connection, "where", ""))
                 raise
             finally:
-                self._in_use = None
+                self._in_use.discard(connection)
 
     def _run_command(self, cur: psycopg.Cursor[Any], sql_statement: str, parameters: Any) -> None:
         if self.log_sql:
@@ -384,7 +392,7 @@ class LakebaseHook(DataFrameHook):
         :param replace: update rows whose key exists
         :param executemany: without effect: rows are always sent in batches
         :param fast_executemany: without effect
-        :param autocommit: commit each row by itself
+        :param autocommit: passed on to psycopg, whose batches are transactions nevertheless
         :param kwargs: ``replace_index``, the key's columns, by default the primary key's
         """
         written, statement = 0, None
@@ -449,10 +457,27 @@ def _fields(conn_id: str, connection: Connection, conn_type: str) -> ConnectionF
     )
 
 
+_masked: set[int] = set()
+os.register_at_fork(after_in_child=_masked.clear)
+
+
 def _mask(secret: str) -> None:
     """Mask a secret, and as it looks in a URL, which Airflow does not know by itself."""
+    # Airflow forgets no secret and looks for each in every line, so a process that opens sessions for ever would get
+    # slower with each. Those credentials are not shown either.
+    if hash(secret) in _masked or len(_masked) >= MOST_MASKED:
+        return
+    _masked.add(hash(secret))
     for form in {secret, quote(secret, safe=""), quote_plus(secret)}:
         mask_secret(form)
+
+
+def _annotate(error: BaseException, where: str) -> None:
+    """Add to an error of a SQL statement, which is raised as it is, where it happened."""
+    if hasattr(error, "sqlstate"):
+        error.add_note(where)
+    if getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE:
+        error.add_note("The session only reads: write on a connection or hook without 'read_only'.")
 
 
 def _cancel(connection: psycopg.Connection[Any]) -> None:

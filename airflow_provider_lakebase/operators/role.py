@@ -88,6 +88,8 @@ class LakebaseRoleBootstrapOperator(BaseOperator):
             report = hook.bootstrap_role(request)
         if not report["changed"]:
             self.log.info("Role '%s' has all it was to get; nothing was changed", self.identity)
+        if report["role"] == "created":
+            self.log.info("Created the role '%s'", self.identity)
         for granted in report["granted"]:
             self.log.info("Granted %s to '%s'", granted, self.identity)
         return report

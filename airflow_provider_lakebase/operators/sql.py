@@ -45,6 +45,8 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
     :param lakebase_conn_id: Airflow connection of type ``lakebase`` (templated)
     :param endpoint: endpoint in place of the connection's (templated)
     :param database: database in place of the connection's (templated)
+    :param read_only: whether the session only reads, on the read-only host where there is one; by default as the
+        connection says
     :param hook_params: further arguments of the hook, as ``{"options": "-c statement_timeout=5min"}`` (templated)
     :param kwargs: ``autocommit``, ``split_statements``, ``return_last``, ``handler`` and the other arguments of
         ``SQLExecuteQueryOperator``, but for ``show_return_value_in_logs``, which is refused
@@ -62,19 +64,25 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         lakebase_conn_id: str = DEFAULT_CONN_ID,
         endpoint: str | None = None,
         database: str | None = None,
+        read_only: bool | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("show_return_value_in_logs"):
             raise LakebaseSettingsError(
                 "show_return_value_in_logs would put rows into the log", remedy="Read the task's XCom instead."
             )
+        if "conn_id" in kwargs:
+            raise LakebaseSettingsError("conn_id is not an argument of this operator", remedy="Use lakebase_conn_id.")
         super().__init__(sql=sql, database=database, **kwargs)
         self.lakebase_conn_id = lakebase_conn_id
         self.endpoint = endpoint
+        self.read_only = read_only
 
     @cached_property
     def _hook(self) -> LakebaseHook:
-        return LakebaseHook(self.lakebase_conn_id, self.endpoint, self.database, **self.hook_params)
+        return LakebaseHook(
+            self.lakebase_conn_id, self.endpoint, self.database, **{"read_only": self.read_only, **self.hook_params}
+        )
 
     def execute(self, context: Context) -> Any:
         """Run the SQL and return its result.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import threading
 import time
 import zlib
@@ -20,7 +21,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo, TransactionStatus
 from psycopg.types.json import JsonbDumper
-from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_before_delay, wait_random_exponential
 
 from airflow_provider_lakebase import __version__
 from airflow_provider_lakebase.causes import Cause, Retry, describe, find_postgres_cause
@@ -30,7 +31,7 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseWakeTimeoutError,
     LakebaseWorkspaceError,
 )
-from airflow_provider_lakebase.fields import RESERVED_LIBPQ_KEYWORDS, unknown_field
+from airflow_provider_lakebase.fields import RESERVED_LIBPQ_KEYWORDS, is_pooled, unknown_field
 from airflow_provider_lakebase.settings import LakebaseSettings, Location
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,10 @@ log = logging.getLogger(__name__)
 PRODUCT = f"airflow-provider-lakebase/{__version__}"
 SPREADING_SECONDS = 60.0
 """Seconds that a fresh role may take to be known to the front end."""
+LEAST_ATTEMPT_SECONDS = 1.0
+"""Seconds that must be left for another attempt."""
+HELD_SECONDS = 1.0
+"""Seconds after which a login counts as having been held by the front end while the endpoint woke."""
 FIRST_LOG_SECONDS = 1.0
 """Seconds of waiting that the log does not mention."""
 LOG_SECONDS = 5.0
@@ -51,14 +56,18 @@ _DEFAULT_KEYWORDS: Mapping[str, str] = {
     "keepalives_interval": "10",
     "keepalives_count": "5",
 }
+# libpq has no keyword that could overrule them: PGSERVICE leads to another server, the others change how values read.
+_VARIABLES_WITHOUT_KEYWORD = ("PGSERVICE", "PGDATESTYLE", "PGTZ", "PGGEQO")
 # libpq takes no empty value for these, and says nothing of its defaults.
 _NEUTRAL_KEYWORDS: Mapping[str, str] = {
+    "connect_timeout": "0",
     "max_protocol_version": "3.0",
     "min_protocol_version": "3.0",
     "require_auth": "password,scram-sha-256,md5",
     "sslcertmode": "allow",
 }
 # Without it a statement of a worker that was killed outright runs on until it next writes to the lost session.
+_NO_FILE = os.path.join(os.devnull, "none")
 _ABANDONED_SESSION_OPTION = "-c client_connection_check_interval=2s"
 _READ_ONLY_OPTION = "-c default_transaction_read_only=on"
 
@@ -144,8 +153,10 @@ def open_session(
     with opening.telling():
         try:
             return cast(Session, retrying(opening.attempt, session_class))
-        except psycopg.OperationalError as error:
-            raise opening.explain(error) from error
+        except (psycopg.OperationalError, LakebaseWorkspaceError) as error:
+            if (explained := opening.explain(error)) is error:
+                raise
+            raise explained from error
 
 
 async def open_async_session(
@@ -165,8 +176,10 @@ async def open_async_session(
     with opening.telling():
         try:
             return await retrying(opening.attempt_async, session_class)
-        except psycopg.OperationalError as error:
-            raise opening.explain(error) from error
+        except (psycopg.OperationalError, LakebaseWorkspaceError) as error:
+            if (explained := opening.explain(error)) is error:
+                raise
+            raise explained from error
 
 
 def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[str, str]:
@@ -176,19 +189,20 @@ def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[st
 
     :param settings: database, TLS and libpq keywords
     :param application_name: what ``pg_stat_activity`` shows
-    :raises LakebaseSettingsError: for a keyword that libpq does not know, or when PGSERVICE is set
+    :raises LakebaseSettingsError: for a keyword that libpq does not know, or when a variable like PGSERVICE is set
     """
     defaults = Conninfo.get_defaults()
     known = {option.keyword.decode() for option in defaults}
     for name in settings.libpq:
         if name not in known:
             raise unknown_field(settings.conn_id, name, known - RESERVED_LIBPQ_KEYWORDS)
-    if os.environ.get("PGSERVICE"):
-        raise LakebaseSettingsError(
-            "PGSERVICE is set in the environment, and libpq would follow it to another server",
-            where=settings.where,
-            remedy="Unset PGSERVICE in the worker's environment.",
-        )
+    for variable in _VARIABLES_WITHOUT_KEYWORD:
+        if variable in os.environ:
+            raise LakebaseSettingsError(
+                f"{variable} is set in the environment, where libpq obeys it beside any connection",
+                where=settings.where,
+                remedy=f"Unset {variable} in the worker's environment.",
+            )
     shut_out = {
         (keyword := option.keyword.decode()): (option.compiled or b"").decode() or _NEUTRAL_KEYWORDS.get(keyword, "")
         for option in defaults
@@ -224,7 +238,9 @@ def name_application(variables: Mapping[str, str]) -> str:
 
 
 def _tls_keywords(settings: LakebaseSettings) -> dict[str, str]:
-    keywords = {"sslmode": settings.sslmode}
+    # What lies in ~/.postgresql by libpq's own names is not part of the connection.
+    files = {name: settings.libpq.get(name, _NO_FILE) for name in ("sslcert", "sslkey", "sslcrl")}
+    keywords = {"sslmode": settings.sslmode, "sslrootcert": _NO_FILE, **files}
     if settings.sslrootcert:
         keywords["sslrootcert"] = settings.sslrootcert
     elif settings.sslmode != "require":
@@ -234,8 +250,11 @@ def _tls_keywords(settings: LakebaseSettings) -> dict[str, str]:
 
 def _options(settings: LakebaseSettings) -> dict[str, str]:
     # A pooled host refuses the start-up parameter itself.
-    pooled = (settings.pg_host or "").split(".")[0].endswith("-pooler")
-    own = [] if pooled else [_ABANDONED_SESSION_OPTION, *([_READ_ONLY_OPTION] if settings.read_only else [])]
+    own = (
+        []
+        if is_pooled(settings.pg_host)
+        else [_ABANDONED_SESSION_OPTION, *([_READ_ONLY_OPTION] if settings.read_only else [])]
+    )
     return {"options": " ".join(filter(None, [*own, settings.libpq.get("options", "")]))}
 
 
@@ -263,15 +282,21 @@ class _Opening:
         self.mint = mint
         self.keywords = keywords
         self.started_at = time.monotonic()
+        self.connecting_since = self.started_at
         self.unreachable = 0
+        self.was_waking = False
         self.refused = 0
         self.cause: Cause | None = None
+        self.login_error: psycopg.OperationalError | None = None
+        self.waits_for = "it is waking, or the workspace is slow to answer"
 
     def policy(self) -> dict[str, Any]:
+        # An attempt that has no time to mint and to connect would hide the cause of those before.
+        last_start = max(self.settings.wake_timeout - LEAST_ATTEMPT_SECONDS, self.settings.wake_timeout / 2)
         return {
             "retry": self.may_try_again,
             "wait": wait_random_exponential(multiplier=0.25, max=8),
-            "stop": stop_after_delay(self.settings.wake_timeout),
+            "stop": stop_before_delay(last_start),
             "reraise": True,
         }
 
@@ -305,12 +330,15 @@ class _Opening:
         return session
 
     def arguments(self, location: Location, password: str) -> dict[str, Any]:
+        self.connecting_since = time.monotonic()
+        # psycopg gives every address of the host this time, and not less than two seconds.
+        seconds = self.left() / _count_addresses(location.host, self.keywords)
         return {
             "conninfo": make_conninfo(**self.keywords),
             "host": location.host,
             "user": location.user,
             "password": password,
-            "connect_timeout": max(round(self.left()), 2),
+            "connect_timeout": max(round(seconds), 2),
         }
 
     def ready(self, session: LakebaseSession | AsyncLakebaseSession) -> None:
@@ -320,19 +348,22 @@ class _Opening:
     def may_try_again(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, LakebaseWorkspaceError):
+            self.waits_for = "the workspace does not answer as it should"
             return error.retryable
         if not isinstance(error, psycopg.OperationalError):
             return False
-        self.cause = find_postgres_cause(str(error))
-        retry = self.cause.retry if self.cause else Retry.NEVER
-        if retry is Retry.WAKING:
-            self.unreachable += 1
-        if retry is Retry.IF_WAKING:
-            self.refused += 1
+        self.login_error, self.cause = error, find_postgres_cause(str(error))
+        if self.cause is None:
+            return False
+        self.waits_for = self.cause.meaning
+        retry = self.cause.retry
+        self.was_waking |= retry is Retry.WAKING or time.monotonic() - self.connecting_since >= HELD_SECONDS
+        self.unreachable += retry is Retry.WAKING
+        self.refused += retry is Retry.IF_WAKING
         return (
             retry is Retry.WAKING
             or (retry is Retry.SPREADING and self.seconds() < SPREADING_SECONDS)
-            or (retry is Retry.IF_WAKING and self.unreachable > 0 and self.refused == 1)
+            or (retry is Retry.IF_WAKING and self.was_waking and self.refused == 1)
         )
 
     @contextmanager
@@ -351,15 +382,29 @@ class _Opening:
         pause = FIRST_LOG_SECONDS
         while not done.wait(pause):
             pause = LOG_SECONDS
-            why = self.cause.meaning if self.cause else "it is waking, or the workspace is slow to answer"
             name = self.settings.endpoint or self.settings.pg_host
-            log.info("Waiting for endpoint %s, %.0f s so far: %s", name, self.seconds(), why)
+            log.info("Waiting for endpoint %s, %.0f s so far: %s", name, self.seconds(), self.waits_for)
 
-    def explain(self, error: psycopg.OperationalError) -> Exception:
+    def explain(self, error: psycopg.OperationalError | LakebaseWorkspaceError) -> Exception:
+        """Return what to raise for the error that ended the attempts."""
+        if isinstance(error, LakebaseWorkspaceError):
+            if self.login_error is None or not error.retryable:
+                return error
+            error = self.login_error
         if self.cause is None:
             error.add_note(self.settings.where)
             return error
         kind, what = self.cause.error, describe(self.cause, str(error))
-        if self.cause.retry is Retry.WAKING:
+        late = self.cause.retry is Retry.SPREADING and self.seconds() < SPREADING_SECONDS
+        if late or self.cause.retry is Retry.WAKING:
             kind, what = LakebaseWakeTimeoutError, f"No session within {self.settings.wake_timeout:g} s. {what}"
         return kind(what, where=self.settings.where, remedy=self.cause.remedy)
+
+
+def _count_addresses(host: str, keywords: Mapping[str, str]) -> int:
+    if keywords.get("hostaddr"):
+        return 1
+    try:
+        return len({found[4][0] for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
+    except OSError:  # the connection will say it in libpq's words
+        return 1

@@ -1,21 +1,14 @@
-"""The environment in which libpq's own programs and dbt open a session: psql, pg_dump, pg_restore."""
+"""The environment in which libpq's own programs and dbt open a session: psql, pg_dump, pg_restore.
+
+Variables: https://www.postgresql.org/docs/current/libpq-envars.html
+"""
 
 from __future__ import annotations
 
+from psycopg.pq import Conninfo
+
 from airflow_provider_lakebase.session.connect import libpq_keywords
 from airflow_provider_lakebase.settings import LakebaseSettings, Location
-
-VARIABLES = {
-    "application_name": "PGAPPNAME",
-    "dbname": "PGDATABASE",
-    "gssencmode": "PGGSSENCMODE",
-    "hostaddr": "PGHOSTADDR",
-    "options": "PGOPTIONS",
-    "port": "PGPORT",
-    "sslmode": "PGSSLMODE",
-    "sslrootcert": "PGSSLROOTCERT",
-}
-"""libpq's keywords and their variables, https://www.postgresql.org/docs/current/libpq-envars.html"""
 
 
 def libpq_environment(
@@ -30,8 +23,10 @@ def libpq_environment(
     :raises LakebaseSettingsError: for a keyword that libpq does not know, or when PGSERVICE is set
     """
     keywords = libpq_keywords(settings, application_name)
+    # Empty ones stay, so that they overrule what the environment holds.
+    variables = {option.keyword.decode(): option.envvar.decode() for option in Conninfo.get_defaults() if option.envvar}
     return {
-        **{variable: keywords[name] for name, variable in VARIABLES.items() if keywords.get(name)},
+        **{variables[name]: value for name, value in keywords.items() if name in variables},
         "PGHOST": location.host,
         "PGUSER": location.user,
         "PGPASSWORD": password,

@@ -45,13 +45,8 @@ class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
         self.failure: Exception | None = None
         super().__init__(
             connection_class=_session_class(open_session, self._note),
-            min_size=min_size,
-            max_size=max_size,
-            timeout=timeout,
-            max_lifetime=MAX_LIFETIME_SECONDS,
-            max_idle=MAX_IDLE_SECONDS,
             check=ConnectionPool.check_connection,
-            open=False,
+            **_options(min_size, max_size, timeout),
         )
         # In the foreground, since the pool would try a login that is refused until its time is up.
         open_session(LakebaseSession).close()
@@ -90,13 +85,8 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
         self._open_session = open_session
         super().__init__(
             connection_class=_async_session_class(open_session, self._note),
-            min_size=min_size,
-            max_size=max_size,
-            timeout=timeout,
-            max_lifetime=MAX_LIFETIME_SECONDS,
-            max_idle=MAX_IDLE_SECONDS,
             check=AsyncConnectionPool.check_connection,
-            open=False,
+            **_options(min_size, max_size, timeout),
         )
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
@@ -126,6 +116,11 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
 
     def _note(self, failure: Exception) -> None:
         self.failure = failure
+
+
+def _options(min_size: int, max_size: int, timeout: float) -> dict[str, Any]:
+    lifetimes = {"max_lifetime": MAX_LIFETIME_SECONDS, "max_idle": MAX_IDLE_SECONDS}
+    return {"min_size": min_size, "max_size": max_size, "timeout": timeout, "open": False, **lifetimes}
 
 
 class _Waits:

@@ -84,8 +84,9 @@ class _PinnedConfig(Config):
         identity: dict[str, Any] = dict(settings.workspace)
         return cls(
             **identity,
-            http_timeout_seconds=30,
-            retry_timeout_seconds=60,
+            # Beyond them it is tried again here, where the wait is told and has a deadline.
+            http_timeout_seconds=20,
+            retry_timeout_seconds=10,
             debug_headers=False,
             product="airflow-provider-lakebase",
             product_version=__version__,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import runpy
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 REPOSITORY = Path(__file__).parents[2]
 # At DEBUG, `airflow dags test` prints whatever Airflow is asked to mask, its connections' passwords first of all.
-AIRFLOWS_OWN = re.compile(rb".* Sending request .* msg=MaskSecret\(.*\n")
+AIRFLOWS_OWN = re.compile(rb"(?m)^.* Sending request .* msg=MaskSecret\(.*\n")
 EXAMPLES = sorted(path.stem for path in (REPOSITORY / "dags_examples").glob("*.py"))
 
 
@@ -47,6 +49,11 @@ def leaks(folder: Path, secrets: list[str]) -> list[str]:
     searched = [piece for secret in secrets for piece in pieces(secret)]
     contents = {path: AIRFLOWS_OWN.sub(b"", path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
     return [str(path) for path, content in contents.items() if any(piece in content for piece in searched)]
+
+
+def task_states(home: Path) -> list[tuple[str, int]]:
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        return database.execute("SELECT state, count(*) FROM task_instance GROUP BY state").fetchall()
 
 
 def run(variables: dict[str, str], log: Path, *arguments: str) -> None:
@@ -79,12 +86,42 @@ def test_flights_etl_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path:
         assert counts[0] == counts[1]
         assert counts[0][:5] == (336_776, 26_115, 3_322, 1_458, 16)
         assert counts[0][6] == 336_776
-        with sqlite3.connect(tmp_path / "airflow.db") as database:
-            states = database.execute("SELECT state, count(*) FROM task_instance GROUP BY state").fetchall()
-        database.close()
-        assert states == [("success", 24)]
+        assert task_states(tmp_path) == [("success", 24)]
         assert len(emulator.secrets) > 30
         assert leaks(tmp_path, emulator.secrets) == []
+
+
+def test_dbt_flights_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path: Path):
+    dbt = runpy.run_path(str(REPOSITORY / "scripts" / "_environment.py"))["prepare_dbt"]().with_name("dbt")
+    project = REPOSITORY / "dags_examples" / "dbt_flights"
+    before = sorted(project.rglob("*"))
+    with LakebaseEmulator(asleep=True) as emulator, pytest.MonkeyPatch.context() as environment:
+        variables = {
+            **demo.airflow_variables(tmp_path, emulator.connections),
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+            "AIRFLOW_VAR_DBT_EXECUTABLE": str(dbt),
+        }
+        kept = {"DBT_LOG_PATH": str(tmp_path / "dbt"), "DBT_TARGET_PATH": str(tmp_path / "dbt")}
+        run(variables, tmp_path / "migrate.log", "db", "migrate")
+        environment.setenv("AIRFLOW_CONN_FLIGHTS", emulator.connections["lakebase_default"])
+        counts = []
+        for number, more in ((1, {}), (2, kept)):
+            run({**variables, **more}, tmp_path / f"dag{number}.log", "dags", "test", "dbt_flights")
+            query = """
+                SELECT (SELECT count(*) FROM dbt_flights.flights), (SELECT count(*) FROM dbt_flights.stg_flights),
+                       (SELECT count(*) FROM dbt_flights.delays_by_hour), count(*), sum(flights), sum(late)
+                FROM dbt_flights.delays_by_airline
+            """
+            counts.append(LakebaseHook("flights").get_first(query))
+            assert "Done. PASS=5 WARN=0 ERROR=0" in (tmp_path / f"dag{number}.log").read_text()
+        assert counts[0] == counts[1]
+        assert counts[0][:5] == (61, 61, 5, 8, 61)
+        assert task_states(tmp_path) == [("success", 12)]
+        assert {path.name for path in (tmp_path / "dbt").iterdir()} >= {"dbt.log", "manifest.json", "run_results.json"}
+        credentials = [each for each in emulator.requests if each.path.endswith("/credentials")]
+        assert len(emulator.logins) > len(credentials)  # the threads of dbt share one
+        assert leaks(tmp_path, emulator.secrets) == []
+    assert sorted(project.rglob("*")) == before
 
 
 def test_every_example_is_run_by_a_test_of_its_own():

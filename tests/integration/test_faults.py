@@ -95,7 +95,9 @@ def test_what_does_not_pass_in_time_is_told(
     assert cause.remedy in str(late.value)
 
 
-@pytest.mark.parametrize("cause", WORKSPACE_CAUSES, ids=lambda cause: cause.example)
+@pytest.mark.parametrize(
+    "cause", [each for each in WORKSPACE_CAUSES if each.retry is Retry.NEVER], ids=lambda cause: cause.example
+)
 def test_a_refusal_of_the_workspace_is_raised_at_once(
     emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
 ):
@@ -105,6 +107,57 @@ def test_a_refusal_of_the_workspace_is_raised_at_once(
     assert type(refused.value) is cause.error
     assert cause.example in str(refused.value)
     assert str(refused.value).endswith(cause.remedy)
+
+
+def test_a_workspace_that_does_not_answer_is_told_in_words(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], monkeypatch: pytest.MonkeyPatch
+):
+    emulator.faults.answer(CREDENTIALS, status=400, message="Invalid URL 'None': No scheme supplied", times=50)
+    with pytest.raises(LakebaseWorkspaceError, match="The workspace does not answer.*Check Host"):
+        patient(2).get_conn()
+
+
+def test_a_host_that_cannot_be_reached_is_looked_up_once_more(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    """A branch reset moves the host."""
+    hook = patient()
+    hook.get_conn().close()
+    lookups = sum(request.path.endswith("/endpoints/primary") for request in emulator.requests)
+    emulator.faults.refuse_logins(BUSY, times=3)
+    hook.get_conn().close()
+    assert sum(request.path.endswith("/endpoints/primary") for request in emulator.requests) == lookups + 1
+
+
+def test_a_login_refused_after_a_held_wake_is_tried_once_more(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    emulator.suspend()
+    emulator.wake_seconds = 1.5
+    emulator.faults.fail_wakes("password authentication failed for user 'x'")
+    patient().get_conn().close()
+
+
+def test_the_sensor_waits_for_a_role_that_still_spreads(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    hook = patient()
+    emulator.faults.refuse_logins("External authorization failed", times=60)
+    assert hook.endpoint_is_ready(timeout=2) is False
+    emulator.faults.clear()
+    assert hook.endpoint_is_ready(timeout=2) is True
+
+
+def test_the_error_of_the_login_is_kept_when_the_time_runs_out(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    for _ in range(20):
+        emulator.faults.delay(CREDENTIALS, 0.3)
+    emulator.faults.refuse_logins(BUSY, times=50)
+    started_at = time.monotonic()
+    with pytest.raises(LakebaseWakeTimeoutError, match="No session within 3 s.*Couldn't connect to compute node"):
+        patient(3).get_conn()
+    assert time.monotonic() - started_at < 4
 
 
 def test_an_unknown_text_passes_as_it_is_with_the_place_as_a_note(

@@ -162,6 +162,19 @@ def test_insert_rows_refuses_to_replace_without_a_key(hook: LakebaseHook, table:
         hook.insert_rows(table, [[1, "a"]], ["id", "Name"], replace=True)
 
 
+def test_insert_rows_takes_names_with_a_percent_sign(hook: LakebaseHook, table: str):
+    hook.run(f'ALTER TABLE {table} RENAME COLUMN "Name" TO "share %"')
+    for share in ("10", "20"):
+        hook.insert_rows(table, [[1, share]], ["id", "share %"], replace=True)
+    assert hook.get_first(f'SELECT id, "share %" FROM {table}') == (1, "20")
+
+
+def test_an_error_of_a_statement_is_noted_with_the_place(hook: LakebaseHook):
+    with pytest.raises(psycopg.errors.UndefinedTable) as failed:
+        hook.run("SELECT * FROM nothing_here")
+    assert "connection 'lakebase_default', endpoint projects/demo" in failed.value.__notes__[0]
+
+
 def test_insert_rows_of_no_rows(hook: LakebaseHook, table: str):
     hook.insert_rows(table, [])
     assert hook.get_first(f"SELECT count(*) FROM {table}") == (0,)

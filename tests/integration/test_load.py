@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from airflow_provider_lakebase.exceptions import LakebaseLoadError
@@ -88,12 +89,49 @@ def test_bad_input_is_refused_before_anything_changes(hook: LakebaseHook, table:
     with pytest.raises(FileNotFoundError):
         hook.load(tmp_path / "missing.csv", table, mode="replace")
     assert not (tmp_path / "missing.csv").exists()
-    with pytest.raises(psycopg.errors.UndefinedTable, match="load.nothing"):
-        hook.load(io.BytesIO(b"id\n1\n"), "load.nothing")
-    with pytest.raises(psycopg.errors.UndefinedColumn, match="nope"):
+    for name in ("load.nothing", "nowhere.nothing", "not a name"):
+        with pytest.raises(LakebaseLoadError, match=f"no table {name} .connection 'lakebase_default'.*Create it"):
+            hook.load(io.BytesIO(b"id\n1\n"), name)
+    with pytest.raises(LakebaseLoadError, match='header does not fit table load."T": column "nope"'):
         hook.load(io.BytesIO(b"id,nope\n1,2\n"), table, mode="replace")
-    with pytest.raises(LakebaseLoadError, match="does not begin with a line that names its columns"):
-        hook.load(io.BytesIO(b""), table, mode="replace")
+    for content in (b"", b"\x1f\x8b\x08\x00", "né,id\n".encode("latin-1")):
+        with pytest.raises(LakebaseLoadError, match="does not begin with a line of UTF-8 text that names its columns"):
+            hook.load(io.BytesIO(content), table, mode="replace")
+    with pytest.raises(LakebaseLoadError, match="was opened as text.*open.path, 'rb'"):
+        hook.load(io.StringIO("id,note\n1,a\n"), table, mode="replace")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'append' or 'replace'"):
         hook.load(io.BytesIO(b"id\n1\n"), table, mode="upsert")  # type: ignore[arg-type]
     assert rows(hook, table) == [(7, "old")]
+
+
+def test_two_replacements_at_once_leave_the_rows_of_one(hook: LakebaseHook):
+    """A worker that was thought dead and its retry: without a lock the second would not delete the first's rows."""
+    hook.run("CREATE SCHEMA IF NOT EXISTS load; CREATE TABLE load.keyless (id int)")
+
+    class SlowFile(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            time.sleep(0.5)
+            return super().read(size)
+
+    def replace() -> None:
+        hook.load(SlowFile(b"id\n1\n2\n3\n"), "load.keyless", mode="replace")
+
+    threads = [threading.Thread(target=replace) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hook.get_first("SELECT count(*) FROM load.keyless") == (3,)
+    hook.run("DROP SCHEMA load CASCADE")
+
+
+def test_an_error_of_a_trigger_shows_no_row(hook: LakebaseHook, table: str):
+    hook.run(
+        f"""CREATE FUNCTION load.refuse() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RAISE EXCEPTION ''no''; END'; CREATE TRIGGER refuse BEFORE INSERT ON {table}
+        FOR EACH ROW EXECUTE FUNCTION load.refuse()"""
+    )
+    with pytest.raises(LakebaseLoadError, match="does not take line 2 of the file") as refused:
+        hook.load(io.BytesIO(b"id,note\n1,confidential\n"), table)
+    assert "confidential" not in str(refused.value)
+    assert refused.value.__suppress_context__

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from psycopg import sql
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.role import LakebaseRoleBootstrapOperator
+from airflow_provider_lakebase.roles import RoleRequest
 
 
 @pytest.fixture
@@ -123,7 +127,9 @@ def test_a_grant_without_effect_is_an_error_and_nothing_is_half_granted(
         superuser.execute(
             f'GRANT SELECT ON "{schema}"."Orders" TO "{emulator.administrator.client_id}" WITH GRANT OPTION'
         )
-        with pytest.raises(AirflowFailException, match="without effect: Orders; nothing was changed.*as the owner"):
+        with pytest.raises(
+            AirflowFailException, match="without effect: Orders; nothing was changed.*connection of the project's owner"
+        ):
             bootstrap(principal.client_id, schemas=[schema])
         role = superuser.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [principal.client_id]).fetchone()
         assert role is None
@@ -155,7 +161,8 @@ def test_objects_of_extensions_are_left_alone(principal: Principal, schema: str,
         ({"identity_type": "ROBOT"}, "identity_type holds 'ROBOT'.*SERVICE_PRINCIPAL"),
         ({"privileges": ["DROP"]}, "privileges holds 'DROP'.*SELECT"),
         ({"privileges": ["SELECT; DROP TABLE x"]}, "privileges holds"),
-        ({"schemas": "public"}, "schemas is a string"),
+        ({"schemas": "public"}, "schemas is of type str"),
+        ({"schemas": None}, "schemas is of type NoneType"),
         ({"schemas": ["nowhere"]}, "no schema 'nowhere'; nothing was changed"),
     ],
 )
@@ -169,3 +176,54 @@ def test_names_are_quoted(emulator: LakebaseEmulator, admin: LakebaseHook):
     emulator.add_principal(name, identity_type="USER")
     assert bootstrap(name, identity_type="USER")["role"] == "created"
     assert admin.get_first("SELECT count(*) FROM pg_roles WHERE rolname = %s", [name]) == (1,)
+
+
+@pytest.mark.parametrize("name", ["ada.smith@example.com", "Data Owners"])
+def test_a_grantor_may_have_any_name(emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch, name: str):
+    grantor = emulator.add_principal(name, identity_type="USER")
+    bootstrap(name, identity_type="USER", create_on_database=True)
+    with psycopg.connect(emulator.superuser_conninfo, autocommit=True) as superuser:
+        for statement in (
+            "ALTER ROLE {0} CREATEROLE",
+            "CREATE SCHEMA {0} AUTHORIZATION {0}",
+            "GRANT ALL ON DATABASE databricks_postgres TO {0} WITH GRANT OPTION",
+        ):
+            superuser.execute(sql.SQL(statement).format(sql.Identifier(name)))
+    token = emulator.issue_personal_access_token(grantor)
+    warehouse = {"conn_type": "databricks", "host": emulator.workspace_url, "password": token}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(warehouse))
+    extra = {"databricks_conn_id": "warehouse", "endpoint": emulator.endpoint}
+    connection = {"conn_type": "lakebase", "port": emulator.port, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_GRANTOR", json.dumps(connection))
+    identity = emulator.add_principal("granted by a person").client_id
+    first, second = (bootstrap(identity, conn_id="grantor", schemas=[name]) for _ in range(2))
+    assert (first["role"], first["changed"], second["changed"]) == ("created", True, False)
+
+
+def test_bootstraps_in_several_databases_at_once(emulator: LakebaseEmulator, admin: LakebaseHook):
+    names = [f"at_once_{number}" for number in range(3)]
+    for name in names:
+        admin.run(f"CREATE DATABASE {name}", autocommit=True)
+    created: list[str] = []
+
+    def run(identity: str, database: str) -> None:
+        request = RoleRequest(identity)
+        created.append(LakebaseHook("lakebase_admin", database=database).bootstrap_role(request)["role"])
+
+    try:
+        for number in range(5):
+            identity = emulator.add_principal(f"at once {number}").client_id
+            threads = [threading.Thread(target=run, args=(identity, name)) for name in names]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        for name in names:
+            admin.run(f"DROP DATABASE {name} WITH (FORCE)", autocommit=True)
+    assert sorted(created) == ["created"] * 5 + ["found"] * 10
+
+
+def test_the_search_path_does_not_matter(principal: Principal):
+    hook = LakebaseHook("lakebase_admin", options="-c search_path=pg_catalog")
+    assert hook.bootstrap_role(RoleRequest(principal.client_id))["role"] == "created"

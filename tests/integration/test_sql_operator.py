@@ -169,6 +169,23 @@ def test_on_kill_cancels_the_statement_on_the_server(emulator: LakebaseEmulator)
     assert seconds[0] < 5
 
 
+def test_on_kill_during_the_wake_sends_no_statement(emulator: LakebaseEmulator, hook: LakebaseHook):
+    emulator.suspend()
+    emulator.wake_seconds = 1.5
+    operator = LakebaseSQLOperator(task_id="query", sql="CREATE TABLE public.never (id int)")
+    timer = threading.Timer(0.5, operator.on_kill)
+    timer.start()
+    with pytest.raises(AirflowException, match="Cancelled before a statement was sent"):
+        operator.execute({})
+    timer.join()
+    assert hook.get_first("SELECT to_regclass('public.never')") == (None,)
+
+
+def test_conn_id_is_refused():
+    with pytest.raises(LakebaseSettingsError, match="Use lakebase_conn_id"):
+        LakebaseSQLOperator(task_id="query", sql="SELECT 1", conn_id="lakebase_admin")
+
+
 def test_on_kill_without_a_statement_does_nothing(emulator: LakebaseEmulator):
     LakebaseSQLOperator(task_id="query", sql="SELECT 1").on_kill()
 

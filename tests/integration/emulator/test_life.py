@@ -185,3 +185,28 @@ def test_forgotten_stop_does_not_keep_a_program_alive() -> None:
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=20, check=True)
     directory = os.path.dirname(done.stdout.strip())
     _wait_until(lambda: not os.path.exists(directory) and not _processes_with(directory))
+
+
+def test_stop_does_not_wait_for_a_forked_child() -> None:
+    emulator = LakebaseEmulator().start()
+    directory = emulator.ca_file.parent
+    child = os.fork()
+    if child == 0:
+        time.sleep(30)
+        os._exit(0)
+    try:
+        begin = time.monotonic()
+        emulator.stop()
+        assert time.monotonic() - begin < 5
+        assert not directory.exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_temporary_folder_with_a_space_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    odd = tmp_path / "a folder"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    with LakebaseEmulator() as emulator:
+        assert " " not in str(emulator.ca_file)
