@@ -6,6 +6,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from databricks.sdk import WorkspaceClient
@@ -82,7 +84,7 @@ class _PinnedConfig(Config):
     @classmethod
     def of(cls, settings: LakebaseSettings) -> _PinnedConfig:
         identity: dict[str, Any] = dict(settings.workspace)
-        return cls(
+        config = cls(
             **identity,
             # Beyond them it is tried again here, where the wait is told and has a deadline.
             http_timeout_seconds=20,
@@ -91,6 +93,9 @@ class _PinnedConfig(Config):
             product="airflow-provider-lakebase",
             product_version=__version__,
         )
+        with suppress(PackageNotFoundError):
+            config.with_user_agent_extra("airflow", version("apache-airflow"))
+        return config
 
     @classmethod
     def attributes(cls) -> Iterable[ConfigAttribute]:

@@ -161,3 +161,31 @@ def test_the_demo_shows_what_it_did_and_leaves_nothing(temporary: str):
         assert f"\n{task} " in result.stdout
     assert processes_of(temporary) == []
     assert [name for name in os.listdir(temporary) if "lakebase" in name] == []
+
+
+RESCHEDULED = """
+import datetime
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_lakebase.sensors.endpoint import LakebaseEndpointSensor
+
+with DAG("rescheduled", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)):
+    LakebaseEndpointSensor(
+        task_id="wait", lakebase_conn_id="lakebase_admin", mode="reschedule", poke_interval=1, timeout=120
+    )
+"""
+
+
+def test_a_sensor_in_reschedule_mode_waits_through_a_long_wake(tmp_path: Path):
+    """The wake takes longer than a poke may, so the first poke gives its slot back."""
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "rescheduled.py").write_text(RESCHEDULED)
+    with LakebaseEmulator(asleep=True, wake_seconds=13) as emulator:
+        variables = demo.airflow_variables(tmp_path, emulator.connections)
+        variables["AIRFLOW__CORE__DAGS_FOLDER"] = str(tmp_path / "dags")
+        run(variables, tmp_path / "migrate.log", "db", "migrate")
+        run(variables, tmp_path / "dag.log", "dags", "test", "rescheduled")
+        assert emulator.state == "ACTIVE"
+    assert task_states(tmp_path) == [("success", 1)]
+    with closing(sqlite3.connect(tmp_path / "airflow.db")) as database:
+        (reschedules,) = database.execute("SELECT count(*) FROM task_reschedule").fetchone()
+    assert reschedules >= 1

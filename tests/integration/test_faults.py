@@ -186,6 +186,14 @@ def test_a_workspace_that_is_busy_or_fails_is_tried_again(
     patient().get_conn().close()
 
 
+def test_a_workspace_that_fails_in_every_way_is_tried_until_it_answers(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    for status, times in ((429, 2), (503, 2), (500, 1)):
+        emulator.faults.answer(CREDENTIALS, status=status, times=times, retry_after=0)
+    patient().get_conn().close()
+
+
 def test_a_workspace_that_drops_a_request_is_tried_again(
     emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
 ):

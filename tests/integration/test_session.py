@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -141,6 +142,13 @@ def test_what_cannot_be_shut_out_is_refused_with_a_sentence(
     monkeypatch.setenv(variable, "garbage")
     with pytest.raises(LakebaseSettingsError, match=f"{variable} is set.*Unset {variable}"):
         hook.get_conn()
+
+
+def test_requests_tell_the_provider_and_airflow(hook: LakebaseHook):
+    seen: list[str] = []
+    client.call_workspace(hook.settings, lambda workspace: seen.append(workspace.config.user_agent), timeout=10)
+    assert seen[0].startswith("airflow-provider-lakebase/")
+    assert re.search(r" airflow/[23]\.\d+\.\d+", seen[0])
 
 
 def test_a_fork_signs_in_by_itself(emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str]):
