@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, quote_plus
 
+import sqlparse
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -359,7 +360,7 @@ class LakebaseHook(DataFrameHook):
             self.log.info("Running statement: %s", shorten_statement(sql_statement))
         if not parameters:
             cur.execute(sql_statement.encode())
-        elif len(self.split_sql_string(sql_statement)) > 1:
+        elif _has_several(sql_statement):
             cur.execute(_bind(cur, sql_statement, parameters))
         else:
             cur.execute(sql_statement.encode(), parameters)
@@ -485,6 +486,11 @@ def _cancel(connection: psycopg.Connection[Any]) -> None:
 
     if connection.info.transaction_status is TransactionStatus.ACTIVE:
         connection.cancel_safe(timeout=CANCEL_SECONDS)
+
+
+def _has_several(statement: str) -> bool:
+    """Return whether a text holds several statements; DbApiHook's own splitting takes no more than 10,000 tokens."""
+    return ";" in statement.rstrip("; \t\r\n") and len(sqlparse.split(statement)) > 1
 
 
 def _bind(cur: psycopg.Cursor[Any], statement: str, parameters: Any) -> bytes:

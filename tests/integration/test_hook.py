@@ -80,6 +80,15 @@ def test_several_statements_in_one_string_take_parameters(hook: LakebaseHook):
     assert hook.run(sql, parameters={"a": "it's; fine"}, handler=everything) == [("it's; fine", "50%")]
 
 
+def test_a_statement_may_have_very_many_parameters(hook: LakebaseHook):
+    places = ",".join(["%s"] * 20_000)
+    assert hook.get_first(f"SELECT count(*) FROM unnest(ARRAY[{places}])", list(range(20_000))) == (20_000,)
+
+
+def test_a_semicolon_in_a_literal_is_no_second_statement(hook: LakebaseHook):
+    assert hook.get_first("SELECT ';' || %s::text; -- done", ["a"]) == (";a",)
+
+
 def test_split_statements_and_lists_give_a_result_each(hook: LakebaseHook):
     split = hook.run("SELECT 1; SELECT 2", handler=everything, split_statements=True, return_last=False)
     assert split == [[(1,)], [(2,)]]
