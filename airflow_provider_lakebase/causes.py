@@ -302,6 +302,14 @@ WORKSPACE_CAUSES: tuple[Cause, ...] = (
         "Check Login (client ID), Password (OAuth secret; it may have expired) and Host (workspace) of the connection.",
     ),
     _row(
+        "default auth: cannot configure default credentials",
+        r"cannot configure default credentials",
+        "databricks-sdk finds no identity where 'auth_type' says it is",
+        Retry.NEVER,
+        LakebaseSettingsError,
+        "Check that the token that 'oidc_token_env' or 'oidc_token_filepath' names is there.",
+    ),
+    _row(
         "Invalid URL 'None': No scheme supplied",
         r"Invalid URL 'None'",
         "The workspace does not answer, so that databricks-sdk does not find where to sign in",

@@ -153,7 +153,7 @@ def read_endpoint_name(conn_id: str, name: str, value: Any) -> str:
         raise wrong_field(
             conn_id,
             name,
-            f"is malformed: {value!r}",
+            "is malformed" if "@" in str(value) else f"is malformed: {value!r}",
             f"Write {ENDPOINT_SHAPE}, each name in lower-case letters, digits and hyphens.",
         )
     return value
@@ -163,7 +163,7 @@ def _pg_host(conn_id: str, name: str, value: Any) -> str:
     host = read_text(conn_id, name, value)
     if "/" in host or ":" in host or "," in host:
         remedy = "Give the endpoint's host alone; the port is the field Port."
-        raise wrong_field(conn_id, name, f"is not one host name: {host!r}", remedy)
+        raise wrong_field(conn_id, name, "is not one host name", remedy)
     return host
 
 

@@ -138,8 +138,10 @@ class SessionOpener:
 
     def libpq_environment(self) -> dict[str, str]:
         """Return ``PGHOST … PGPASSWORD`` with a new credential."""
-        credential = self._mint(timeout=self.settings.wake_timeout)
-        return libpq_environment(self.settings, self.location(), credential, self._application_name)
+        location = self.location()
+        return libpq_environment(
+            self.settings, location, self._mint(timeout=self.settings.wake_timeout), self._application_name
+        )
 
     def location(self) -> Location:
         """Return endpoint, host and role of the sessions."""

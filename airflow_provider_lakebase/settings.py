@@ -227,6 +227,9 @@ def _identity(
         "client_id": login,
         **{name: known[name] for name in OIDC_FIELDS if name in known},
     }
+    for kind, name in (("env-oidc", "oidc_token_env"), ("file-oidc", "oidc_token_filepath")):
+        if auth_type == kind and name not in known:
+            raise wrong_field(conn_id, name, "is missing", f"With auth_type '{kind}' it says where the token is.")
     if auth_type == DEFAULT_AUTH_TYPE:
         secret = required(conn_id, "Password", fields.password, "Enter the service principal's OAuth secret.")
         workspace["client_secret"] = secret
@@ -246,7 +249,8 @@ def _databricks_identity(conn_id: str, databricks: ConnectionFields) -> Mapping[
     host = extra.get("host") or databricks.host
     workspace = {"host": workspace_url(name, required(name, "Host", host, "Enter the workspace URL, https://…."))}
     secret = databricks.password or ""
-    token = extra.get("token") or ("" if databricks.login and databricks.login != "token" else secret)
+    managed = str(extra.get("use_azure_managed_identity", "")).lower() == "true"
+    token = extra.get("token") or ("" if managed or databricks.login not in (None, "", "token") else secret)
     if extra.get("azure_tenant_id"):
         workspace |= {
             "auth_type": "azure-client-secret",
@@ -256,15 +260,16 @@ def _databricks_identity(conn_id: str, databricks: ConnectionFields) -> Mapping[
         }
         if extra.get("azure_resource_id"):
             workspace["azure_workspace_resource_id"] = str(extra["azure_resource_id"])
-    elif extra.get("service_principal_oauth"):
-        workspace |= {"auth_type": "oauth-m2m", "client_id": databricks.login or "", "client_secret": secret}
+    elif str(extra.get("service_principal_oauth", "")).lower() == "true":
+        client_id = (databricks.login or "").strip()
+        workspace |= {"auth_type": "oauth-m2m", "client_id": client_id, "client_secret": secret}
     elif token:
         workspace |= {"auth_type": "pat", "token": str(token)}
     if "auth_type" not in workspace or not all(workspace.values()):
         raise LakebaseSettingsError(
             f"Connection '{name}' holds none of: a service principal's client ID and secret with "
             "'service_principal_oauth', one of Azure with 'azure_tenant_id', a personal access token",
-            where=f"connection '{conn_id}', which takes its identity from there",
+            where=f"connection '{conn_id}', which takes its identity from there" if conn_id else "",
             remedy="Complete it, or give Login and Password in this connection.",
         )
     return MappingProxyType(workspace)
@@ -278,6 +283,8 @@ def _require_place(conn_id: str, known: Mapping[str, Any], others: Mapping[str, 
             raise unknown_field(conn_id, near, ())
         remedy = f"Name it, as {ENDPOINT_SHAPE}, in the connection's extra, or on the hook or operator."
         raise wrong_field(conn_id, "endpoint", "is missing", remedy)
+    if native and known.get("read_only") and is_pooled(known.get("pg_host")):
+        raise wrong_field(conn_id, "read_only", "cannot be had on a pooled host", "Use the direct host.")
     if not native and is_pooled(known.get("pg_host")):
         raise wrong_field(
             conn_id,

@@ -139,8 +139,9 @@ def _explain(error: psycopg.Error, table: str, where: str) -> LakebaseLoadError:
     # These messages name columns and constraints; all others quote the value.
     quotable = isinstance(error, psycopg.IntegrityError | psycopg.errors.BadCopyFileFormat)
     detail = f": {error.diag.message_primary}" if quotable else ""
+    hint = " If the text stands for NULL, name it as 'null'." if isinstance(error, psycopg.DataError) else ""
     return LakebaseLoadError(
         f"Table {table} does not take {place} of the file ({type(error).__name__}, SQLSTATE {error.sqlstate}{detail})",
         where=where,
-        remedy="Correct the file (CSV, UTF-8) or the table; nothing of it was loaded.",
+        remedy="Correct the file (CSV, UTF-8) or the table; nothing of it was loaded." + hint,
     )

@@ -29,11 +29,15 @@ class ConnectionCheck:
         self.stage = "settings"
         self._read_settings = read_settings
         self._open_session = open_session
-        self._deadline = time.monotonic() + ANSWER_SECONDS
+        self._deadline = 0.0
 
     def walk(self) -> str:
         """Walk all stages and return what was found; raise the error of the first that fails."""
+        from airflow_provider_lakebase.session.connect import libpq_keywords
+
         settings = self._read_settings()
+        libpq_keywords(settings, "")
+        self._deadline = time.monotonic() + min(ANSWER_SECONDS, settings.wake_timeout)
         state = "" if settings.password is not None else self._ask_workspace(settings)
         patience = settings.wake_timeout if state in ("IDLE", "INIT") else min(settings.wake_timeout, self._left())
         self.stage = "login"

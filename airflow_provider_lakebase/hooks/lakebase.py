@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 STATEMENT_LOG_CHARACTERS = 200
 """Characters of a statement that the log shows."""
 MOST_MASKED = 50
-"""Secrets of one process that Airflow is asked to mask."""
+"""Secrets of one process beyond which the credentials of further sessions are not masked."""
 READ_ONLY_SQLSTATE = "25006"
 CANCEL_SECONDS = 5.0
 """Seconds that the server gets to take a cancellation."""
@@ -137,7 +137,7 @@ class LakebaseHook(DataFrameHook):
         databricks = _fields(source, self.get_connection(source), "databricks") if source else None
         settings = read_settings(fields, endpoint=self.endpoint, read_only=self.read_only, databricks=databricks)
         for secret in settings.secrets:
-            _mask(secret)
+            _mask(secret, always=True)
         # common-sql hands over the connection's own options as well.
         options = None if self.options == settings.libpq.get("options") else self.options
         return settings.override(database=self.database, options=options)
@@ -197,7 +197,9 @@ class LakebaseHook(DataFrameHook):
 
         :raises LakebaseError: typed by cause, when the workspace gives no host or no credential
         """
-        return self._opener().libpq_environment()
+        variables = self._opener().libpq_environment()
+        _mask(variables["PGPASSWORD"], always=True)
+        return variables
 
     def endpoint_status(self, *, timeout: float = 30.0) -> EndpointStatus:
         """Return the endpoint's state as the workspace tells it, without waking it.
@@ -462,11 +464,11 @@ _masked: set[int] = set()
 os.register_at_fork(after_in_child=_masked.clear)
 
 
-def _mask(secret: str) -> None:
+def _mask(secret: str, *, always: bool = False) -> None:
     """Mask a secret, and as it looks in a URL, which Airflow does not know by itself."""
     # Airflow forgets no secret and looks for each in every line, so a process that opens sessions for ever would get
-    # slower with each. Those credentials are not shown either.
-    if hash(secret) in _masked or len(_masked) >= MOST_MASKED:
+    # slower with each. Sessions show their credentials to nobody, and they expire.
+    if hash(secret) in _masked or (len(_masked) >= MOST_MASKED and not always):
         return
     _masked.add(hash(secret))
     for form in {secret, quote(secret, safe=""), quote_plus(secret)}:

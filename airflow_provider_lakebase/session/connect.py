@@ -12,8 +12,8 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
 import certifi
@@ -26,6 +26,7 @@ from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_before_delay,
 from airflow_provider_lakebase import __version__
 from airflow_provider_lakebase.causes import Cause, Retry, describe, find_postgres_cause
 from airflow_provider_lakebase.exceptions import (
+    LakebaseEndpointNotFoundError,
     LakebaseOutcomeUnknownError,
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
@@ -48,6 +49,9 @@ FIRST_LOG_SECONDS = 1.0
 LOG_SECONDS = 5.0
 """Seconds between two lines about the same wait."""
 
+NO_ANSWER = "the workspace has not answered yet"
+
+_BACK_OFF = wait_random_exponential(multiplier=0.25, max=8)
 _APPLICATION_NAME_BYTES = 63
 _DEFAULT_KEYWORDS: Mapping[str, str] = {
     "gssencmode": "disable",
@@ -55,6 +59,7 @@ _DEFAULT_KEYWORDS: Mapping[str, str] = {
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "5",
+    "tcp_user_timeout": "30000",
 }
 # libpq has no keyword that could overrule them: PGSERVICE leads to another server, the others change how values read.
 _VARIABLES_WITHOUT_KEYWORD = ("PGSERVICE", "PGDATESTYLE", "PGTZ", "PGGEQO")
@@ -118,6 +123,7 @@ class AsyncLakebaseSession(psycopg.AsyncConnection[tuple[Any, ...]]):
             raise _explain_commit(self, before, error) from error
 
 
+T = TypeVar("T")
 Session = TypeVar("Session", bound=LakebaseSession)
 AsyncSession = TypeVar("AsyncSession", bound=AsyncLakebaseSession)
 
@@ -223,14 +229,14 @@ def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[st
 def name_application(variables: Mapping[str, str]) -> str:
     """Return an ``application_name`` of at most 63 bytes, the most Postgres keeps, that ends with the task.
 
-    Behind the task stand six hexadecimal digits that tell its run and map index, and the number of the try.
+    Behind the task stand six hexadecimal digits that tell its run apart, and the number of the try.
 
     :param variables: the environment, where Airflow tells a task about itself in ``AIRFLOW_CTX_…``
     """
     dag_id, task_id = variables.get("AIRFLOW_CTX_DAG_ID"), variables.get("AIRFLOW_CTX_TASK_ID")
     if not dag_id or not task_id:
         return PRODUCT
-    run = variables.get("AIRFLOW_CTX_DAG_RUN_ID", "") + variables.get("AIRFLOW_CTX_MAP_INDEX", "")
+    run = variables.get("AIRFLOW_CTX_DAG_RUN_ID", "")
     mark = f"#{zlib.crc32(run.encode()) & 0xFFFFFF:06x}.{variables.get('AIRFLOW_CTX_TRY_NUMBER', '')}"
     room = _APPLICATION_NAME_BYTES - len(PRODUCT) - 1 - len(mark)
     task = f"{dag_id}.{task_id}".encode("ascii", "replace").decode()
@@ -283,19 +289,21 @@ class _Opening:
         self.keywords = keywords
         self.started_at = time.monotonic()
         self.connecting_since = self.started_at
-        self.unreachable = 0
+        self.look_up_again = False
+        self.looked_up = False
         self.was_waking = False
         self.refused = 0
         self.cause: Cause | None = None
         self.login_error: psycopg.OperationalError | None = None
-        self.waits_for = "it is waking, or the workspace is slow to answer"
+        self.waits_for = NO_ANSWER
+        self.spreading_since: float | None = None
 
     def policy(self) -> dict[str, Any]:
         # An attempt that has no time to mint and to connect would hide the cause of those before.
         last_start = max(self.settings.wake_timeout - LEAST_ATTEMPT_SECONDS, self.settings.wake_timeout / 2)
         return {
             "retry": self.may_try_again,
-            "wait": wait_random_exponential(multiplier=0.25, max=8),
+            "wait": lambda state: min(_BACK_OFF(state), max(last_start - self.seconds() - 0.01, 0)),
             "stop": stop_before_delay(last_start),
             "reraise": True,
         }
@@ -307,38 +315,38 @@ class _Opening:
         return max(self.settings.wake_timeout - self.seconds(), 0.1)
 
     def attempt(self, session_class: type[Session]) -> Session:
-        location = self.locate(timeout=self.left(), again=self.unreachable == 1)
         try:
             # The credential gets no name here, or a traceback with the values of variables would show it.
-            session = session_class.connect(**self.arguments(location, self.mint(timeout=self.left())))
-        except psycopg.OperationalError as error:
+            session = session_class.connect(**self.arguments())
+        except (psycopg.OperationalError, KeyboardInterrupt, SystemExit) as error:
             # psycopg's frames hold the credential, and the socket of a connection that timed out.
             raise error.with_traceback(None)  # noqa: B904
         self.ready(session)
         return session
 
     async def attempt_async(self, session_class: type[AsyncSession]) -> AsyncSession:
-        again = self.unreachable == 1
-        location = await asyncio.to_thread(lambda: self.locate(timeout=self.left(), again=again))
         try:
-            session = await session_class.connect(
-                **self.arguments(location, await asyncio.to_thread(lambda: self.mint(timeout=self.left())))
-            )
+            session = await session_class.connect(**await _in_thread(self.arguments))
         except psycopg.OperationalError as error:
             raise error.with_traceback(None)  # noqa: B904
         self.ready(session)
         return session
 
-    def arguments(self, location: Location, password: str) -> dict[str, Any]:
-        self.connecting_since = time.monotonic()
+    def arguments(self) -> dict[str, Any]:
+        look_up, self.look_up_again = self.look_up_again, False
+        location = self.locate(timeout=self.left(), again=look_up)
+        password = self.mint(timeout=self.left())
         # psycopg gives every address of the host this time, and not less than two seconds.
-        seconds = self.left() / _count_addresses(location.host, self.keywords)
+        addresses = _count_addresses(location.host, self.keywords)
+        self.connecting_since = time.monotonic()
+        if self.waits_for == NO_ANSWER:
+            self.waits_for = "it is waking"
         return {
             "conninfo": make_conninfo(**self.keywords),
             "host": location.host,
             "user": location.user,
             "password": password,
-            "connect_timeout": max(round(seconds), 2),
+            "connect_timeout": max(round(self.left() / addresses), 2),
         }
 
     def ready(self, session: LakebaseSession | AsyncLakebaseSession) -> None:
@@ -358,13 +366,22 @@ class _Opening:
         self.waits_for = self.cause.meaning
         retry = self.cause.retry
         self.was_waking |= retry is Retry.WAKING or time.monotonic() - self.connecting_since >= HELD_SECONDS
-        self.unreachable += retry is Retry.WAKING
         self.refused += retry is Retry.IF_WAKING
+        if retry is Retry.SPREADING and self.spreading_since is None:
+            self.spreading_since = self.seconds()
+        # A branch reset moves the host, so one that leads nowhere is looked up once more.
+        lost = self.cause.error is LakebaseEndpointNotFoundError and not self.settings.pg_host
+        if not self.looked_up and (lost or retry is Retry.WAKING):
+            self.look_up_again = self.looked_up = True
+            return True
         return (
             retry is Retry.WAKING
-            or (retry is Retry.SPREADING and self.seconds() < SPREADING_SECONDS)
+            or (retry is Retry.SPREADING and self.is_spreading())
             or (retry is Retry.IF_WAKING and self.was_waking and self.refused == 1)
         )
+
+    def is_spreading(self) -> bool:
+        return self.spreading_since is not None and self.seconds() - self.spreading_since < SPREADING_SECONDS
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -388,17 +405,47 @@ class _Opening:
     def explain(self, error: psycopg.OperationalError | LakebaseWorkspaceError) -> Exception:
         """Return what to raise for the error that ended the attempts."""
         if isinstance(error, LakebaseWorkspaceError):
-            if self.login_error is None or not error.retryable:
+            passing = self.cause is not None and self.cause.retry in (Retry.WAKING, Retry.SPREADING)
+            if self.login_error is None or not error.retryable or not passing:
                 return error
             error = self.login_error
         if self.cause is None:
             error.add_note(self.settings.where)
             return error
         kind, what = self.cause.error, describe(self.cause, str(error))
-        late = self.cause.retry is Retry.SPREADING and self.seconds() < SPREADING_SECONDS
-        if late or self.cause.retry is Retry.WAKING:
+        if self.cause.retry is Retry.WAKING or (self.cause.retry is Retry.SPREADING and self.is_spreading()):
             kind, what = LakebaseWakeTimeoutError, f"No session within {self.settings.wake_timeout:g} s. {what}"
         return kind(what, where=self.settings.where, remedy=self.cause.remedy)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Await work that blocks, in a thread of its own.
+
+    The event loop's own threads are few, and it waits for them when it ends, however long they take.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: list[T], error: BaseException | None) -> None:
+        if done.done():  # the waiter was cancelled
+            return
+        if error is None:
+            done.set_result(result[0])
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        result: list[T] = []
+        failure: BaseException | None = None
+        try:
+            result.append(work())
+        except BaseException as error:
+            failure = error
+        with suppress(RuntimeError):  # the event loop has ended
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="lakebase-opening", daemon=True).start()
+    return await done
 
 
 def _count_addresses(host: str, keywords: Mapping[str, str]) -> int:

@@ -5,7 +5,6 @@ psycopg_pool fills a pool in the background and shows a failure only as PoolTime
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,9 +18,6 @@ MAX_LIFETIME_SECONDS = 45 * 60.0
 """Age at which a connection is replaced; the pool shortens it by up to a tenth, so that not all go at once."""
 MAX_IDLE_SECONDS = 15 * 60.0
 """Time without use after which a connection above ``min_size`` is closed."""
-
-WAIT_SECONDS = 1.0
-"""Seconds after which a wait for a connection looks whether it failed for good."""
 
 Opener = Callable[[type[LakebaseSession]], LakebaseSession]
 AsyncOpener = Callable[[type[AsyncLakebaseSession]], Awaitable[AsyncLakebaseSession]]
@@ -59,15 +55,20 @@ class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
         :raises LakebaseError: why no connection could be opened
         :raises psycopg_pool.PoolTimeout: when all are in use
         """
-        waits = _Waits(self, timeout)
-        while True:
-            try:
-                return super().getconn(waits.next())
-            except psycopg_pool.PoolTimeout as error:
-                waits.give_up(error)
+        self.failure = None
+        try:
+            return super().getconn(timeout)
+        except psycopg_pool.PoolTimeout as error:
+            raise self.failure or error from error
 
     def _note(self, failure: Exception) -> None:
         self.failure = failure
+        if _is_hopeless(failure):
+            # Whoever waits for a connection would wait in vain; the pool has no public way to tell them.
+            with self._lock:
+                waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            for client in waiting:
+                client.fail(failure)
 
 
 class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
@@ -107,15 +108,19 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
         :raises LakebaseError: why no connection could be opened
         :raises psycopg_pool.PoolTimeout: when all are in use
         """
-        waits = _Waits(self, timeout)
-        while True:
-            try:
-                return await super().getconn(waits.next())
-            except psycopg_pool.PoolTimeout as error:
-                waits.give_up(error)
+        self.failure = None
+        try:
+            return await super().getconn(timeout)
+        except psycopg_pool.PoolTimeout as error:
+            raise self.failure or error from error
 
-    def _note(self, failure: Exception) -> None:
+    async def _note(self, failure: Exception) -> None:
         self.failure = failure
+        if _is_hopeless(failure):
+            async with self._lock:
+                waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            for client in waiting:
+                await client.fail(failure)
 
 
 def _options(min_size: int, max_size: int, timeout: float) -> dict[str, Any]:
@@ -123,23 +128,8 @@ def _options(min_size: int, max_size: int, timeout: float) -> dict[str, Any]:
     return {"min_size": min_size, "max_size": max_size, "timeout": timeout, "open": False, **lifetimes}
 
 
-class _Waits:
-    """The waits for one connection, short ones, so that a failure no wait can help is raised soon."""
-
-    def __init__(self, pool: LakebaseConnectionPool | AsyncLakebaseConnectionPool, timeout: float | None) -> None:
-        self._pool = pool
-        self._pool.failure = None
-        self._deadline = time.monotonic() + (pool.timeout if timeout is None else timeout)
-
-    def next(self) -> float:
-        return max(min(self._deadline - time.monotonic(), WAIT_SECONDS), 0.01)
-
-    def give_up(self, error: psycopg_pool.PoolTimeout) -> None:
-        """Raise why there is no connection, if the time is up or a wait cannot help."""
-        failure = self._pool.failure
-        hopeless = isinstance(failure, LakebaseError) and not failure.retryable
-        if hopeless or time.monotonic() >= self._deadline:
-            raise failure or error from error
+def _is_hopeless(failure: Exception) -> bool:
+    return isinstance(failure, LakebaseError) and not failure.retryable
 
 
 def _session_class(open_session: Opener, note: Callable[[Exception], None]) -> type[LakebaseSession]:
@@ -158,7 +148,9 @@ def _session_class(open_session: Opener, note: Callable[[Exception], None]) -> t
     return PooledSession
 
 
-def _async_session_class(open_session: AsyncOpener, note: Callable[[Exception], None]) -> type[AsyncLakebaseSession]:
+def _async_session_class(
+    open_session: AsyncOpener, note: Callable[[Exception], Awaitable[None]]
+) -> type[AsyncLakebaseSession]:
     class PooledSession(AsyncLakebaseSession):
         @classmethod
         async def connect(cls, conninfo: str = "", **keywords: Any) -> Any:
@@ -167,7 +159,7 @@ def _async_session_class(open_session: AsyncOpener, note: Callable[[Exception], 
             try:
                 return await open_session(cls)
             except Exception as error:
-                note(error)
+                await note(error)
                 raise
 
     return PooledSession

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config, ConfigAttribute
@@ -25,6 +28,9 @@ from airflow_provider_lakebase.exceptions import (
 from airflow_provider_lakebase.settings import LakebaseSettings
 
 T = TypeVar("T")
+
+PROBE_SECONDS = 1.0
+"""Seconds that finding out why a workspace does not answer may take."""
 
 _clients: dict[str, WorkspaceClient] = {}
 # One an identity: signing in to a workspace that does not answer must not hold up the others.
@@ -45,6 +51,10 @@ def call_workspace(settings: LakebaseSettings, request: Callable[[WorkspaceClien
     """
     try:
         return _within(timeout, lambda: _send(settings, request))
+    except _NoAnswer as error:
+        # The thread left behind holds the lock of its client: the next call gets a new one.
+        _forget(settings.identity)
+        raise _translate(settings, error) from _without_frames(error)
     except LakebaseError:
         raise
     # The SDK has no root error: it raises DatabricksError, ValueError, KeyError, requests' errors and TimeoutError.
@@ -58,20 +68,28 @@ def _send(settings: LakebaseSettings, request: Callable[[WorkspaceClient], T]) -
         return request(client)
     except Unauthenticated:
         # The token that the client keeps was revoked, or the clocks differ: sign in once more.
-        with _lock:
-            if _clients.get(settings.identity) is client:
-                del _clients[settings.identity]
+        _forget(settings.identity)
         return request(_client(settings))
 
 
-def _client(settings: LakebaseSettings) -> WorkspaceClient:
-    identity = settings.identity
+def _forget(identity: str) -> None:
     with _lock:
-        lock = _locks.setdefault(identity, threading.Lock())
+        _clients.pop(identity, None)
+        _locks.pop(identity, None)
+
+
+def _client(settings: LakebaseSettings) -> WorkspaceClient:
+    with _lock:
+        lock = _locks.setdefault(settings.identity, threading.Lock())
     with lock:
-        if identity not in _clients:
-            _clients[identity] = WorkspaceClient(config=_PinnedConfig.of(settings))
-        return _clients[identity]
+        client = _clients.get(settings.identity)
+        if client is None:
+            client = _clients[settings.identity] = WorkspaceClient(config=_PinnedConfig.of(settings))
+        return client
+
+
+class _NoAnswer(TimeoutError):
+    pass
 
 
 class _PinnedConfig(Config):
@@ -130,7 +148,7 @@ def _within(timeout: float, work: Callable[[], T]) -> T:
     if failure:
         raise failure[0]
     if not outcome:
-        raise TimeoutError(f"no answer in {timeout:.0f} s")
+        raise _NoAnswer(f"no answer in {timeout:.0f} s")
     return outcome[0]
 
 
@@ -138,15 +156,34 @@ def _translate(settings: LakebaseSettings, error: Exception) -> LakebaseError:
     where = f"{settings.where}, workspace {settings.workspace['host']}"
     # A failed sign-in carries the SDK's dump of its configuration behind the server's words.
     text = str(error).split(". Config: ")[0]
+    if isinstance(error, TimeoutError):
+        # Its cause is what the workspace answered last, if it answered at all.
+        text = f"{text}: {error.__cause__}" if error.__cause__ else text
+    if isinstance(error, TimeoutError) or "Invalid URL 'None'" in text:
+        text = f"{text}{_reach(settings.workspace['host'])}"
     if cause := find_workspace_cause(text):
         return cause.error(describe(cause, text), where=where, remedy=cause.remedy)
     what = f"The workspace's API failed: {type(error).__name__}: {text}"
     if isinstance(error, Unauthenticated | PermissionDenied):
-        remedy = "Check the identity's OAuth secret and its permissions in the workspace."
+        remedy = "Check the identity's secret or token, and its permissions in the workspace."
         return LakebaseWorkspaceAccessError(what, where=where, remedy=remedy)
     if isinstance(error, NotFound):
         return LakebaseEndpointNotFoundError(what, where=where, remedy="Correct 'endpoint', or Host of the connection.")
-    return LakebaseWorkspaceError(what, where=where, remedy="Try again; if it stays so, check Host of the connection.")
+    return LakebaseWorkspaceError(
+        what, where=where, remedy="Check Host of the connection; if it is right, try again later."
+    )
+
+
+def _reach(host: str) -> str:
+    """Return why a workspace cannot be reached, which the SDK keeps to itself, or nothing."""
+    url = urlsplit(host)
+    if getproxies().get(url.scheme):
+        return ""
+    try:
+        socket.create_connection((url.hostname or "", url.port or 443), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        return f" ({error})"
+    return ""
 
 
 def _without_frames(error: Exception) -> Exception:

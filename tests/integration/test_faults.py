@@ -16,6 +16,7 @@ import pytest
 from airflow_provider_lakebase.causes import POSTGRES_CAUSES, WORKSPACE_CAUSES, Cause, Retry
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import (
+    LakebaseEndpointNotFoundError,
     LakebaseError,
     LakebaseWakeTimeoutError,
     LakebaseWorkspaceAccessError,
@@ -51,14 +52,16 @@ def test_a_refused_login_is_raised_at_once(
     emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
 ):
     attempts = len(emulator.logins)
-    emulator.faults.refuse_logins(cause.example)
+    # A host that leads to no endpoint is looked up once more.
+    expected = 2 if cause.error is LakebaseEndpointNotFoundError else 1
+    emulator.faults.refuse_logins(cause.example, times=expected)
     with pytest.raises(LakebaseError) as refused:
         patient().get_conn()
     assert type(refused.value) is cause.error
     assert cause.meaning in str(refused.value)
     assert cause.example in str(refused.value)
     assert str(refused.value).endswith(cause.remedy)
-    assert len(emulator.logins) == attempts + 1
+    assert len(emulator.logins) == attempts + expected
 
 
 @pytest.mark.parametrize("cause", rows(Retry.WAKING, Retry.SPREADING))
@@ -127,6 +130,69 @@ def test_a_host_that_cannot_be_reached_is_looked_up_once_more(
     emulator.faults.refuse_logins(BUSY, times=3)
     hook.get_conn().close()
     assert sum(request.path.endswith("/endpoints/primary") for request in emulator.requests) == lookups + 1
+
+
+def test_a_host_that_leads_to_no_endpoint_is_looked_up_once_more(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    hook = patient()
+    hook.get_conn().close()
+    lookups = sum(request.path.endswith("/endpoints/primary") for request in emulator.requests)
+    emulator.faults.refuse_logins("Control plane request failed: endpoint cannot be found")
+    hook.get_conn().close()
+    assert sum(request.path.endswith("/endpoints/primary") for request in emulator.requests) == lookups + 1
+
+
+def test_a_sign_in_that_never_answers_does_not_hold_up_the_next(
+    emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch, admin: LakebaseHook
+):
+    from airflow_provider_lakebase.roles import RoleRequest
+
+    principal = emulator.add_principal("signs in twice")
+    admin.bootstrap_role(RoleRequest(principal.client_id))
+    fields = json.loads(emulator.connection(principal))
+    fields["extra"]["wake_timeout"] = 3
+    monkeypatch.setenv("AIRFLOW_CONN_TWICE", json.dumps(fields))
+    emulator.faults.swallow(TOKEN)
+    with pytest.raises(LakebaseWorkspaceError):
+        LakebaseHook("twice").get_conn()
+    LakebaseHook("twice").get_conn().close()
+
+
+def test_a_workspace_that_fails_after_a_refused_login_is_not_called_a_refused_login(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    emulator.faults.refuse_logins(BUSY)
+    emulator.faults.refuse_logins("OAuth: User is not authorized")
+    for _ in range(2):
+        emulator.faults.delay(CREDENTIALS, 0.01)
+    emulator.faults.answer(CREDENTIALS, status=500, times=50)
+    with pytest.raises(LakebaseWorkspaceError) as failed:
+        patient(4).get_conn()
+    assert failed.value.retryable
+
+
+def test_what_the_workspace_said_is_part_of_the_message(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    emulator.faults.answer(CREDENTIALS, status=500, message="the cupboard is bare", times=50)
+    with pytest.raises(LakebaseWorkspaceError, match="the cupboard is bare"):
+        patient(3).get_conn()
+
+
+def test_the_asynchronous_path_leaves_no_thread_to_wait_for(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    emulator.faults.swallow(CREDENTIALS, times=5)
+    hook = patient(20)
+
+    async def give_up() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(hook.async_connection_pool().open(), 1)
+
+    started_at = time.monotonic()
+    asyncio.run(give_up())
+    assert time.monotonic() - started_at < 4
 
 
 def test_a_login_refused_after_a_held_wake_is_tried_once_more(
@@ -335,7 +401,10 @@ def test_the_asynchronous_path_wakes_and_retries_as_well(
 
 BROKEN: dict[str, tuple[Callable[[LakebaseEmulator, dict[str, Any]], None], str]] = {
     "a wrong field": (lambda emulator, fields: fields["extra"].update(sslmode="disable"), "'settings'.*sslmode"),
-    "no such workspace": (lambda emulator, fields: fields.update(host="http://127.0.0.1:1"), "'workspace'.*no answer"),
+    "no such workspace": (
+        lambda emulator, fields: fields.update(host="http://127.0.0.1:1"),
+        "'workspace'.*Connection refused",
+    ),
     "a wrong secret": (
         lambda emulator, fields: fields.update(password="dose" + "0" * 32),
         "'identity'.*refused the client",

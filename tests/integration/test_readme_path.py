@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -27,9 +26,8 @@ def test_the_readmes_role_dag_and_file_work_one_after_the_other(
     principal = emulator.add_principal("a newcomer's")
     connect_as(principal, "lakebase_default")
     names: dict[str, Any] = {}
-    with DAG("role", schedule=None) as role_dag:
-        exec(block("LakebaseRoleBootstrapOperator(\n"), names)
-    (bootstrap,) = role_dag.tasks
+    exec(block('with DAG("lakebase_role"').replace("schedule=None):", "schedule=None) as role_dag:"), names)
+    (bootstrap,) = names["role_dag"].tasks
     bootstrap.identity = principal.client_id
     assert bootstrap.execute({})["role"] == "created"
     exec(block('with DAG("prices"'), names)
