@@ -5,13 +5,16 @@ It knows no Airflow, so any Python program can open sessions with it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from psycopg.errors import Diagnostic
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
+from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
 from airflow_provider_lakebase.session.connect import (
     PRODUCT,
     AsyncLakebaseSession,
@@ -30,6 +33,8 @@ from airflow_provider_lakebase.workspace.endpoints import locate
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
 
 
 class SessionOpener:
@@ -138,14 +143,28 @@ class SessionOpener:
 
     def libpq_environment(self) -> dict[str, str]:
         """Return ``PGHOST … PGPASSWORD`` with a new credential."""
-        location = self.location()
-        return libpq_environment(
-            self.settings, location, self._mint(timeout=self.settings.wake_timeout), self._application_name
-        )
+        deadline = time.monotonic() + self.settings.wake_timeout
+        location = self._patiently(self._locate, deadline)
+        credential = self._patiently(self._mint, deadline)
+        return libpq_environment(self.settings, location, credential, self._application_name)
 
     def location(self) -> Location:
         """Return endpoint, host and role of the sessions."""
-        return self._locate(timeout=self.settings.wake_timeout)
+        return self._patiently(self._locate, time.monotonic() + self.settings.wake_timeout)
+
+    def _patiently(self, ask: Callable[..., T], deadline: float) -> T:
+        """Ask the workspace until the deadline, as long as it fails in a way that passes by itself."""
+
+        def left() -> float:
+            return max(deadline - time.monotonic(), 0.1)
+
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, LakebaseWorkspaceError) and error.retryable),
+            wait=wait_random_exponential(multiplier=0.25, max=8),
+            stop=stop_before_delay(left()),
+            reraise=True,
+        )
+        return retrying(lambda: ask(timeout=left()))
 
     def _locate(self, *, timeout: float, again: bool = False) -> Location:
         if self.settings.password is not None:

@@ -12,6 +12,7 @@ import json
 import os
 import pwd
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -35,10 +36,12 @@ _MAX_SOCKET_PATH = 100
 # What needs no quoting, neither in PostgreSQL's settings nor in a connection string.
 _PLAIN = re.compile(r"[\w./+-]+")
 
-# It stands ready before anything else is on disk, and starts the server when it is told where the binaries are.
-# QUIT is an immediate shutdown: nothing is worth saving. It goes to the whole process group, so that it also reaches an
-# initdb that is still running, and again, since a server that just begins ignores it. Both shells survive it.
+# It makes the directory itself, so that there is none without somebody to remove it, and starts the server when it is
+# told where the binaries are. QUIT is an immediate shutdown: nothing is worth saving. It goes to the whole process
+# group, so that it also reaches an initdb that is still running, and again, since a server that just begins ignores it.
+# Both shells survive it.
 _KEEPER = """
+mkdir -m 700 "$1" || exit 1
 trap : QUIT
 if read -r binaries; then
   { trap : QUIT
@@ -104,9 +107,10 @@ class Postgres:
 
     def start(self) -> None:
         """Make and start the server; raise ``PostgresError`` when it does not come up in 30 seconds."""
-        self.directory = _make_directory(self._account)
+        self.directory = _choose_directory(self._account)
         try:
             self._keeper = self._start_keeper()
+            self._wait_for_directory(self._keeper)
             binaries = self._binaries()
             self._write_settings()
             self._tell_keeper(binaries)
@@ -239,6 +243,13 @@ class Postgres:
             extra_groups=[] if account else None,
         )
 
+    def _wait_for_directory(self, keeper: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.directory.exists():
+            if keeper.poll() is not None or time.monotonic() > deadline:
+                raise PostgresError(f"the directory {self.directory} could not be made")
+            time.sleep(0.002)
+
     def _tell_keeper(self, binaries: Path) -> None:
         if self._keeper and self._keeper.stdin:
             self._keeper.stdin.write(f"{binaries}\n".encode())
@@ -283,14 +294,12 @@ def _account() -> pwd.struct_passwd | None:
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
-def _make_directory(account: pwd.struct_passwd | None) -> Path:
-    """Make a directory that ``account`` reaches and whose name leaves room for a socket's."""
-    for parent in (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - mkdtemp follows
+def _choose_directory(account: pwd.struct_passwd | None) -> Path:
+    """Return the name of a new directory that ``account`` reaches and that leaves room for a socket's name."""
+    for parent in (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - mkdir refuses
         short = len(f"{parent}/lakebase-XXXXXXXX/.s.PGSQL.5432") < _MAX_SOCKET_PATH
         if short and _PLAIN.fullmatch(str(parent)) and (account is None or _is_open(parent)):
-            directory = Path(tempfile.mkdtemp(prefix="lakebase-", dir=parent))
-            _give(directory, account)
-            return directory
+            return parent / f"lakebase-{secrets.token_hex(4)}"
     raise PostgresError("no temporary directory with a short path that every account may enter")
 
 

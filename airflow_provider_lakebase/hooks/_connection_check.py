@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +49,7 @@ class ConnectionCheck:
         except LakebaseWakeTimeoutError:
             self.stage = "network"
             raise
-        with closing(session):
+        with closing(session), _cut_after(session, max(self._left(), 3.0)):
             user, database, version = session.execute(
                 "SELECT current_user, current_database(), current_setting('server_version')"
             ).fetchall()[0]
@@ -73,3 +76,19 @@ class ConnectionCheck:
 
     def _left(self) -> float:
         return max(self._deadline - time.monotonic(), 1.0)
+
+
+@contextmanager
+def _cut_after(session: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Close the session's socket when the block takes longer: a server may answer a login and then nothing more."""
+
+    def cut() -> None:
+        with socket.socket(fileno=os.dup(session.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

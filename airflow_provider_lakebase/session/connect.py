@@ -318,7 +318,7 @@ class _Opening:
         try:
             # The credential gets no name here, or a traceback with the values of variables would show it.
             session = session_class.connect(**self.arguments())
-        except (psycopg.OperationalError, KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:
             # psycopg's frames hold the credential, and the socket of a connection that timed out.
             raise error.with_traceback(None)  # noqa: B904
         self.ready(session)
@@ -327,7 +327,7 @@ class _Opening:
     async def attempt_async(self, session_class: type[AsyncSession]) -> AsyncSession:
         try:
             session = await session_class.connect(**await _in_thread(self.arguments))
-        except psycopg.OperationalError as error:
+        except BaseException as error:
             raise error.with_traceback(None)  # noqa: B904
         self.ready(session)
         return session

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -443,6 +445,39 @@ def test_the_test_button_names_the_stage_that_fails(
     assert "made_up_id" not in message
     assert re.search(f"Failed at the stage {words}", message), message
     assert not any(secret in message for secret in emulator.secrets)
+
+
+def test_the_test_button_does_not_wait_for_a_server_that_falls_silent(
+    emulator: LakebaseEmulator, hook: LakebaseHook, monkeypatch: pytest.MonkeyPatch
+):
+    """The backend is stopped as soon as it has let the session in."""
+    stopped: list[int] = []
+    opened = hook.open
+
+    def open_and_stop(settings: Any) -> Any:
+        session = opened(settings)
+        with psycopg.connect(emulator.superuser_conninfo) as superuser:
+            superuser.execute("SELECT 1")
+        os.kill(session.info.backend_pid, signal.SIGSTOP)
+        stopped.append(session.info.backend_pid)
+        return session
+
+    monkeypatch.setattr(hook, "open", open_and_stop)
+    started_at = time.monotonic()
+    try:
+        status, message = hook.test_connection()
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert time.monotonic() - started_at < 15
+    assert (status, message.startswith("Failed at the stage 'login'.")) == (False, True)
+
+
+def test_the_variables_for_libpq_are_had_from_a_workspace_that_fails_once(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    emulator.faults.answer(CREDENTIALS, status=500)
+    assert patient().libpq_environment()["PGPASSWORD"].startswith("lbc.")
 
 
 def test_the_test_button_waits_for_a_sleeping_endpoint(emulator: LakebaseEmulator, hook: LakebaseHook):
