@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from psycopg.errors import Diagnostic
-from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_before_delay
 
 from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
 from airflow_provider_lakebase.session.connect import (
+    BACK_OFF,
     PRODUCT,
     AsyncLakebaseSession,
     AsyncSession,
@@ -160,7 +161,7 @@ class SessionOpener:
 
         retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, LakebaseWorkspaceError) and error.retryable),
-            wait=wait_random_exponential(multiplier=0.25, max=8),
+            wait=BACK_OFF,
             stop=stop_before_delay(left()),
             reraise=True,
         )

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakebase.exceptions import LakebaseEndpointDisabledError, LakebaseWakeTimeoutError
+from airflow_provider_lakebase.exceptions import LakebaseWakeTimeoutError
 from airflow_provider_lakebase.settings import LakebaseSettings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ConnectionCheck:
     def _ask_workspace(self, settings: LakebaseSettings) -> str:
         from airflow_provider_lakebase.workspace.client import call_workspace
         from airflow_provider_lakebase.workspace.credentials import mint_credential
-        from airflow_provider_lakebase.workspace.endpoints import read_endpoint
+        from airflow_provider_lakebase.workspace.endpoints import read_endpoint, require_enabled
 
         self.stage = "workspace"
         call_workspace(settings, lambda client: client.config.host, timeout=self._left())
@@ -67,9 +67,7 @@ class ConnectionCheck:
         call_workspace(settings, lambda client: client.current_user.me(), timeout=self._left())
         self.stage = "endpoint"
         status = read_endpoint(settings, timeout=self._left())
-        if status.disabled:
-            remedy = "Enable the endpoint in the workspace, or name another one."
-            raise LakebaseEndpointDisabledError("The endpoint is disabled", where=settings.where, remedy=remedy)
+        require_enabled(settings, status)
         self.stage = "credential"
         mint_credential(settings, status.name, timeout=self._left())
         return status.state

@@ -23,7 +23,6 @@ from more_itertools import chunked
 
 from airflow_provider_lakebase.dialect import LakebaseDialect
 from airflow_provider_lakebase.exceptions import (
-    LakebaseEndpointDisabledError,
     LakebaseError,
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.bulk.files import LoadResult
     from airflow_provider_lakebase.opener import SessionOpener
     from airflow_provider_lakebase.roles import RoleRequest
+    from airflow_provider_lakebase.session.connect import LakebaseSession
     from airflow_provider_lakebase.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
     from airflow_provider_lakebase.workspace.endpoints import EndpointStatus
 
@@ -142,15 +142,15 @@ class LakebaseHook(DataFrameHook):
         options = None if self.options == settings.libpq.get("options") else self.options
         return settings.override(database=self.database, options=options)
 
-    def get_conn(self) -> psycopg.Connection[Any]:
+    def get_conn(self) -> LakebaseSession:
         """Open a session with a new credential, waiting for a sleeping endpoint to wake.
 
         :raises LakebaseError: typed by cause, when no session can be had
-        :returns: an open connection, not in autocommit; the caller closes it
+        :returns: an open ``psycopg.Connection``, not in autocommit; the caller closes it
         """
         return self.open(self.settings)
 
-    def open(self, settings: LakebaseSettings) -> psycopg.Connection[Any]:
+    def open(self, settings: LakebaseSettings) -> LakebaseSession:
         """Open a session as :meth:`get_conn` does, by settings that the caller has changed.
 
         :param settings: for example :attr:`settings` with another ``wake_timeout``
@@ -226,12 +226,12 @@ class LakebaseHook(DataFrameHook):
         :raises LakebaseEndpointDisabledError: when it is disabled, so that waiting is of no use
         :raises LakebaseError: for any other failure that does not pass by itself
         """
+        from airflow_provider_lakebase.workspace.endpoints import require_enabled
+
         started_at = time.monotonic()
         settings = self.settings
         status = self.endpoint_status(timeout=timeout)
-        if status.disabled:
-            remedy = "Enable the endpoint in the workspace, or name another one."
-            raise LakebaseEndpointDisabledError("The endpoint is disabled", where=settings.where, remedy=remedy)
+        require_enabled(settings, status)
         self.log.info("Endpoint %s is %s", settings.endpoint, status.state)
         if not wake:
             return status.state == "ACTIVE"
@@ -270,7 +270,7 @@ class LakebaseHook(DataFrameHook):
         from airflow_provider_lakebase.bulk.files import load_csv
 
         with self._create_autocommit_connection() as connection:
-            result = load_csv(connection, source, table, mode=mode, null=null, where=self.settings.where)
+            result = load_csv(connection, source, table, mode=mode, null=null, where=connection.where)
             connection.commit()
         self.log.info("Loaded %d rows, %d bytes into %s in %.1f s", result.rows, result.bytes, table, result.seconds)
         return result
@@ -285,7 +285,7 @@ class LakebaseHook(DataFrameHook):
         from airflow_provider_lakebase.roles import bootstrap_role
 
         with self._create_autocommit_connection() as connection:
-            return bootstrap_role(connection, request, where=self.settings.where)
+            return bootstrap_role(connection, request, where=connection.where)
 
     # ── DbApiHook's contract ──
 
@@ -337,7 +337,7 @@ class LakebaseHook(DataFrameHook):
         return self._opener().async_engine(engine_kwargs)
 
     @contextmanager
-    def _create_autocommit_connection(self, autocommit: bool = False) -> Iterator[psycopg.Connection[Any]]:
+    def _create_autocommit_connection(self, autocommit: bool = False) -> Iterator[LakebaseSession]:
         """Open a session for the block; what it leaves running when it ends by an exception is cancelled."""
         with closing(self.get_conn()) as connection:
             connection.autocommit = autocommit
@@ -352,7 +352,7 @@ class LakebaseHook(DataFrameHook):
                 # stay what is raised, even where the server cannot be reached any more.
                 with suppress(Exception):
                     _cancel(connection)
-                _annotate(error, getattr(connection, "where", ""))
+                _annotate(error, connection.where)
                 raise
             finally:
                 self._in_use.discard(connection)
@@ -445,8 +445,9 @@ def failing_for_good() -> Iterator[None]:
 
 def _fields(conn_id: str, connection: Connection, conn_type: str) -> ConnectionFields:
     if connection.conn_type != conn_type:
+        name = f"Connection '{conn_id}'" if conn_id else "Connection"
         raise LakebaseSettingsError(
-            f"Connection '{conn_id}' is of type '{connection.conn_type}'".replace(" ''", ""),
+            f"{name} is of type '{connection.conn_type}'",
             remedy=f"Name a connection of type '{conn_type}'.",
         )
     return ConnectionFields(

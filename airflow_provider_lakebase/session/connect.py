@@ -51,7 +51,7 @@ LOG_SECONDS = 5.0
 
 NO_ANSWER = "the workspace has not answered yet"
 
-_BACK_OFF = wait_random_exponential(multiplier=0.25, max=8)
+BACK_OFF = wait_random_exponential(multiplier=0.25, max=8)
 _APPLICATION_NAME_BYTES = 63
 _DEFAULT_KEYWORDS: Mapping[str, str] = {
     "gssencmode": "disable",
@@ -103,7 +103,9 @@ class LakebaseSession(psycopg.Connection[tuple[Any, ...]]):
         try:
             super().commit()
         except psycopg.OperationalError as error:
-            raise _explain_commit(self, before, error) from error
+            if _is_unknown(self, before, error):
+                raise _outcome_unknown(self, error) from error
+            raise
 
 
 class AsyncLakebaseSession(psycopg.AsyncConnection[tuple[Any, ...]]):
@@ -120,7 +122,9 @@ class AsyncLakebaseSession(psycopg.AsyncConnection[tuple[Any, ...]]):
         try:
             await super().commit()
         except psycopg.OperationalError as error:
-            raise _explain_commit(self, before, error) from error
+            if _is_unknown(self, before, error):
+                raise _outcome_unknown(self, error) from error
+            raise
 
 
 T = TypeVar("T")
@@ -157,12 +161,7 @@ def open_session(
     opening = _Opening(settings, locate, mint, libpq_keywords(settings, application_name))
     retrying = Retrying(**opening.policy())
     with opening.telling():
-        try:
-            return cast(Session, retrying(opening.attempt, session_class))
-        except (psycopg.OperationalError, LakebaseWorkspaceError) as error:
-            if (explained := opening.explain(error)) is error:
-                raise
-            raise explained from error
+        return cast(Session, retrying(opening.attempt, session_class))
 
 
 async def open_async_session(
@@ -180,12 +179,7 @@ async def open_async_session(
     opening = _Opening(settings, locate, mint, libpq_keywords(settings, application_name))
     retrying = AsyncRetrying(**opening.policy())
     with opening.telling():
-        try:
-            return await retrying(opening.attempt_async, session_class)
-        except (psycopg.OperationalError, LakebaseWorkspaceError) as error:
-            if (explained := opening.explain(error)) is error:
-                raise
-            raise explained from error
+        return await retrying(opening.attempt_async, session_class)
 
 
 def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[str, str]:
@@ -264,12 +258,16 @@ def _options(settings: LakebaseSettings) -> dict[str, str]:
     return {"options": " ".join(filter(None, [*own, settings.libpq.get("options", "")]))}
 
 
-def _explain_commit(
+def _is_unknown(
     session: LakebaseSession | AsyncLakebaseSession, before: TransactionStatus, error: psycopg.OperationalError
-) -> Exception:
+) -> bool:
     # With a SQLSTATE the server answered, so the transaction did not commit.
-    if before is TransactionStatus.IDLE or not session.closed or error.sqlstate is not None:
-        return error
+    return before is not TransactionStatus.IDLE and session.closed and error.sqlstate is None
+
+
+def _outcome_unknown(
+    session: LakebaseSession | AsyncLakebaseSession, error: psycopg.OperationalError
+) -> LakebaseOutcomeUnknownError:
     return LakebaseOutcomeUnknownError(
         f"The session was lost after COMMIT was sent: {error}",
         where=session.where,
@@ -303,7 +301,7 @@ class _Opening:
         last_start = max(self.settings.wake_timeout - LEAST_ATTEMPT_SECONDS, self.settings.wake_timeout / 2)
         return {
             "retry": self.may_try_again,
-            "wait": lambda state: min(_BACK_OFF(state), max(last_start - self.seconds() - 0.01, 0)),
+            "wait": lambda state: min(BACK_OFF(state), max(last_start - self.seconds() - 0.01, 0)),
             "stop": stop_before_delay(last_start),
             "reraise": True,
         }
@@ -335,19 +333,19 @@ class _Opening:
     def arguments(self) -> dict[str, Any]:
         look_up, self.look_up_again = self.look_up_again, False
         location = self.locate(timeout=self.left(), again=look_up)
-        password = self.mint(timeout=self.left())
-        # psycopg gives every address of the host this time, and not less than two seconds.
         addresses = _count_addresses(location.host, self.keywords)
-        self.connecting_since = time.monotonic()
-        if self.waits_for == NO_ANSWER:
-            self.waits_for = "it is waking"
-        return {
+        arguments = {
             "conninfo": make_conninfo(**self.keywords),
             "host": location.host,
             "user": location.user,
-            "password": password,
-            "connect_timeout": max(round(self.left() / addresses), 2),
+            # The last step that can fail, so that no traceback of one shows its value.
+            "password": self.mint(timeout=self.left()),
         }
+        self.connecting_since = time.monotonic()
+        if self.waits_for == NO_ANSWER:
+            self.waits_for = "it is waking"
+        # psycopg gives every address of the host this time, and not less than two seconds.
+        return {**arguments, "connect_timeout": max(round(self.left() / addresses), 2)}
 
     def ready(self, session: LakebaseSession | AsyncLakebaseSession) -> None:
         session.where = self.settings.where
@@ -385,12 +383,19 @@ class _Opening:
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """Say, while the block takes long, that it waits: the front end holds a connection until the endpoint wakes."""
+        """Say that the block waits, and at its end why it failed.
+
+        The front end holds a connection until the endpoint wakes, so a wait need not be between two attempts.
+        """
         done = threading.Event()
         thread = threading.Thread(target=self.tell, args=(done,), name="lakebase-waiting", daemon=True)
         thread.start()
         try:
             yield
+        except (psycopg.OperationalError, LakebaseWorkspaceError) as error:
+            if (explained := self.explain(error)) is error:
+                raise
+            raise explained from error
         finally:
             done.set()
             thread.join()

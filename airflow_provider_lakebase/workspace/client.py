@@ -51,14 +51,13 @@ def call_workspace(settings: LakebaseSettings, request: Callable[[WorkspaceClien
     """
     try:
         return _within(timeout, lambda: _send(settings, request))
-    except _NoAnswer as error:
-        # The thread left behind holds the lock of its client: the next call gets a new one.
-        _forget(settings.identity)
-        raise _translate(settings, error) from _without_frames(error)
     except LakebaseError:
         raise
     # The SDK has no root error: it raises DatabricksError, ValueError, KeyError, requests' errors and TimeoutError.
     except Exception as error:
+        if isinstance(error, _NoAnswer):
+            # The thread left behind holds the lock of its client: the next call gets a new one.
+            _forget(settings.identity)
         raise _translate(settings, error) from _without_frames(error)
 
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from databricks.sdk.service.postgres import Endpoint, EndpointType
 
-from airflow_provider_lakebase.exceptions import LakebaseSettingsError, LakebaseWorkspaceError
+from airflow_provider_lakebase.exceptions import (
+    LakebaseEndpointDisabledError,
+    LakebaseSettingsError,
+    LakebaseWorkspaceError,
+)
 from airflow_provider_lakebase.settings import LakebaseSettings, Location
 from airflow_provider_lakebase.workspace.client import call_workspace
 
@@ -58,6 +62,18 @@ def read_endpoint(settings: LakebaseSettings, *, timeout: float) -> EndpointStat
         host=status.hosts.host if status.hosts else None,
         read_only_host=status.hosts.read_only_host if status.hosts else None,
     )
+
+
+def require_enabled(settings: LakebaseSettings, status: EndpointStatus) -> None:
+    """Do nothing for an endpoint that a connection can wake.
+
+    :param settings: for the message
+    :param status: what the workspace said of it
+    :raises LakebaseEndpointDisabledError: when it is disabled
+    """
+    if status.disabled:
+        remedy = "Enable the endpoint in the workspace, or name another one."
+        raise LakebaseEndpointDisabledError("The endpoint is disabled", where=settings.where, remedy=remedy)
 
 
 def locate(settings: LakebaseSettings, *, timeout: float, again: bool = False) -> Location:
