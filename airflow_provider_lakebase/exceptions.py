@@ -12,6 +12,7 @@
     ├── LakebaseAuthenticationError                Postgres refused the login: role missing, wrong identity, ...
     ├── LakebaseRoleError                          a role or a grant could not be made as asked; nothing was changed
     ├── LakebaseLoadError                          a load could not be applied; the target is as it was
+    ├── LakebaseExportError                        rows could not be written; there is no file, or the one before
     └── LakebaseOutcomeUnknownError                the session was lost after COMMIT or a statement was sent
 
 Errors of SQL statements, and of logins that failed for a cause the provider does not know, are not translated: they
@@ -81,6 +82,10 @@ class LakebaseRoleError(LakebaseError):
 
 class LakebaseLoadError(LakebaseError):
     """Say that a load could not be applied; the target is as it was."""
+
+
+class LakebaseExportError(LakebaseError):
+    """Say that rows could not be written out; there is no file, or the one there was."""
 
 
 class LakebaseOutcomeUnknownError(LakebaseError):

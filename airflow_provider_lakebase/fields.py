@@ -16,6 +16,7 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 CONNECTION_TYPE = "lakebase"
 DEFAULT_CONN_ID = "lakebase_default"
+LEDGER_SCHEMA = "airflow_lakebase"
 DEFAULT_DATABASE = "databricks_postgres"
 DEFAULT_PORT = 5432
 DEFAULT_SSLMODE = "require"

@@ -1,147 +1,210 @@
-"""CSV files into a table by COPY, all rows or none."""
+"""Files to load from and export to, local or on object storage, plain, gzip or zstd; CSV and JSON Lines into COPY."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
-import re
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, NoReturn
+from uuid import uuid4
 
-import psycopg
 from psycopg import sql
 
-from airflow_provider_lakebase.bulk.target import find_table
-from airflow_provider_lakebase.exceptions import LakebaseLoadError
+from airflow_provider_lakebase.bulk.copying import BadValue, Destination
+from airflow_provider_lakebase.bulk.target import Column
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 BLOCK_BYTES = 1 << 18
 """Bytes read from a file at a time; COPY's speed does not depend on it."""
+FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+_GZIP_LEVEL = 6
+_COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
+_MOST_HEADER_BYTES = 1 << 20
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
+"""What a compressed file raises that is cut short or is none."""
 
-_ROW_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
-_CONTEXT = re.compile(r"COPY .*, line (?P<line>\d+)(?:, column (?P<column>.+?))?(?:: |$)")
 
+def is_path(source: Any) -> bool:
+    """Return whether a source is the path of a file: str, ``pathlib.Path`` or Airflow's ``ObjectStoragePath``.
 
-@dataclass(frozen=True)
-class LoadResult:
-    """Hold what a load did.
-
-    :param rows: rows written
-    :param bytes: bytes read from the source
-    :param seconds: time it took
+    :param source: anything
     """
-
-    rows: int
-    bytes: int
-    seconds: float
+    return isinstance(source, str | Path) or (hasattr(source, "open") and hasattr(source, "name"))
 
 
-def load_csv(
-    connection: psycopg.Connection[Any],
-    source: str | Path | IO[bytes],
-    table: str,
-    *,
-    mode: Literal["append", "replace"] = "append",
-    null: str = "",
-    where: str = "",
-) -> LoadResult:
-    """Load a CSV file whose first line names the columns, in the session's current transaction.
+def describe(file: Any) -> str:
+    """Return what a file is called in messages; never its content.
 
-    :param connection: an open session
-    :param source: path, or a file opened for reading bytes, UTF-8
-    :param table: target, as SQL writes it
-    :param mode: ``append``, or ``replace`` for all rows of the table; readers see the old rows until the commit
-    :param null: the unquoted text that stands for NULL
-    :param where: connection and endpoint, for messages
-    :raises LakebaseLoadError: for a row the table cannot take; names line and column, never the value; also when there
-        is no such table or column
+    :param file: path, or file object
+    """
+    return str(file) if is_path(file) else str(getattr(file, "name", None) or "the file")
+
+
+def find_format(file: Any, wanted: str | None, formats: Sequence[str] = ("csv", "jsonl", "parquet")) -> str:
+    """Return the format of a file: as wanted, else by the ending of its name.
+
+    :param file: path, or file object
+    :param wanted: ``csv``, ``jsonl``, ``parquet``, or None
+    :param formats: formats that may be
+    :raises LakebaseSettingsError: when neither tells
+    """
+    if wanted is None:
+        suffixes = _suffixes(file)
+        wanted = FORMATS.get(suffixes[-1] if suffixes else "")
+        if wanted is None and not suffixes and not is_path(file):
+            wanted = "csv"
+    if wanted is None or wanted not in formats:
+        what = f"The format of {describe(file)} is not known" if wanted is None else f"format is {wanted!r}"
+        raise LakebaseSettingsError(what, remedy=f"Choose 'format' from {', '.join(formats)}.")
+    return wanted
+
+
+def _suffixes(file: Any) -> list[str]:
+    suffixes = [suffix.lower() for suffix in Path(Path(describe(file)).name).suffixes]
+    return suffixes[:-1] if suffixes and suffixes[-1] in _COMPRESSION else suffixes
+
+
+def _compression(file: Any) -> str | None:
+    return _COMPRESSION.get(Path(describe(file)).suffix.lower())
+
+
+@contextmanager
+def open_to_read(source: Any) -> Iterator[IO[bytes]]:
+    """Open a file, and decompress it by the ending of its name.
+
+    :param source: path, or a file opened for reading bytes
     :raises FileNotFoundError: when there is no such file
     """
-    if mode not in ("append", "replace"):
-        raise ValueError(f"mode is {mode!r}; it is 'append' or 'replace'")
-    if isinstance(source, str | Path):
-        with open(source, "rb") as file:
-            return load_csv(connection, file, table, mode=mode, null=null, where=where)
-    started_at = time.monotonic()
-    header = source.readline()
-    names = _column_names(header, table, where)
-    target = _find_target(connection, table, where)
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true, NULL {})").format(
-        target, sql.SQL(", ").join(map(sql.Identifier, names)), sql.Literal(null)
-    )
+    with ExitStack() as stack:
+        path = Path(source) if isinstance(source, str) else source
+        file = stack.enter_context(path.open("rb")) if is_path(source) else source
+        compression = _compression(source)
+        if compression == "gzip":
+            file = stack.enter_context(gzip.GzipFile(fileobj=file))
+        elif compression == "zstd":
+            file = stack.enter_context(zstd.ZstdFile(file))
+        yield file
+
+
+@contextmanager
+def open_to_write(destination: Any) -> Iterator[IO[bytes]]:
+    """Write a file that appears under its name when the block has ended well, and not at all otherwise.
+
+    :param destination: path; the ending of its name says how it is compressed
+    """
+    final = Path(destination) if isinstance(destination, str) else destination
+    partial = final.with_name(f".{final.name}.{uuid4().hex}.partial")
     try:
-        with connection.cursor() as cursor:
-            if mode == "replace":
-                # Of two at once, the second would not see, and so not delete, the rows of the first.
-                cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(target))
-                cursor.execute(sql.SQL("DELETE FROM {}").format(target))
-            size = _copy(cursor, statement, header, source)
-            return LoadResult(cursor.rowcount, size, time.monotonic() - started_at)
-    except psycopg.errors.UndefinedColumn as error:
-        what = f"The file's header does not fit table {table}: {error.diag.message_primary}"
-        remedy = "Name the table's columns in the first line, separated by commas."
-        raise LakebaseLoadError(what, where=where, remedy=remedy) from error
-    except psycopg.Error as error:
-        if not _CONTEXT.search(error.diag.context or "") and not isinstance(error, _ROW_ERRORS):
-            raise
-        # The original quotes the row, and would be printed with the traceback as its cause.
-        raise _explain(error, table, where) from None
+        with ExitStack() as stack:
+            file = stack.enter_context(partial.open("wb"))
+            compression = _compression(final)
+            if compression == "gzip":
+                file = stack.enter_context(gzip.GzipFile("", "wb", _GZIP_LEVEL, file))
+            elif compression == "zstd":
+                file = stack.enter_context(zstd.ZstdFile(file, "w"))
+            yield file
+        partial.replace(final) if isinstance(partial, Path) else partial.rename(final)
+    except BaseException:
+        if partial.exists():
+            partial.unlink()
+        raise
 
 
-def _find_target(connection: psycopg.Connection[Any], table: str, where: str) -> sql.Identifier:
-    try:
-        return find_table(connection, table)
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.InvalidName) as error:
-        remedy = "Create it first, or correct its name, as SQL writes it: schema.table."
-        raise LakebaseLoadError(f"There is no table {table}", where=where, remedy=remedy) from error
+def read_header(file: IO[bytes]) -> tuple[bytes, list[str]]:
+    """Return the first line of a CSV file, as it is and as names.
 
-
-def _copy(cursor: psycopg.Cursor[Any], statement: sql.Composed, header: bytes, source: IO[bytes]) -> int:
-    size = 0
-    with cursor.copy(statement) as copy:
-        for block in _blocks(header, source):
-            copy.write(block)
-            size += len(block)
-    return size
-
-
-def _blocks(header: bytes, source: IO[bytes]) -> Iterator[bytes]:
-    yield header
-    while block := source.read(BLOCK_BYTES):
-        yield block
-
-
-def _column_names(header: bytes, table: str, where: str) -> list[str]:
+    :param file: opened for reading bytes
+    :raises ValueError: when it is no line of names in UTF-8
+    """
+    header = file.readline(_MOST_HEADER_BYTES)
     if not isinstance(header, bytes):
-        raise LakebaseLoadError(
-            f"The file for table {table} was opened as text", where=where, remedy="Open it for bytes: open(path, 'rb')."
-        )
+        raise ValueError("it was opened as text: open it for bytes, with 'rb'")
+    while header.count(b'"') % 2 and (more := file.readline(_MOST_HEADER_BYTES)):  # a name holds a line break
+        header += more
     try:
-        names = next(csv.reader(io.StringIO(header.decode("utf-8-sig"))), [])
+        names = next(csv.reader(io.StringIO(header.decode("utf-8-sig"), newline="")), [])
     except UnicodeDecodeError:
         names = []
-    if not names or not all(names):
-        raise LakebaseLoadError(
-            f"The file for table {table} does not begin with a line of UTF-8 text that names its columns",
-            where=where,
-            remedy="Give a plain CSV file in UTF-8 whose first line holds the table's column names.",
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise ValueError("it does not begin with a line of UTF-8 text that names its columns, each once")
+    return header, names
+
+
+class Csv:
+    """Send a CSV file as it is; Postgres reads it.
+
+    :param file: opened for reading bytes, UTF-8, behind its header
+    :param columns: what its columns are for
+    :param header: the first line, if it was read as names
+    :param null: the unquoted text that stands for NULL
+    :param label: what it is called in messages
+    """
+
+    unit = "line"
+
+    def __init__(self, file: IO[bytes], columns: Sequence[Column], *, header: bytes, null: str, label: str) -> None:
+        self.file = file
+        self.columns = columns
+        self.header = header
+        self.first_row = 2 if header else 1
+        self.null = null
+        self.label = label
+
+    def copy_to(self, destination: Destination) -> None:
+        """Send the file.
+
+        :param destination: where to
+        :raises psycopg.Error: as Postgres refuses a line
+        """
+        options = sql.SQL("FORMAT csv, HEADER {}, NULL {}, ENCODING 'UTF8'").format(
+            sql.SQL("true" if self.header else "false"), sql.Literal(self.null)
         )
-    return names
+        progress, before = destination.progress, destination.rows
+        with destination.copy(options) as copy:
+            if self.header:
+                copy.write(self.header)
+            # Only Postgres knows where a row ends; the log gets an estimate until it has told.
+            row_bytes = 0.0
+            while block := self.file.read(BLOCK_BYTES):
+                row_bytes = row_bytes or len(block) / max(block.count(b"\n"), 1)
+                progress.add(rows=int(len(block) / row_bytes))
+                copy.write(block)
+        progress.rows = destination.rows if not before else progress.rows
 
 
-def _explain(error: psycopg.Error, table: str, where: str) -> LakebaseLoadError:
-    found = _CONTEXT.search(error.diag.context or "")
-    place = f"line {found['line']}" if found else "a row"
-    if found and found["column"]:
-        place += f", column {found['column']}"
-    # These messages name columns and constraints; all others quote the value.
-    quotable = isinstance(error, psycopg.IntegrityError | psycopg.errors.BadCopyFileFormat)
-    detail = f": {error.diag.message_primary}" if quotable else ""
-    hint = " If the text stands for NULL, name it as 'null'." if isinstance(error, psycopg.DataError) else ""
-    return LakebaseLoadError(
-        f"Table {table} does not take {place} of the file ({type(error).__name__}, SQLSTATE {error.sqlstate}{detail})",
-        where=where,
-        remedy="Correct the file (CSV, UTF-8) or the table; nothing of it was loaded." + hint,
-    )
+def read_json_lines(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Return the objects of a JSON Lines file, numbers with all their digits.
+
+    :param file: opened for reading bytes, UTF-8
+    :raises BadValue: for a line that holds no object
+    """
+    ended = False
+    for number, line in enumerate(file, 1):
+        if ended:
+            raise BadValue("the line before it is empty", number)
+        if not line.strip():
+            ended = True
+            continue
+        try:
+            value = json.loads(line, parse_float=Decimal, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            raise BadValue("it is not JSON in UTF-8", number) from None
+        if not isinstance(value, dict):
+            raise BadValue("it is not a JSON object", number)
+        yield value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)

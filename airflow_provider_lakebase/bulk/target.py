@@ -1,22 +1,204 @@
-"""Find the table that a load goes into."""
+"""Read from the catalogue what a load must know of its table."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
+
+from airflow_provider_lakebase.exceptions import LakebaseLoadError
+
+# Synced tables belong to a system role of the service; Postgres would refuse each write, but with less to go by.
+_SYNCED_OWNER = re.compile(r"databricks_(writer_|synced_table)")
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
+
+_TABLE = """
+    SELECT c.oid::int8, nspname, relname, relkind::text, pg_get_userbyid(relowner), reltuples::float8,
+        pg_has_role(relowner, 'USAGE'), row_security_active(c.oid),
+        EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE confrelid = c.oid AND contype = 'f'),
+        EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) OR relhasrules
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+    WHERE c.oid = %s::regclass
+"""
+# A domain reads and writes as the type below it, whose modifier it may set.
+_COLUMNS = """
+    WITH RECURSIVE base AS (
+        SELECT attnum, atttypid AS type, atttypmod AS modifier FROM pg_catalog.pg_attribute
+        WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT attnum, typbasetype, CASE WHEN modifier < 0 THEN typtypmod ELSE modifier END
+        FROM base JOIN pg_catalog.pg_type ON pg_type.oid = type WHERE typtype = 'd'
+    )
+    SELECT attname, format_type(atttypid, atttypmod), format_type(type, -1), modifier,
+        CASE WHEN t.typtype = 'e' THEN 'text' ELSE t.typname END,
+        CASE WHEN t.typcategory = 'A' THEN CASE WHEN e.typtype = 'e' THEN 'text' ELSE e.typname END END,
+        attnotnull, attgenerated <> '', attidentity::text,
+        atthasdef OR attidentity <> ''
+    FROM base JOIN pg_catalog.pg_type t ON t.oid = type
+    LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
+    JOIN pg_catalog.pg_attribute a ON attrelid = %(oid)s::oid AND a.attnum = base.attnum
+    WHERE t.typtype <> 'd' ORDER BY a.attnum
+"""
+_KEYS = """
+    SELECT indisprimary, (
+        SELECT array_agg(attname::text ORDER BY position)
+        FROM unnest(indkey::int2[]) WITH ORDINALITY AS key (attnum, position)
+        JOIN pg_catalog.pg_attribute a ON attrelid = indrelid AND a.attnum = key.attnum
+        WHERE position <= indnkeyatts
+    )
+    FROM pg_catalog.pg_index
+    WHERE indrelid = %s::oid AND indisunique AND indimmediate AND indisvalid AND indpred IS NULL AND indexprs IS NULL
+    ORDER BY indisprimary DESC, indexrelid
+"""
 
 
-def find_table(connection: psycopg.Connection[Any], table: str) -> sql.Identifier:
-    """Return the table, schema-qualified and quoted.
+@dataclass(frozen=True)
+class Column:
+    """Hold what decides how values get into a column.
+
+    :param name: its name, unquoted
+    :param declared: its type as DDL writes it, with its modifier: ``numeric(10,2)``
+    :param bare: the type below a domain, without a modifier: ``numeric``
+    :param modifier: the type's modifier, -1 for none
+    :param kind: name of the type that its values are written as: ``int4``; ``text`` for an enum
+    :param element: the same for the elements of an array
+    """
+
+    name: str
+    declared: str
+    bare: str
+    modifier: int
+    kind: str
+    element: str | None = None
+    not_null: bool = False
+    generated: bool = False
+    identity: str = ""
+    has_default: bool = False
+
+    def as_text(self) -> Column:
+        """Return a column of text in its place, for what is cast afterwards."""
+        return replace(self, declared="text", bare="text", modifier=-1, kind="any text", element=None)
+
+    @property
+    def rounds(self) -> bool:
+        """Return whether Postgres fits a value that is too exact into the column without saying so."""
+        return self.modifier >= 0 and self.kind in ("numeric", "timestamp", "timestamptz", "time", "timetz", "interval")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Hold what a load must know of its table.
+
+    :param name: as the caller wrote it, for messages
+    :param keys: columns of each unique index that ON CONFLICT can use, the primary key first
+    :param primary_key: its columns; none when there is none
+    :param rows_estimate: rows as of the last ANALYZE, -1 when there was none
+    :param owned: whether the session's role may ANALYZE it
+    :param guarded: whether row-level security applies to the role, so that COPY cannot write into it
+    :param referenced: whether foreign keys lead to it
+    :param watched: whether triggers or rules may see how rows come in
+    """
+
+    name: str
+    oid: int
+    identifier: sql.Identifier
+    columns: tuple[Column, ...]
+    keys: tuple[tuple[str, ...], ...]
+    primary_key: tuple[str, ...]
+    rows_estimate: float
+    owned: bool
+    guarded: bool
+    referenced: bool
+    watched: bool
+
+    @cached_property
+    def loadable(self) -> dict[str, Column]:
+        """Return the columns that a load may set, by name."""
+        return {column.name: column for column in self.columns if not column.generated}
+
+
+def find_table(connection: psycopg.Connection[Any], name: str, *, where: str = "") -> Table:
+    """Return the table that SQL means by a name.
 
     :param connection: an open session
-    :param table: the name as SQL writes it: ``flights``, ``public.flights``, ``"Mixed Case"``
-    :raises psycopg.errors.UndefinedTable: when there is no such table
+    :param name: the name as SQL writes it: ``flights``, ``public.flights``, ``"Mixed Case"``
+    :param where: connection and endpoint, for messages
+    :raises LakebaseLoadError: when there is no such table, or it is none that takes rows
     """
-    query = """
-        SELECT nspname, relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
-        WHERE c.oid = %s::regclass
+    try:
+        with connection.transaction():
+            row = connection.execute(_TABLE, [name]).fetchall()[0]
+    except (errors.UndefinedTable, errors.InvalidSchemaName, errors.InvalidName) as error:
+        remedy = "Create it first, or correct its name, as SQL writes it: schema.table."
+        raise LakebaseLoadError(f"There is no table {name}", where=where, remedy=remedy) from error
+    oid, schema, relation, kind, owner, estimate, owned, guarded, referenced, watched = row
+    _check_kind(name, kind, owner, where)
+    columns = connection.execute(_COLUMNS, {"oid": oid}).fetchall()
+    keys = connection.execute(_KEYS, [oid]).fetchall()
+    return Table(
+        name=name,
+        oid=oid,
+        identifier=sql.Identifier(schema, relation),
+        columns=tuple(Column(*column) for column in columns),
+        keys=tuple(tuple(key) for _, key in keys),
+        primary_key=next((tuple(key) for is_primary, key in keys if is_primary), ()),
+        rows_estimate=estimate,
+        owned=owned,
+        guarded=guarded,
+        referenced=referenced,
+        watched=watched,
+    )
+
+
+def create_table(
+    connection: psycopg.Connection[Any],
+    name: str,
+    definitions: Sequence[tuple[str, str, bool]],
+    key_columns: Sequence[str],
+    *,
+    where: str = "",
+) -> None:
+    """Make a table, unless there is one of that name.
+
+    :param connection: an open session
+    :param name: the name as SQL writes it
+    :param definitions: name, type and whether it may be NULL, by column
+    :param key_columns: columns of its primary key
+    :param where: connection and endpoint, for messages
+    :raises LakebaseLoadError: when it cannot be made
     """
-    return sql.Identifier(*connection.execute(query, [table]).fetchall()[0])
+    if missing := sorted(set(key_columns) - {column for column, _, _ in definitions}):
+        remedy = "Name columns of the source, by their names in the table."
+        raise LakebaseLoadError(f"key_columns holds '{missing[0]}', which is not loaded", where=where, remedy=remedy)
+    lines = [
+        sql.SQL("{} {}{}").format(sql.Identifier(column), sql.SQL(kind), sql.SQL("" if nullable else " NOT NULL"))
+        for column, kind, nullable in definitions
+    ]
+    if key_columns:
+        lines.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, key_columns))))
+    try:
+        with connection.transaction():
+            parts = connection.execute("SELECT parse_ident(%s)", [name]).fetchall()[0][0]
+            create = sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})")
+            connection.execute(create.format(sql.Identifier(*parts), sql.SQL(", ").join(lines)))
+    except (errors.InsufficientPrivilege, errors.InvalidSchemaName, errors.InvalidParameterValue) as error:
+        remedy = "Create it first, or its schema, or let the role do so (LakebaseRoleBootstrapOperator)."
+        what = f"Table {name} cannot be created: {error.diag.message_primary}"
+        raise LakebaseLoadError(what, where=where, remedy=remedy) from error
+
+
+def _check_kind(name: str, kind: str, owner: str, where: str) -> None:
+    if _SYNCED_OWNER.match(owner):
+        raise LakebaseLoadError(
+            f"{name} is a synced table, which Postgres only reads",
+            where=where,
+            remedy="Write to its source in Unity Catalog, or load into a table of your own.",
+        )
+    if kind not in ("r", "p"):
+        what = f"{name} is {_KINDS.get(kind, 'no table')}"
+        raise LakebaseLoadError(what, where=where, remedy="Name the table that holds the rows.")

@@ -1,0 +1,219 @@
+"""Send one source through COPY statements: where to, how far it has come, and which row was at fault."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import psycopg
+from psycopg import sql
+from psycopg.copy import Copy, LibpqWriter
+
+from airflow_provider_lakebase.bulk.target import Column
+from airflow_provider_lakebase.exceptions import LakebaseLoadError
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 10.0
+"""Seconds between two lines about the same load or export."""
+CONDITION_SQLSTATE = psycopg.errors.DivisionByZero.sqlstate
+
+_TEMPORARY = re.compile(r"lakebase_load_[0-9a-f]{32}")
+_CONTEXT = re.compile(r"COPY .*, line (?P<line>\d+)(?:, column (?P<column>.+?))?(?:: |$)")
+
+
+@dataclass
+class Progress:
+    """Count rows and bytes, and log them every 10 seconds.
+
+    :param what: what is being done, for the log
+    """
+
+    what: str
+    rows: int = 0
+    bytes: int = 0
+    started_at: float = field(default_factory=time.monotonic)
+    told_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds since the beginning."""
+        return time.monotonic() - self.started_at
+
+    def add(self, *, rows: int = 0, bytes: int = 0) -> None:
+        """Count more.
+
+        :param rows: further rows
+        :param bytes: further bytes
+        """
+        self.rows += rows
+        self.bytes += bytes
+        if time.monotonic() - self.told_at >= PROGRESS_SECONDS:
+            self.told_at = time.monotonic()
+            self.tell("so far")
+
+    def tell(self, when: str) -> None:
+        """Log what was counted.
+
+        :param when: a word or two on the moment
+        """
+        seconds = max(self.seconds, 0.001)
+        log.info(
+            "%s, %s: %d rows, %.1f MB, %.1f s, %.0f rows/s, %.1f MB/s",
+            *(self.what, when, self.rows, self.bytes / 1e6, seconds, self.rows / seconds, self.bytes / 1e6 / seconds),
+        )
+
+
+class BadValue(Exception):
+    """Say which value of a source its column cannot hold.
+
+    :param reason: why, in words that hold no value
+    :param number: its row or line in the source, from 1; None when it is not known
+    :param column: name of the column
+    :param source: where it came from, when it is not the one that is being sent
+    """
+
+    def __init__(
+        self, reason: str, number: int | None, column: str | None = None, source: Source | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.number = number
+        self.column = column
+        self.source = source
+
+
+class Source(Protocol):
+    """Anything that sends rows through COPY.
+
+    ``columns`` are the columns its values are for, ``label`` is what it is called in messages, ``unit`` what it counts:
+    row or line, of which ``first_row`` is the number of the first.
+    """
+
+    columns: Sequence[Column]
+    label: str
+    unit: str
+    first_row: int
+
+    def copy_to(self, destination: Destination) -> None: ...
+
+
+class Destination:
+    """Write into a relation by COPY, within the session's transaction.
+
+    :param connection: an open session
+    :param relation: the table, or the temporary table before it
+    :param columns: those of the relation that values come for, in their order
+    :param progress: what counts rows and bytes
+    :param condition: SQL that must hold for each row
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        relation: sql.Composable,
+        columns: Sequence[Column],
+        progress: Progress,
+        condition: str | None = None,
+    ) -> None:
+        self.connection = connection
+        self.relation = relation
+        self.columns = columns
+        self.progress = progress
+        self.condition = condition
+        self.rows = 0
+        self.first = 0
+
+    @contextmanager
+    def copy(self, options: sql.Composable, *, first: int = 0) -> Iterator[Copy]:
+        """Open one COPY statement.
+
+        :param options: what stands in its parentheses: ``FORMAT binary``
+        :param first: rows of the source that went before
+        """
+        self.first = first
+        names = sql.SQL(", ").join(sql.Identifier(column.name) for column in self.columns)
+        statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(self.relation, names, options)
+        if self.condition is not None:
+            # COPY leaves out a row that does not meet its condition; this one stops it, at that row.
+            condition = sql.SQL(" WHERE 1 = 1 / (CASE WHEN ({}) THEN 1 ELSE 0 END)").format(sql.SQL(self.condition))
+            statement += condition
+        with self.connection.cursor() as cursor:
+            with cursor.copy(statement, writer=_CountingWriter(cursor, self.progress)) as copy:
+                yield copy
+            self.rows += cursor.rowcount
+
+    def find(self, error: psycopg.Error) -> tuple[int | None, str | None]:
+        """Return row or line and column that an error of COPY names.
+
+        :param error: as Postgres raised it
+        """
+        found = _CONTEXT.search(error.diag.context or "")
+        if not found:
+            return None, error.diag.column_name
+        return self.first + int(found["line"]), found["column"] or error.diag.column_name
+
+
+class _CountingWriter(LibpqWriter):
+    def __init__(self, cursor: psycopg.Cursor[Any], progress: Progress) -> None:
+        super().__init__(cursor)
+        self._progress = progress
+
+    def write(self, data: Any) -> None:
+        super().write(data)
+        self._progress.add(bytes=len(data))
+
+
+def explain(
+    error: psycopg.Error, source: Source | None, destination: Destination | None, table: str, where: str
+) -> Exception:
+    """Return what to raise for an error of a load; the original quotes the row, so it must not be printed as its cause.
+
+    :param error: as Postgres raised it
+    :param source: where the row came from, if it was being sent
+    :param destination: where it went
+    :param table: the target, as the caller named it
+    :param where: connection and endpoint, for messages
+    """
+    number, column = destination.find(error) if destination else (None, error.diag.column_name)
+    if error.sqlstate == CONDITION_SQLSTATE and destination and destination.condition and number is not None:
+        return load_error(BadValue("it does not meet replace_where", number), source, table, where)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        remedy = "Grant it to the role: LakebaseRoleBootstrapOperator does so, on the connection of the table's owner."
+        return LakebaseLoadError(
+            f"Nothing was loaded into {table}: {error.diag.message_primary}", where=where, remedy=remedy
+        )
+    if number is None and not isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return error
+    # These messages name columns and constraints; all others quote the value.
+    quotable = isinstance(error, psycopg.IntegrityError | psycopg.errors.BadCopyFileFormat)
+    detail = f": {_TEMPORARY.sub(table, error.diag.message_primary or '')}" if quotable else ""
+    reason = f"{type(error).__name__}, SQLSTATE {error.sqlstate}{detail}"
+    if source and source.unit == "line" and isinstance(error, psycopg.DataError):
+        reason += ". If the text stands for NULL, name it as 'null'"
+    return load_error(BadValue(reason, number, column), source, table, where)
+
+
+def load_error(bad: BadValue, source: Source | None, table: str, where: str) -> LakebaseLoadError:
+    """Return what to raise for a value that was kept out.
+
+    :param bad: the value's place, and why
+    :param source: where it came from
+    :param table: the target, as the caller named it
+    :param where: connection and endpoint, for messages
+    """
+    source = bad.source or source
+    unit = source.unit if source else "row"
+    place = f"a {unit}" if bad.number is None else f"{unit} {bad.number}"
+    place += f", column {bad.column}," if bad.column else ""
+    place += f" of {source.label}" if source else ""
+    return LakebaseLoadError(
+        f"Table {table} does not take {place}: {bad.reason}",
+        where=where,
+        remedy="Correct the source or the table; nothing of the load was applied.",
+    )

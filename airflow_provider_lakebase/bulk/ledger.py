@@ -1,0 +1,158 @@
+"""The ledger: a table of loads done, written in the transaction of each, so that a retry finds what came to pass."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+
+from airflow_provider_lakebase.exceptions import LakebaseLoadError
+
+TABLE = "loads"
+# A table that was dropped and made again is another one: its rows went with it.
+DEFINITION = """
+    CREATE TABLE IF NOT EXISTS {ledger} (
+        load_id text NOT NULL,
+        target oid NOT NULL,
+        target_name text NOT NULL,
+        rows bigint,
+        loaded_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (load_id, target)
+    )
+"""
+PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('airflow-provider-lakebase ledger'))"
+
+
+@dataclass(frozen=True)
+class LoadRecord:
+    """Hold what the ledger says of a load.
+
+    :param rows: rows that it wrote
+    :param loaded_at: when its transaction began
+    """
+
+    rows: int
+    loaded_at: datetime.datetime
+
+
+def ledger_exists(cursor: psycopg.Cursor[Any], schema: str) -> bool:
+    """Return whether a schema holds the ledger.
+
+    :param cursor: of an open session
+    :param schema: the schema, unquoted
+    """
+    query = """
+        SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+        WHERE nspname = %s AND relname = %s
+    """
+    return cursor.execute(query, [schema, TABLE]).fetchone() is not None
+
+
+def create_ledger(cursor: psycopg.Cursor[Any], schema: str) -> bool:
+    """Make the schema and the ledger in it, unless they are there.
+
+    :param cursor: of an open session
+    :param schema: the schema, unquoted
+    :returns: whether something was made
+    """
+    if ledger_exists(cursor, schema):
+        return False
+    cursor.execute(_LOCK)  # of two at once, one would fail
+    if cursor.execute("SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
+        cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+    cursor.execute(sql.SQL(DEFINITION).format(ledger=_ledger(schema)))
+    return True
+
+
+def prepare_ledger(connection: psycopg.Connection[Any], schema: str, *, where: str = "") -> None:
+    """Make sure that there is a ledger, in a transaction of its own, so that no load waits for another.
+
+    :param connection: an open session, outside a transaction
+    :param schema: the ledger's schema
+    :param where: connection and endpoint, for messages
+    :raises LakebaseLoadError: when there is none and the role may not make it
+    """
+    try:
+        with connection.transaction(), connection.cursor() as cursor:
+            create_ledger(cursor, schema)
+    except errors.InsufficientPrivilege as error:
+        raise _not_permitted(f"The ledger {schema}.{TABLE} cannot be made", error, where) from error
+
+
+def claim_load(
+    connection: psycopg.Connection[Any], schema: str, load_id: str, target: tuple[int, str], *, where: str = ""
+) -> LoadRecord | None:
+    """Enter a load into the ledger, or return the record of the one that was done before.
+
+    An attempt that still runs is waited for: when it commits, its record is found; else this one goes on.
+
+    :param connection: an open session, in the load's transaction
+    :param schema: the ledger's schema
+    :param load_id: the load's identity
+    :param target: OID and name of its table
+    :param where: connection and endpoint, for messages
+    :raises LakebaseLoadError: when the role may not use the ledger
+    """
+    enter = sql.SQL(
+        "INSERT INTO {} (load_id, target, target_name) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING RETURNING true"
+    ).format(_ledger(schema))
+    find = sql.SQL("SELECT coalesce(rows, 0), loaded_at FROM {} WHERE load_id = %s AND target = %s").format(
+        _ledger(schema)
+    )
+    oid, name = target
+    try:
+        if connection.execute(enter, [load_id, oid, name]).fetchone() is not None:
+            return None
+        row = connection.execute(find, [load_id, oid]).fetchone()
+    except errors.InsufficientPrivilege as error:
+        raise _not_permitted(f"The ledger {schema}.{TABLE} cannot be used", error, where) from error
+    if row is None:  # cleaned up since
+        return claim_load(connection, schema, load_id, target, where=where)
+    return LoadRecord(*row)
+
+
+def record_rows(
+    connection: psycopg.Connection[Any], schema: str, load_id: str, target: tuple[int, str], rows: int
+) -> None:
+    """Complete a load's record.
+
+    :param connection: the session of :func:`claim_load`, in the same transaction
+    :param schema: the ledger's schema
+    :param load_id: the load's identity
+    :param target: OID and name of its table
+    :param rows: rows that it wrote
+    """
+    update = sql.SQL("UPDATE {} SET rows = %s WHERE load_id = %s AND target = %s").format(_ledger(schema))
+    connection.execute(update, [rows, load_id, target[0]])
+
+
+def delete_records(connection: psycopg.Connection[Any], schema: str, older_than: datetime.timedelta) -> int:
+    """Delete old records.
+
+    :param connection: an open session
+    :param schema: the ledger's schema
+    :param older_than: age of the youngest to delete
+    :returns: how many there were
+    """
+    with connection.cursor() as cursor:
+        if not ledger_exists(cursor, schema):
+            return 0
+        delete = sql.SQL("DELETE FROM {} WHERE loaded_at < now() - %s::interval").format(_ledger(schema))
+        return cursor.execute(delete, [older_than]).rowcount
+
+
+def _ledger(schema: str) -> sql.Identifier:
+    return sql.Identifier(schema, TABLE)
+
+
+def _not_permitted(what: str, error: psycopg.Error, where: str) -> LakebaseLoadError:
+    return LakebaseLoadError(
+        f"{what}: {error.diag.message_primary}; nothing was loaded",
+        where=where,
+        remedy="Run LakebaseRoleBootstrapOperator for this role on the project owner's connection, which prepares the "
+        "ledger, or name a schema of the role's own as 'ledger_schema'.",
+    )

@@ -1,0 +1,246 @@
+"""Load a source into a table: what it is, which columns it fills, by which mode, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_provider_lakebase.bulk.copying import BadValue, Progress, explain, load_error
+from airflow_provider_lakebase.bulk.ledger import claim_load, record_rows
+from airflow_provider_lakebase.bulk.modes import Application, Mode, Plan
+from airflow_provider_lakebase.bulk.sources import arrow_definitions, holds_csv, open_sources
+from airflow_provider_lakebase.bulk.target import Column, Table, create_table, find_table
+from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
+from airflow_provider_lakebase.fields import LEDGER_SCHEMA
+
+log = logging.getLogger(__name__)
+
+CHANGED_MUCH = 0.1
+"""Share of a table's rows beyond which a load is followed by ANALYZE."""
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """Say what is loaded where, and how.
+
+    :param table: target, as SQL writes it: ``schema.table``, quoted where it must be
+    :param mode: ``append``; ``replace`` for all rows, or those of ``replace_where``; ``upsert`` on ``key_columns``
+    :param columns: the target's columns in the source's order, or a mapping from the source's names to them; what a
+        mapping does not name is left out. By default the source's own names, or all columns where it has none
+    :param key_columns: columns of a unique index that tell rows apart, for ``upsert``; by default the primary key's
+    :param update_columns: columns that an upsert changes in rows that are there, by default all that are loaded; an
+        empty list leaves such rows as they are
+    :param duplicates: what an upsert does with rows of the source that have the same key: ``last`` wins, or ``error``
+    :param version_column: column that must be larger than the table's for an upsert to change a row
+    :param replace_where: SQL condition on the table's columns, unqualified: the rows that ``replace`` replaces, which
+        the rows loaded must meet too
+    :param casts: SQL type by target column, that the source's text is cast to before it goes into the column
+    :param format: ``csv``, ``jsonl`` or ``parquet``; by default by the ending of the file's name
+    :param header: whether the first line of a CSV file names its columns
+    :param null: the unquoted text that stands for NULL in a CSV file
+    :param create_table: make the table from the Parquet or Arrow schema when there is none, ``key_columns`` its key
+    :param load_id: identity of the load in the ledger, where a second one with it finds it and does nothing
+    :param ledger_schema: schema of the ledger
+    :raises LakebaseSettingsError: for values that cannot be, or not together
+    """
+
+    table: str
+    mode: Mode = "append"
+    columns: Sequence[str] | Mapping[str, str] | None = None
+    key_columns: Sequence[str] | None = None
+    update_columns: Sequence[str] | None = None
+    duplicates: str = "last"
+    version_column: str | None = None
+    replace_where: str | None = None
+    casts: Mapping[str, str] = field(default_factory=dict)
+    format: str | None = None
+    header: bool = True
+    null: str = ""
+    create_table: bool = False
+    load_id: str | None = None
+    ledger_schema: str = LEDGER_SCHEMA
+
+    def __post_init__(self) -> None:
+        _check_choice("mode", self.mode, ("append", "replace", "upsert"))
+        _check_choice("duplicates", self.duplicates, ("last", "error"))
+        upsert_only = ("update_columns", "version_column")
+        for name in upsert_only:
+            if getattr(self, name) is not None and self.mode != "upsert":
+                raise LakebaseSettingsError(f"{name} is given with mode '{self.mode}'", remedy="Use mode 'upsert'.")
+        if self.key_columns and self.mode != "upsert" and not self.create_table:
+            raise LakebaseSettingsError(f"key_columns is given with mode '{self.mode}'", remedy="Use mode 'upsert'.")
+        if self.replace_where is not None and self.mode != "replace":
+            raise LakebaseSettingsError(f"replace_where is given with mode '{self.mode}'", remedy="Use mode 'replace'.")
+        for name in ("columns", "key_columns", "update_columns"):
+            if isinstance(getattr(self, name), str):
+                raise LakebaseSettingsError(f"{name} is a str", remedy="Give a list of names.")
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """Hold what a load did.
+
+    :param rows: rows written
+    :param bytes: bytes that COPY carried
+    :param seconds: time it took
+    :param already_loaded: whether the ledger had it, so that nothing was done; ``rows`` are those of the first time
+    """
+
+    rows: int
+    bytes: int
+    seconds: float
+    already_loaded: bool = False
+
+
+def load(connection: psycopg.Connection[Any], source: Any, request: LoadRequest, *, where: str = "") -> LoadResult:
+    """Load a source in the session's current transaction, which the caller commits: all of it, or nothing.
+
+    :param connection: an open session
+    :param source: iterable of tuples or dicts; path (str, ``pathlib.Path`` or ``ObjectStoragePath``) or a list of them;
+        file opened for reading bytes; pyarrow ``Table`` or ``RecordBatchReader``
+    :param request: where to, and how
+    :param where: connection and endpoint, for messages
+    :raises LakebaseLoadError: for a value the table cannot take exactly, naming row or line and column, never the
+        value; when the table or a column is missing or the role may not write to it
+    :raises LakebaseSettingsError: for arguments that do not fit the table
+    :raises FileNotFoundError: when there is no such file
+    :raises psycopg.Error: for what has nothing to do with the rows
+    """
+    progress = Progress(f"Loading into {request.table}")
+    if request.create_table:
+        definitions = arrow_definitions(source, request)
+        create_table(connection, request.table, definitions, request.key_columns or (), where=where)
+    table = find_table(connection, request.table, where=where)
+    target = (table.oid, request.table)
+    if request.load_id is not None:
+        record = claim_load(connection, request.ledger_schema, request.load_id, target, where=where)
+        if record is not None:
+            log.info("Loaded into %s on %s already; nothing is done", request.table, record.loaded_at)
+            return LoadResult(record.rows, 0, progress.seconds, already_loaded=True)
+    rows = _apply(connection, source, request, table, progress, where)
+    if request.load_id is not None:
+        record_rows(connection, request.ledger_schema, request.load_id, target, rows)
+    progress.rows = rows
+    progress.tell("done")
+    return LoadResult(rows, progress.bytes, progress.seconds)
+
+
+def analyze(connection: psycopg.Connection[Any], table: str, rows: int) -> None:
+    """Run ANALYZE after a load that changed much of a table; where it cannot, warn and go on.
+
+    :param connection: the session of the load, which is committed
+    :param table: target, as SQL writes it
+    :param rows: rows written
+    """
+    try:
+        with connection.transaction():
+            found = find_table(connection, table)
+            if not found.owned or rows < CHANGED_MUCH * found.rows_estimate:
+                return
+            connection.execute(sql.SQL("ANALYZE {}").format(found.identifier))
+    except (psycopg.Error, LakebaseLoadError) as error:
+        log.warning("Loaded into %s, but ANALYZE failed: %s", table, error)
+
+
+def _apply(
+    connection: psycopg.Connection[Any],
+    source: Any,
+    request: LoadRequest,
+    table: Table,
+    progress: Progress,
+    where: str,
+) -> int:
+    application: Application | None = None
+    try:
+        with closing(open_sources(connection, source, request, table, where)) as sources:
+            first = next(sources, None)
+            columns = first.columns if first else list(table.loadable.values())
+            application = Application(connection, make_plan(source, request, table, columns, where), progress)
+            return application.run(chain([first] if first else [], sources))
+    # The original errors may quote the value, and would be printed as the cause.
+    except BadValue as error:
+        raise load_error(error, application.source if application else None, request.table, where) from None
+    except psycopg.Error as error:
+        if application is None:
+            raise
+        found = explain(error, application.source, application.destination, request.table, where)
+        if found is error:
+            raise
+        raise found from None
+
+
+def make_plan(source: Any, request: LoadRequest, table: Table, columns: Sequence[Column], where: str) -> Plan:
+    """Return how the rows get into the table.
+
+    :param source: what :func:`load` was given
+    :param request: what is wanted
+    :param table: the target
+    :param columns: those of the first source
+    :param where: connection and endpoint, for messages
+    :raises LakebaseSettingsError: for columns that cannot be what they are named as
+    """
+    filled = [table.loadable[column.name] for column in columns if column.name in table.loadable]
+    names = [column.name for column in filled]
+    keys: Sequence[str] = ()
+    update: Sequence[str] = ()
+    if request.mode == "upsert":
+        keys = _find_keys(request, table, names, where)
+        changeable = [column.name for column in filled if column.name not in keys and column.identity != "a"]
+        update = changeable if request.update_columns is None else request.update_columns
+        _check_among("update_columns", update, changeable, where)
+        if request.version_column is not None:
+            _check_among("version_column", [request.version_column], update, where)
+    raw = holds_csv(source, request)
+    return Plan(
+        table=table,
+        mode=request.mode,
+        columns=filled,
+        keys=keys,
+        update=update,
+        version=request.version_column,
+        last_wins=request.duplicates == "last",
+        predicate=request.replace_where,
+        casts=request.casts,
+        leaves_out=raw and isinstance(request.columns, Mapping),
+        unchecked=raw,
+    )
+
+
+def _find_keys(request: LoadRequest, table: Table, names: Sequence[str], where: str) -> Sequence[str]:
+    wanted = request.key_columns or table.primary_key
+    if not wanted:
+        raise LakebaseSettingsError(
+            f"Table {request.table} has no primary key",
+            where=where,
+            remedy="Name the columns of a unique index as 'key_columns'.",
+        )
+    # In the order of the index, whatever the order here, so that all upserts lock rows in the same order.
+    found = next((key for key in table.keys if set(key) == set(wanted)), None)
+    if found is None:
+        raise LakebaseSettingsError(
+            f"Table {request.table} has no unique index on exactly {', '.join(wanted)}",
+            where=where,
+            remedy="Make one, or name the columns of one as 'key_columns'.",
+        )
+    _check_among("key_columns", found, names, where)
+    return found
+
+
+def _check_among(name: str, given: Sequence[str], among: Sequence[str], where: str) -> None:
+    for column in given:
+        if column not in among:
+            raise LakebaseSettingsError(
+                f"{name} holds '{column}'", where=where, remedy=f"Choose from what is loaded: {', '.join(among)}."
+            )
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise LakebaseSettingsError(f"{name} is {value!r}", remedy=f"Choose from {', '.join(choices)}.")

@@ -1,0 +1,222 @@
+"""Put rows into a table: append, replace, upsert; each within the session's current transaction.
+
+Where rows can go straight into the table, they do. Otherwise they go into a temporary table first and from there on by
+one INSERT: for an upsert, for values to be cast, for columns to be left out, under row-level security, to keep rows
+that others refer to, and for text that a column would round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+
+from airflow_provider_lakebase.bulk.copying import BadValue, Destination, Progress, Source
+from airflow_provider_lakebase.bulk.staging import Staging, identifiers
+from airflow_provider_lakebase.bulk.target import Column, Table
+
+Mode = Literal["append", "replace", "upsert"]
+NOTHING_MORE = sql.SQL("")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Say how rows get into a table.
+
+    :param table: the target
+    :param mode: ``append``, ``replace`` or ``upsert``
+    :param columns: the table's columns that get values
+    :param keys: columns that tell rows apart, for an upsert
+    :param update: columns that an upsert changes in rows that are there; none for ``DO NOTHING``
+    :param version: column that must grow for an upsert to change a row
+    :param last_wins: whether of several rows with one key the last one counts; else they are an error
+    :param predicate: SQL that says which rows are replaced
+    :param casts: SQL type by column, that its text is cast to before it goes into the column
+    :param leaves_out: whether the source may send columns that go nowhere
+    :param unchecked: whether the source may send text that a column would round
+    """
+
+    table: Table
+    mode: Mode
+    columns: Sequence[Column]
+    keys: Sequence[str] = ()
+    update: Sequence[str] = ()
+    version: str | None = None
+    last_wins: bool = True
+    predicate: str | None = None
+    casts: Mapping[str, str] = field(default_factory=dict)
+    leaves_out: bool = False
+    unchecked: bool = False
+
+    @property
+    def kept_by(self) -> Sequence[str]:
+        """Return the key by which a replace keeps rows that others may refer to."""
+        if self.mode != "replace" or not self.table.referenced:
+            return ()
+        usable = {column.name for column in self.columns if column.not_null}
+        return next((key for key in self.table.keys if usable.issuperset(key)), ())
+
+    @property
+    def is_staged(self) -> bool:
+        """Return whether rows go through a temporary table."""
+        rounds = self.unchecked and any(column.rounds for column in self.columns)
+        needed = (self.mode == "upsert", self.casts, self.leaves_out, self.table.guarded, self.kept_by, rounds)
+        return any(needed)
+
+
+class Application:
+    """Carry out a plan, and know what is being sent where.
+
+    :param connection: an open session
+    :param plan: what to do
+    :param progress: what counts rows and bytes
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], plan: Plan, progress: Progress) -> None:
+        self.connection = connection
+        self.plan = plan
+        self.progress = progress
+        self.source: Source | None = None
+        self.destination: Destination | None = None
+
+    def run(self, sources: Iterable[Source]) -> int:
+        """Send the sources and return the rows written.
+
+        :param sources: each opened when it is its turn
+        :raises BadValue: for a value that was kept out
+        :raises psycopg.Error: as Postgres refuses a row
+        """
+        plan = self.plan
+        if not plan.is_staged:
+            if plan.mode == "replace":
+                self._lock()
+                self._delete()
+            return self._send(sources, plan.table.identifier, condition=plan.predicate)
+        required = [*plan.keys, *([plan.version] if plan.version else [])]
+        staging = Staging(self.connection, plan.table, plan.columns, plan.casts, required)
+        self._send(sources, staging.relation, staging)
+        self.source = self.destination = None
+        staging.check_rounding()
+        if plan.mode == "upsert":
+            return self._upsert(staging)
+        if plan.mode == "append":
+            return self._insert(staging)
+        self._lock()
+        if plan.kept_by:
+            return self._replace_keeping(staging)
+        self._delete()
+        return self._insert(staging)
+
+    def _send(
+        self,
+        sources: Iterable[Source],
+        relation: sql.Identifier,
+        staging: Staging | None = None,
+        *,
+        condition: str | None = None,
+    ) -> int:
+        rows = 0
+        for source in sources:
+            self.source = source
+            if staging:
+                staging.expect(source, rows)
+            self.destination = Destination(self.connection, relation, source.columns, self.progress, condition)
+            source.copy_to(self.destination)
+            rows += self.destination.rows
+        return rows
+
+    def _lock(self) -> None:
+        # Of two at once, the second would not see, and so not delete, the rows of the first. Readers are let through.
+        self._execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(self.plan.table.identifier))
+
+    def _delete(self, *conditions: sql.Composable) -> None:
+        predicate = sql.SQL("({})").format(sql.SQL(self.plan.predicate or "true"))
+        delete = sql.SQL("DELETE FROM {} AS target WHERE {}")
+        every = sql.SQL(" AND ").join([predicate, *conditions])
+        self._execute(delete.format(self.plan.table.identifier, every))
+
+    def _insert(self, staging: Staging, action: sql.Composable = NOTHING_MORE) -> int:
+        insert = sql.SQL("{} SELECT {} FROM {} {}").format(self._into(), staging.values, staging.relation, action)
+        predicate = self.plan.predicate
+        with staging.locating():
+            if predicate is None:
+                return self._execute(insert).rowcount
+            count = sql.SQL("""
+                WITH written AS ({} RETURNING *) SELECT count(*), count(*) FILTER (WHERE ({}) IS NOT TRUE) FROM written
+            """).format(insert, sql.SQL(predicate))
+            ((written, others),) = self._execute(count).fetchall()
+        if others:
+            raise BadValue("it does not meet replace_where", None)
+        return int(written)
+
+    def _into(self) -> sql.Composed:
+        # COPY stores the values given for an identity column; so does this.
+        overriding = "OVERRIDING SYSTEM VALUE" if any(column.identity for column in self.plan.columns) else ""
+        names = identifiers([column.name for column in self.plan.columns])
+        into = sql.SQL("INSERT INTO {} AS target ({}) {}")
+        return into.format(self.plan.table.identifier, names, sql.SQL(overriding))
+
+    def _upsert(self, staging: Staging) -> int:
+        """Insert in the order of the key, so that two at once wait for each other's rows in the same order."""
+        plan = self.plan
+        if not plan.last_wins:
+            staging.check_repeats(plan.keys)
+        keys = identifiers(plan.keys)
+        newest = sql.SQL("{} DESC, ").format(sql.Identifier(plan.version)) if plan.version else NOTHING_MORE
+        upsert = sql.SQL("""
+            {into} SELECT {names} FROM (
+                SELECT DISTINCT ON ({keys}) * FROM (SELECT {values}, ctid AS "lakebase row" FROM {staging}) AS row
+                ORDER BY {keys}, {newest} "lakebase row" DESC
+            ) AS row ORDER BY {keys} ON CONFLICT ({keys}) {action}
+        """)
+        with staging.locating():
+            return self._execute(
+                upsert.format(
+                    into=self._into(),
+                    names=identifiers([column.name for column in plan.columns]),
+                    keys=keys,
+                    values=staging.values,
+                    staging=staging.relation,
+                    newest=newest,
+                    action=self._action(plan.update),
+                )
+            ).rowcount
+
+    def _action(self, update: Sequence[str]) -> sql.Composable:
+        if not update:
+            return sql.SQL("DO NOTHING")
+        values = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in update)
+        action = sql.SQL("DO UPDATE SET {}").format(values)
+        if self.plan.version:
+            older = sql.SQL(" WHERE target.{0} IS NULL OR target.{0} < excluded.{0}")
+            action += older.format(sql.Identifier(self.plan.version))
+        return action
+
+    def _replace_keeping(self, staging: Staging) -> int:
+        """Leave, of the rows replaced, those in place whose key comes again: others may refer to them."""
+        plan, keys = self.plan, identifiers(self.plan.kept_by)
+        staging.check_repeats(plan.kept_by)
+        same = sql.SQL(" AND ").join(
+            sql.SQL("coming.{0} = target.{0}").format(sql.Identifier(name)) for name in plan.kept_by
+        )
+        comes = sql.SQL("EXISTS (SELECT FROM {} AS coming WHERE {})").format(staging.relation, same)
+        if plan.predicate is not None:
+            others = sql.SQL("SELECT FROM {} AS target WHERE (({}) IS NOT TRUE) AND {} LIMIT 1")
+            query = others.format(plan.table.identifier, sql.SQL(plan.predicate), comes)
+            if self._execute(query).fetchone() is not None:
+                raise BadValue("the table has its key in a row that replace_where leaves alone", None)
+        self._delete(sql.SQL("NOT {}").format(comes))
+        given = {column.name for column in plan.columns}
+        sets = [
+            sql.SQL("{0} = excluded.{0}" if name in given else "{0} = DEFAULT").format(sql.Identifier(name))
+            for name, column in plan.table.loadable.items()
+            if name not in plan.kept_by and (column.identity != "a")
+        ]
+        update = sql.SQL("DO UPDATE SET {}").format(sql.SQL(", ").join(sets)) if sets else sql.SQL("DO NOTHING")
+        return self._insert(staging, sql.SQL("ON CONFLICT ({}) {}").format(keys, update))
+
+    def _execute(self, statement: sql.Composable) -> psycopg.Cursor[Any]:
+        return self.connection.execute(sql.Composed([statement]))

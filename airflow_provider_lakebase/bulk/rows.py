@@ -1,0 +1,191 @@
+"""Tuples and dicts into COPY, batch by batch: binary as long as values are what their columns hold, then text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from operator import itemgetter
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.adapt import PyFormat, Transformer
+
+from airflow_provider_lakebase.bulk.copying import BadValue, Destination
+from airflow_provider_lakebase.bulk.target import Column
+from airflow_provider_lakebase.bulk.values import UnfitValue, binary_encoding, text_conversion
+
+ROWS_PER_BATCH = 200
+"""Rows looked at together; more are slower, since Python's garbage collector then walks through them."""
+
+_NONE = type(None)
+_CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, TypeError, OverflowError)
+
+Row = Sequence[Any] | Mapping[str, Any]
+
+
+class Rows:
+    """Send rows from any iterable, which is read once and never held as a whole.
+
+    :param rows: tuples, lists or other sequences of values, or dicts by the source's names
+    :param columns: the columns that the values are for
+    :param names: the columns' names in the source, for dicts
+    :param others: whether dicts may hold other names, which are left out
+    :param label: what the source is called in messages
+    :param unit: what one row is called: ``row``, or ``line``
+    :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON itself
+    :param before: rows of the source that went another way
+    """
+
+    first_row = 1
+
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        columns: Sequence[Column],
+        *,
+        names: Sequence[str] = (),
+        others: bool = False,
+        label: str = "the source",
+        unit: str = "row",
+        json_strings: bool = False,
+        before: int = 0,
+    ) -> None:
+        self.rows = iter(rows)
+        self.columns = columns
+        self.names = list(names or (column.name for column in columns))
+        self.others = others
+        self.label = label
+        self.unit = unit
+        self.json_strings = json_strings
+        self.sent = before
+
+    def copy_to(self, destination: Destination) -> None:
+        """Send all rows.
+
+        :param destination: where to
+        :raises BadValue: for a value that its column cannot hold exactly
+        :raises psycopg.Error: as Postgres refuses a row
+        """
+        batches = self._batches()
+        left = self._copy_binary(batches, destination)
+        if left is not None:
+            self._copy_text(chain([left], batches), destination)
+
+    def encodes(self, rows: Sequence[Sequence[Any]]) -> bool:
+        """Return whether rows can go as binary, each value exactly.
+
+        :param rows: rows of as many values as there are columns
+        """
+        encodings = [binary_encoding(column) for column in self.columns]
+        return None not in encodings and self._fits(rows, encodings)
+
+    def _batches(self) -> Iterator[list[Sequence[Any]]]:
+        while batch := list(islice(self.rows, ROWS_PER_BATCH)):
+            yield self._sequences(batch)
+
+    def _sequences(self, batch: list[Any]) -> list[Sequence[Any]]:
+        kinds = set(map(type, batch))
+        if kinds == {dict} and len(self.names) > 1 and set(map(len, batch)) == {len(self.names)}:
+            try:
+                return list(map(itemgetter(*self.names), batch))
+            except KeyError:
+                pass
+        if not kinds <= {tuple, list}:
+            batch = [self._sequence(row, number) for number, row in enumerate(batch, self.sent + 1)]
+        if set(map(len, batch)) != {len(self.columns)}:
+            number, row = next((n, row) for n, row in enumerate(batch) if len(row) != len(self.columns))
+            reason = f"it has {len(row)} values for {len(self.columns)} columns"
+            raise BadValue(reason, self.sent + 1 + number)
+        return batch
+
+    def _sequence(self, row: Any, number: int) -> Sequence[Any]:
+        if isinstance(row, Mapping):
+            if not self.others and (unknown := row.keys() - set(self.names)):
+                reason = (
+                    f"it has a value for '{min(unknown)}', which is none of the columns; name them all as 'columns'"
+                )
+                raise BadValue(reason, number)
+            return [row.get(name) for name in self.names]
+        if isinstance(row, str | bytes):
+            raise BadValue(f"it is a {type(row).__name__}, not a tuple or dict", number)
+        try:
+            return tuple(row)
+        except TypeError:
+            raise BadValue(f"it is a {type(row).__name__}, not a tuple or dict", number) from None
+
+    def _copy_binary(self, batches: Iterator[list[Any]], destination: Destination) -> list[Any] | None:
+        """Send batches as long as they can go as binary; return the first that cannot."""
+        encodings = [binary_encoding(column) for column in self.columns]
+        batch = next(batches, None)
+        if batch is None or None in encodings or not self._fits(batch, encodings):
+            return batch
+        converts = [(n, each.convert) for n, each in enumerate(encodings) if each and each.convert]
+        with destination.copy(sql.SQL("FORMAT binary"), first=self.sent) as copy:
+            copy.set_types([each.dumper for each in encodings if each])
+            while batch is not None and self._fits(batch, encodings):
+                self._write(batch, converts, copy.write_row)
+                destination.progress.add(rows=len(batch))
+                batch = next(batches, None)
+        return batch
+
+    def _copy_text(self, batches: Iterable[list[Any]], destination: Destination) -> None:
+        found = [text_conversion(column, json_strings=self.json_strings) for column in self.columns]
+        converts = [(n, convert) for n, convert in enumerate(found) if convert]
+        with destination.copy(sql.SQL("FORMAT text"), first=self.sent) as copy:
+            for batch in batches:
+                self._write(batch, converts, copy.write_row)
+                destination.progress.add(rows=len(batch))
+
+    def _write(self, batch: list[Any], converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
+        for row in batch:
+            try:
+                write_row(_convert(row, converts) if converts else row)
+            except _CANNOT_BE_WRITTEN as error:
+                raise self._blame(row, converts, self.sent + 1, error) from None
+            self.sent += 1
+
+    def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
+        for encoding, values in zip(encodings, zip(*batch, strict=True), strict=True):
+            types = set(map(type, values))
+            holds_none = _NONE in types
+            types.discard(_NONE)
+            if not types <= encoding.types:
+                return False
+            if encoding.fits is not None:
+                present = [value for value in values if value is not None] if holds_none else values
+                if not encoding.fits(present):
+                    return False
+        return True
+
+    def _blame(
+        self, row: Sequence[Any], converts: Sequence[tuple[int, Any]], number: int, error: Exception
+    ) -> Exception:
+        """Return which value of a row cannot be written; the original error may quote it."""
+        by_position = dict(converts)
+        for position, (column, value) in enumerate(zip(self.columns, row, strict=True)):
+            try:
+                converted = by_position[position](value) if position in by_position and value is not None else value
+                Transformer().dump_sequence([converted], [PyFormat.TEXT])
+            except _CANNOT_BE_WRITTEN as found:
+                return BadValue(_reason(value, found), number, column.name)
+        return BadValue(f"it cannot be written ({type(error).__name__})", number)
+
+
+def _convert(row: Sequence[Any], converts: Sequence[tuple[int, Any]]) -> list[Any]:
+    values = list(row)
+    for position, convert in converts:
+        if values[position] is not None:
+            values[position] = convert(values[position])
+    return values
+
+
+def _reason(value: Any, error: Exception) -> str:
+    kind = type(value).__name__
+    if isinstance(error, UnfitValue):
+        return str(error)
+    if isinstance(error, UnicodeError):
+        return "text with half of a surrogate pair is not Unicode"
+    if isinstance(error, psycopg.DataError) and isinstance(value, str | list):
+        return "text must hold no null byte"
+    return f"a {kind} is none of the values that the column holds"

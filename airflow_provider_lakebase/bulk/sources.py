@@ -1,0 +1,268 @@
+"""Find out what a source is, and which of the table's columns its values are for."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from airflow_provider_lakebase.bulk.copying import Source
+from airflow_provider_lakebase.bulk.files import (
+    DAMAGED,
+    Csv,
+    describe,
+    find_format,
+    is_path,
+    open_to_read,
+    read_header,
+    read_json_lines,
+)
+from airflow_provider_lakebase.bulk.rows import Rows
+from airflow_provider_lakebase.bulk.target import Column, Table
+from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
+
+if TYPE_CHECKING:
+    from airflow_provider_lakebase.bulk.load import LoadRequest
+
+_ROWS = "the source"
+
+
+def arrow() -> ModuleType:
+    """Return the module that reads and writes Arrow and Parquet.
+
+    :raises LakebaseSettingsError: when pyarrow or pgpq is missing
+    """
+    try:
+        from airflow_provider_lakebase.bulk import arrow
+    except ModuleNotFoundError as error:
+        remedy = "Install the extra: pip install 'airflow-provider-lakebase[arrow]'."
+        raise LakebaseSettingsError(f"Parquet and Arrow need {error.name}", remedy=remedy) from error
+    return arrow
+
+
+def holds_csv(source: Any, request: LoadRequest) -> bool:
+    """Return whether a source is, or has, a CSV file, whose text only Postgres reads.
+
+    :param source: what is to be loaded
+    :param request: how
+    """
+    return any(find_format(file, request.format) == "csv" for file in _files(source))
+
+
+def arrow_definitions(source: Any, request: LoadRequest) -> list[tuple[str, str, bool]]:
+    """Return name, Postgres type and nullability of the columns that a Parquet or Arrow source fills.
+
+    :param source: what is to be loaded
+    :param request: how
+    :raises LakebaseSettingsError: for a source without a schema, or a type that has no counterpart
+    """
+    schema = _arrow_schema(source, request)
+    targets = _targets(schema.names, request.columns, describe(source) if _files(source) else _ROWS)
+    definitions = []
+    for field, target in zip(schema, targets, strict=True):
+        kind = arrow().postgres_type(field.type)
+        if target is not None and kind is None:
+            remedy = "Create the table first, or leave the column out by 'columns'."
+            raise LakebaseSettingsError(f"Column {field.name} is of type {field.type}", remedy=remedy)
+        if target is not None:
+            definitions.append((target, kind, field.nullable))
+    return definitions
+
+
+def _arrow_schema(source: Any, request: LoadRequest) -> Any:
+    files = _files(source)
+    if files and find_format(files[0], request.format) == "parquet":
+        with open_to_read(files[0]) as file:
+            return arrow().parquet_batches(file)[0]
+    if not _is_arrow(source):
+        raise LakebaseSettingsError(
+            "create_table is given for a source without a schema", remedy="Create the table first."
+        )
+    return source.schema
+
+
+def open_sources(
+    connection: psycopg.Connection[Any], source: Any, request: LoadRequest, table: Table, where: str
+) -> Generator[Source, None, None]:
+    """Give each part of a source, opened when it is its turn and closed after it.
+
+    :param connection: an open session
+    :param source: what is to be loaded
+    :param request: how
+    :param table: the target
+    :param where: connection and endpoint, for messages
+    :raises LakebaseLoadError: when columns of the source are not the table's, or a file cannot be read
+    """
+    opening = _Opening(connection, request, table, where)
+    if files := _files(source):
+        yield from opening.open_files(files)
+    elif _is_arrow(source):
+        yield opening.arrow(source.schema, _arrow_batches(source), label=_ROWS)
+    else:
+        yield opening.rows(source)
+
+
+def _files(source: Any) -> list[Any]:
+    if is_path(source) or hasattr(source, "read"):
+        return [source]
+    if isinstance(source, list | tuple) and source and all(map(is_path, source)):
+        return list(source)
+    return []
+
+
+def _is_arrow(source: Any) -> bool:
+    return type(source).__module__.partition(".")[0] == "pyarrow" and hasattr(source, "schema")
+
+
+def _arrow_batches(source: Any) -> Iterable[Any]:
+    if hasattr(source, "to_batches"):
+        return source.to_batches()  # type: ignore[no-any-return]
+    return [source] if hasattr(source, "num_rows") else source
+
+
+class _Opening:
+    def __init__(self, connection: psycopg.Connection[Any], request: LoadRequest, table: Table, where: str) -> None:
+        self.connection = connection
+        self.request = request
+        self.table = table
+        self.where = where
+
+    def open_files(self, files: Sequence[Any]) -> Iterator[Source]:
+        filled: set[str] | None = None
+        for file in files:
+            label = describe(file)
+            try:
+                with open_to_read(file) as opened:
+                    source = self._open(find_format(file, self.request.format), opened, label)
+                    names = {column.name for column in source.columns} & set(self.table.loadable)
+                    if filled is not None and names != filled:
+                        raise self._error(f"{label} has other columns than the files before it", "Load it by itself.")
+                    filled = names
+                    yield source
+            except DAMAGED as error:
+                raise self._error(f"{label} is damaged or cut short", "Write it again.") from error
+
+    def _open(self, format: str, file: Any, label: str) -> Source:
+        if format == "parquet":
+            return self.arrow(*self._read_parquet(file, label), label=label)
+        if format == "jsonl":
+            return self._dicts(read_json_lines(file), label, unit="line", json_strings=True)
+        return self._csv(file, label)
+
+    def _csv(self, file: Any, label: str) -> Source:
+        header = b""
+        if not self.request.header:
+            names = self._names_without_header()
+        else:
+            try:
+                header, names = read_header(file)
+            except ValueError as error:
+                remedy = "Give a CSV file in UTF-8 whose first line holds column names, or header=False."
+                raise self._error(f"{label} cannot be read: {error}", remedy) from error
+        columns = self._columns(names, self.request.columns, label)
+        filled = [column or _nowhere(number) for number, column in enumerate(columns)]
+        return Csv(file, filled, header=header, null=self.request.null, label=label)
+
+    def _names_without_header(self) -> list[str]:
+        if isinstance(self.request.columns, Mapping):
+            remedy = "Give a list of columns, in the order of the file."
+            raise LakebaseSettingsError("columns is a mapping, but the file names no columns", remedy=remedy)
+        return list(self.request.columns or self.table.loadable)
+
+    def _read_parquet(self, file: Any, label: str) -> Any:
+        module = arrow()
+        try:
+            return module.parquet_batches(file)
+        except (module.pa.ArrowException, OSError) as error:
+            raise self._error(f"{label} is no Parquet file that can be read", "Write it again.") from error
+
+    def arrow(self, schema: Any, batches: Iterable[Any], *, label: str) -> Source:
+        columns = self._columns(schema.names, self.request.columns, label)
+        positions = [number for number, column in enumerate(columns) if column]
+        source: Source = arrow().ArrowBatches(
+            batches,
+            positions,
+            [column for column in columns if column],
+            time_zone=self.connection.info.parameter_status("TimeZone"),
+            label=label,
+        )
+        return source
+
+    def rows(self, source: Any) -> Source:
+        if isinstance(source, bytes) or not isinstance(source, Iterable):
+            what = f"source is a {type(source).__name__}"
+            raise LakebaseSettingsError(what, remedy="Give rows, paths of files or Arrow data.")
+        rows = iter(source)
+        first = next(rows, None)
+        if first is not None:
+            rows = chain([first], rows)
+        if isinstance(first, Mapping):
+            return self._dicts(rows, _ROWS)
+        columns = self._columns(self._names_without_header(), None, _ROWS)
+        return Rows(rows, [column for column in columns if column], label=_ROWS)
+
+    def _dicts(self, rows: Iterator[Any], label: str, *, unit: str = "row", json_strings: bool = False) -> Source:
+        wanted = self.request.columns
+        names = list(wanted or ())
+        if not names:
+            first = next(rows, None)
+            names = list(first or self.table.loadable)
+            rows = chain([first] if first is not None else [], rows)
+        columns = self._columns(names, wanted if isinstance(wanted, Mapping) else None, label)
+        filled = [column for column in columns if column]
+        return Rows(
+            rows, filled, names=names, others=wanted is not None, label=label, unit=unit, json_strings=json_strings
+        )
+
+    def _columns(
+        self, names: Sequence[str], wanted: Sequence[str] | Mapping[str, str] | None, label: str
+    ) -> list[Column | None]:
+        """Return, for each name of a source, the table's column for it; None for one that is left out."""
+        targets = _targets(names, wanted, label)
+        for name in targets:
+            if name is not None and name not in self.table.loadable:
+                raise self._no_column(name, label)
+        if unknown := sorted(set(self.request.casts) - set(targets)):
+            remedy = "Name columns of the table that the source fills."
+            raise LakebaseSettingsError(f"casts holds '{unknown[0]}'", where=self.where, remedy=remedy)
+        return [None if name is None else self._column(name) for name in targets]
+
+    def _column(self, name: str) -> Column:
+        column = self.table.loadable[name]
+        return column.as_text() if name in self.request.casts else column
+
+    def _no_column(self, name: str, label: str) -> LakebaseLoadError:
+        if name in {column.name for column in self.table.columns}:
+            what = f"Column '{name}' of table {self.table.name} is generated, so {label} cannot fill it"
+            return self._error(what, "Leave it out, by 'columns' as a mapping.")
+        what = f"Table {self.table.name} has no column '{name}', which {label} holds"
+        return self._error(what, "Correct the source, or map its names to the table's by 'columns'.")
+
+    def _error(self, what: str, remedy: str) -> LakebaseLoadError:
+        return LakebaseLoadError(what, where=self.where, remedy=remedy)
+
+
+def _targets(names: Sequence[str], wanted: Sequence[str] | Mapping[str, str] | None, label: str) -> list[str | None]:
+    """Return the names in the table for the names of a source."""
+    if isinstance(wanted, Mapping):
+        if unknown := sorted(set(wanted) - set(names)):
+            remedy = f"Its columns are {', '.join(names)}."
+            raise LakebaseSettingsError(f"columns names '{unknown[0]}', which {label} does not hold", remedy=remedy)
+        targets: list[str | None] = [wanted.get(name) for name in names]
+    else:
+        targets = list(wanted or names)
+    if len(targets) != len(names):
+        what = f"columns holds {len(targets)} names, but {label} has {len(names)} columns"
+        raise LakebaseSettingsError(what, remedy="Name one for each, or map the source's names to the table's.")
+    given = [target for target in targets if target is not None]
+    if len(set(given)) < len(given):
+        raise LakebaseSettingsError(f"columns names a column twice for {label}", remedy="Name each once.")
+    return targets
+
+
+def _nowhere(number: int) -> Column:
+    """Return a column of the temporary table for what goes nowhere."""
+    return Column(f"left out {number}", "text", "text", -1, "any text")

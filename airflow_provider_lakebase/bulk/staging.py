@@ -1,0 +1,164 @@
+"""The temporary table that rows wait in, and what is asked of them there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from airflow_provider_lakebase.bulk.copying import BadValue, Source
+from airflow_provider_lakebase.bulk.target import Column, Table
+
+_CHECKS = """
+    SELECT conname, pg_get_expr(conbin, conrelid) FROM pg_catalog.pg_constraint
+    WHERE conrelid = %s::oid AND contype = 'c' AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute
+        WHERE attrelid = conrelid AND attnum = ANY (conkey) AND attname <> ALL (%s::text[])
+    )
+"""
+
+
+def identifiers(names: Sequence[str]) -> sql.Composed:
+    """Return names as a list of SQL.
+
+    :param names: unquoted
+    """
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+class Staging:
+    """Hold rows between COPY and the table, until the transaction ends.
+
+    :param connection: an open session
+    :param table: the target
+    :param columns: the target's columns that get values
+    :param casts: SQL type by column, that its text is cast to
+    :param required: columns that must not be NULL, beside those the table says
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        table: Table,
+        columns: Sequence[Column],
+        casts: Mapping[str, str],
+        required: Sequence[str],
+    ) -> None:
+        self.connection = connection
+        self.columns = columns
+        self.casts = casts
+        self.relation = sql.Identifier("pg_temp", f"lakebase_load_{uuid4().hex}")
+        self.sent: list[tuple[Source, int]] = []
+        self._create(table, required)
+
+    def _create(self, table: Table, required: Sequence[str]) -> None:
+        # A column that would round is staged without its limit, to see whether it does.
+        types = {column.name: column.bare if column.rounds else column.declared for column in self.columns}
+        types |= dict.fromkeys(self.casts, "text")
+        definitions = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in types.items()]
+        create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP")
+        self._execute(create.format(self.relation, sql.SQL(", ").join(definitions)))
+        # What the table would refuse is refused here as well, since COPY can tell the row.
+        exact = [name for name in types if name not in self.casts]
+        for name in {column.name for column in self.columns if column.not_null} | set(required):
+            if name in exact:
+                alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL")
+                self._execute(alter.format(self.relation, sql.Identifier(name)))
+        for name, expression in self.connection.execute(_CHECKS, [table.oid, exact]).fetchall():
+            add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})")
+            self._execute(add.format(self.relation, sql.Identifier(name), sql.SQL(expression)))
+
+    def expect(self, source: Source, rows: int) -> None:
+        """Make room for a source's columns that the table does not have, and remember where its rows begin.
+
+        :param source: about to be sent
+        :param rows: rows that were sent before
+        """
+        self.sent.append((source, rows))
+        for name in {column.name for column in source.columns} - {column.name for column in self.columns}:
+            add = sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} text")
+            self._execute(add.format(self.relation, sql.Identifier(name)))
+
+    @property
+    def values(self) -> sql.Composed:
+        """Return what a SELECT takes from the rows for the table's columns."""
+        return sql.SQL(", ").join(
+            sql.SQL("CAST({0} AS {1}) AS {0}").format(sql.Identifier(name), sql.SQL(wanted))
+            for name, wanted in self._wanted().items()
+        )
+
+    def _wanted(self) -> dict[str, str]:
+        return {column.name: self.casts.get(column.name, column.declared) for column in self.columns}
+
+    @contextmanager
+    def locating(self) -> Iterator[None]:
+        """Run a statement over the rows; when a value does not fit, say which.
+
+        :raises BadValue: for the first one that does not
+        """
+        try:
+            with self.connection.transaction():
+                yield
+        except psycopg.DataError:
+            suspects = [column.name for column in self.columns if column.rounds or column.name in self.casts]
+            condition = sql.SQL("NOT pg_input_is_valid({}::text, {})")
+            wanted = self._wanted()
+            self._refuse_first(
+                {name: condition.format(sql.Identifier(name), sql.Literal(wanted[name])) for name in suspects},
+                {name: f"it does not fit {wanted[name]}" for name in suspects},
+            )
+            raise
+
+    def check_rounding(self) -> None:
+        """Keep out values that their columns would round: a cast does so in silence.
+
+        :raises BadValue: for the first one
+        """
+        rounding = {
+            column.name: column.declared for column in self.columns if column.rounds and column.name not in self.casts
+        }
+        condition = sql.SQL("{0} IS DISTINCT FROM {0}::{1}")
+        with self.locating():
+            self._refuse_first(
+                {n: condition.format(sql.Identifier(n), sql.SQL(wanted)) for n, wanted in rounding.items()},
+                {name: f"it has more digits than {wanted} keeps" for name, wanted in rounding.items()},
+            )
+
+    def check_repeats(self, keys: Sequence[str]) -> None:
+        """Keep out a second row with the same key.
+
+        :param keys: the key's columns
+        :raises BadValue: for the first one
+        """
+        query = sql.SQL("""
+            SELECT number FROM (
+                SELECT number, row_number() OVER (PARTITION BY {keys} ORDER BY number) AS nth
+                FROM (SELECT row_number() OVER () AS number, {values} FROM {staging}) AS row
+            ) AS row WHERE nth > 1 ORDER BY number LIMIT 1
+        """).format(keys=identifiers(keys), values=self.values, staging=self.relation)
+        if row := self.connection.execute(query).fetchone():
+            raise self._bad(row[0], ", ".join(keys), "a row before it has the same key")
+
+    def _refuse_first(self, conditions: Mapping[str, sql.Composable], reasons: Mapping[str, str]) -> None:
+        if not conditions:
+            return
+        cases = sql.SQL(" ").join(
+            sql.SQL("WHEN {} THEN {}").format(condition, sql.Literal(name)) for name, condition in conditions.items()
+        )
+        query = sql.SQL("""
+            SELECT number, name FROM (SELECT row_number() OVER () AS number, CASE {} END AS name FROM {}) AS row
+            WHERE name IS NOT NULL LIMIT 1
+        """).format(cases, self.relation)
+        if row := self.connection.execute(query).fetchone():
+            raise self._bad(row[0], row[1], reasons[row[1]])
+
+    def _bad(self, number: int, column: str, reason: str) -> BadValue:
+        source, before = next(each for each in reversed(self.sent) if each[1] < number)
+        return BadValue(reason, number - before + source.first_row - 1, column, source)
+
+    def _execute(self, statement: sql.Composed) -> None:
+        self.connection.execute(statement)

@@ -1,0 +1,273 @@
+"""Decide how a Python value gets into a column: exactly, or not at all.
+
+psycopg writes binary COPY by what the column is, not by what the value is: an int too large for an int4 column comes
+out as another number, a datetime loses its time in a date column. So a batch of rows goes as binary only when each
+value is of the very type its column holds; every other batch goes as text, which Postgres reads with all its checks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import struct
+import uuid
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal, DecimalException
+from functools import partial
+from typing import Any
+
+from airflow_provider_lakebase.bulk.target import Column
+
+_NAME_BYTES = 63
+
+
+class UnfitValue(ValueError):
+    """Say why a column cannot hold a value, in words that do not hold it."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Say how a column's values go as binary.
+
+    :param types: the Python types that may
+    :param dumper: Postgres type whose psycopg dumper writes them
+    :param fits: whether all of some values, none of them None, come out as they are
+    :param convert: what to hand to the dumper in place of a value
+    """
+
+    types: frozenset[type]
+    dumper: str
+    fits: Callable[[Sequence[Any]], bool] | None = None
+    convert: Callable[[Any], Any] | None = None
+
+
+def binary_encoding(column: Column) -> Encoding | None:
+    """Return how the column's values go as binary; None when they only go as text.
+
+    :param column: target of the values
+    """
+    if column.kind == "jsonb":  # its binary form is the text behind the number of a version
+        return Encoding(frozenset((dict, list)), "text", convert=lambda value: "\x01" + to_json(value))
+    if column.kind == "json":
+        return Encoding(frozenset((dict, list)), "text", convert=to_json)
+    if column.kind in ("text", "varchar", "bpchar", "citext"):
+        length = column.modifier - 4 if column.modifier >= 0 else None
+        fits = None if length is None else lambda values: max(map(len, values), default=0) <= length
+        return Encoding(frozenset((str,)), "text", fits)
+    if column.rounds:
+        return None
+    return _BINARY.get(column.kind)
+
+
+def _in_range(code: str) -> Callable[[Sequence[Any]], bool]:
+    def fits(values: Sequence[Any]) -> bool:
+        try:
+            array(code, values)
+        except OverflowError:
+            return False
+        return True
+
+    return fits
+
+
+def _fits_float4(values: Sequence[float]) -> bool:
+    return all(map(_is_float4, values))
+
+
+def _is_float4(value: float) -> bool:
+    """Return whether the value is neither too large nor too small for a float of 4 bytes."""
+    try:
+        (stored,) = struct.unpack("f", struct.pack("f", value))
+    except OverflowError:
+        return False
+    return bool((stored == 0) == (value == 0))
+
+
+def _are_naive(values: Sequence[Any]) -> bool:
+    return all(value.tzinfo is None for value in values)
+
+
+def _are_aware(values: Sequence[Any]) -> bool:
+    return all(value.tzinfo is not None for value in values)
+
+
+_BINARY = {
+    "int2": Encoding(frozenset((int,)), "int2", _in_range("h")),
+    "int4": Encoding(frozenset((int,)), "int4", _in_range("i")),
+    "int8": Encoding(frozenset((int,)), "int8", _in_range("q")),
+    "float4": Encoding(frozenset((float,)), "float4", _fits_float4),
+    "float8": Encoding(frozenset((float,)), "float8"),
+    "numeric": Encoding(frozenset((Decimal, int)), "numeric"),
+    "bool": Encoding(frozenset((bool,)), "bool"),
+    "date": Encoding(frozenset((datetime.date,)), "date"),
+    "time": Encoding(frozenset((datetime.time,)), "time", _are_naive),
+    "timestamp": Encoding(frozenset((datetime.datetime,)), "timestamp", _are_naive),
+    "timestamptz": Encoding(frozenset((datetime.datetime,)), "timestamptz", _are_aware),
+    "interval": Encoding(frozenset((datetime.timedelta,)), "interval"),
+    "uuid": Encoding(frozenset((uuid.UUID,)), "uuid"),
+    "bytea": Encoding(frozenset((bytes, bytearray, memoryview)), "bytea"),
+}
+
+
+def text_conversion(column: Column, *, json_strings: bool = False) -> Callable[[Any], Any] | None:
+    """Return what makes a value into one whose text Postgres reads back as that value; None where every value is one.
+
+    The function raises :class:`UnfitValue` for what the column cannot hold exactly.
+
+    :param column: target of the values
+    :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON itself
+    """
+    if column.element is not None:
+        convert = text_conversion(replace(column, kind=column.element, element=None), json_strings=json_strings)
+        return partial(_each, convert) if convert else None
+    if column.kind in ("json", "jsonb"):
+        return partial(_json, json_strings)
+    conversion = _TEXT.get(column.kind)
+    return partial(conversion, column) if conversion else None
+
+
+def _each(convert: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, list):
+        return [None if item is None else _each(convert, item) for item in value]
+    return value if isinstance(value, str) else convert(value)
+
+
+def _json(json_strings: bool, value: Any) -> str:
+    return value if isinstance(value, str) and not json_strings else to_json(value)
+
+
+def to_json(value: Any) -> str:
+    """Return a value as JSON, decimals with all their digits.
+
+    :param value: dict, list, str, int, float, bool, Decimal or None
+    :raises UnfitValue: for what JSON has no form for, NaN and infinity too
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
+    except TypeError:
+        return _to_json(value)
+    except ValueError:
+        raise UnfitValue("JSON has no form for NaN and infinity") from None
+
+
+def _to_json(value: Any) -> str:
+    if isinstance(value, Decimal) and value.is_finite():
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {_to_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_to_json, value)) + "]"
+    if value is None or isinstance(value, str | int | float):
+        return to_json(value)
+    raise UnfitValue(f"a {_name_type(value)} has no form in JSON")
+
+
+def _vector(column: Column, value: Any) -> Any:
+    """Write a list, tuple or array of numbers as pgvector does."""
+    if isinstance(value, str):
+        return value
+    try:
+        return "[" + ",".join(repr(float(item)) for item in value) + "]"
+    except (TypeError, ValueError):
+        raise UnfitValue("it holds something that is not a number") from None
+
+
+def _text(column: Column, value: Any) -> Any:
+    # Others have several texts, and Python's is not always the one that an INSERT would store.
+    if isinstance(value, bool) or not isinstance(value, str | int | uuid.UUID):
+        raise UnfitValue(f"a {_name_type(value)} is not text; make it a str")
+    if isinstance(value, str) and column.modifier >= 0 and len(value) > column.modifier - 4:
+        raise UnfitValue(f"a str of more than {column.modifier - 4} characters does not fit")
+    return value
+
+
+def _name(column: Column, value: Any) -> Any:
+    if len(str(value).encode()) > _NAME_BYTES:
+        raise UnfitValue(f"a name of more than {_NAME_BYTES} bytes does not fit")
+    return value
+
+
+def _integer(column: Column, value: Any) -> Any:
+    if isinstance(value, float | Decimal) and value == value and abs(value) != math.inf and value == int(value):
+        return int(value)
+    return value
+
+
+def _float(column: Column, value: Any) -> Any:
+    if isinstance(value, int):
+        stored = float(value) if column.kind == "float8" else struct.unpack("f", struct.pack("f", value))[0]
+        if stored != value:
+            raise UnfitValue("an int has more digits than the column keeps")
+    return value
+
+
+def _numeric(column: Column, value: Any) -> Any:
+    if column.modifier >= 0 and isinstance(value, float | Decimal | str) and not _has_scale(column, value):
+        raise UnfitValue(f"a {_name_type(value)} has more decimal places than {column.declared} keeps; round it")
+    return value
+
+
+def _has_scale(column: Column, value: float | Decimal | str) -> bool:
+    # The scale is a signed number in the lowest 11 bits.
+    scale = ((column.modifier - 4 & 0x7FF) ^ 0x400) - 0x400
+    try:
+        number = Decimal(repr(float(value)) if isinstance(value, float) else value)
+    except DecimalException:  # Postgres will refuse it, or knows a form that Python does not
+        return True
+    if not number.is_finite():
+        return True
+    _, digits, exponent = number.as_tuple()
+    excess = -int(exponent) - scale
+    return excess <= 0 or not any(digits[-excess:])
+
+
+def _date(column: Column, value: Any) -> Any:
+    if not isinstance(value, datetime.datetime):
+        return value
+    if value.tzinfo is not None or value.time() != datetime.time() or getattr(value, "nanosecond", 0):
+        raise UnfitValue("a datetime is more than a date; make it a date")
+    return value.date()
+
+
+def _timestamp(column: Column, value: Any) -> Any:
+    if getattr(value, "tzinfo", None) is not None and column.kind in ("timestamp", "time"):
+        raise UnfitValue(
+            f"a {_name_type(value)} with a time zone does not fit into {column.bare}; convert it to one without"
+        )
+    _check_precision(column, value)
+    return value
+
+
+def _check_precision(column: Column, value: Any) -> None:
+    if getattr(value, "nanosecond", 0):
+        raise UnfitValue("a timestamp has nanoseconds, of which Postgres keeps none; round it")
+    microseconds: int = getattr(value, "microsecond", None) or getattr(value, "microseconds", 0)
+    precision = column.modifier & 0xFFFF if column.modifier >= 0 else 6
+    if precision < 6 and microseconds % 10 ** (6 - precision):
+        raise UnfitValue(f"a {_name_type(value)} is more precise than {column.declared}; round it")
+
+
+def _interval(column: Column, value: Any) -> Any:
+    if isinstance(value, datetime.timedelta):
+        _check_precision(column, value)
+    return value
+
+
+def _name_type(value: Any) -> str:
+    return type(value).__name__
+
+
+_TEXT: dict[str, Callable[[Column, Any], Any]] = {
+    **dict.fromkeys(("text", "varchar", "bpchar", "citext", "xml"), _text),
+    **dict.fromkeys(("vector", "halfvec"), _vector),
+    **dict.fromkeys(("int2", "int4", "int8"), _integer),
+    **dict.fromkeys(("float4", "float8"), _float),
+    **dict.fromkeys(("timestamp", "timestamptz", "time", "timetz"), _timestamp),
+    "name": _name,
+    "numeric": _numeric,
+    "date": _date,
+    "interval": _interval,
+}

@@ -1,0 +1,317 @@
+"""Load files into Lakebase and export from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
+
+from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
+from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class LakebaseBulkOperator(BaseOperator):
+    """Hold what loading and exporting share: which database, and what happens when the task is killed.
+
+    :param lakebase_conn_id: Airflow connection of type ``lakebase`` (templated)
+    :param endpoint: endpoint in place of the connection's (templated)
+    :param database: database in place of the connection's (templated)
+    :param hook_params: further arguments of the hook, as ``{"options": "-c statement_timeout=5min"}`` (templated)
+    """
+
+    template_fields: Sequence[str] = ("lakebase_conn_id", "endpoint", "database", "hook_params")
+
+    def __init__(
+        self,
+        *,
+        lakebase_conn_id: str = DEFAULT_CONN_ID,
+        endpoint: str | None = None,
+        database: str | None = None,
+        hook_params: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.lakebase_conn_id = lakebase_conn_id
+        self.endpoint = endpoint
+        self.database = database
+        self.hook_params = hook_params
+
+    @cached_property
+    def _hook(self) -> LakebaseHook:
+        return LakebaseHook(self.lakebase_conn_id, self.endpoint, self.database, **(self.hook_params or {}))
+
+    def on_kill(self) -> None:
+        """Cancel the running statement on the server."""
+        self._hook.cancel()
+
+
+class LakebaseLoadBaseOperator(LakebaseBulkOperator):
+    """Hold what every load has: the target, how rows get into it, and that a retry does not load them twice.
+
+    A load is one transaction, so it leaves all of its rows or none. ``replace`` and ``upsert`` leave the same rows
+    when they are repeated; ``append`` does not, so its transaction also writes the ids of DAG, run, task and map index
+    into a ledger, and a load that is found there writes nothing. That holds for a cleared task too: to load again,
+    delete its line from the ledger, or set ``exactly_once`` to False.
+
+    :param table: target, as SQL writes it (templated)
+    :param mode: ``append``; ``replace`` for all rows of the table, or those of ``replace_where``; ``upsert`` to insert
+        rows and update those whose key exists (templated)
+    :param key_columns: columns of the key, for ``upsert``; by default the primary key's (templated)
+    :param columns: target columns in the source's order, or a mapping from the source's names to them; by default the
+        source's own names (templated)
+    :param casts: target columns and the SQL types that the source's text is cast to first (templated)
+    :param update_columns: columns that ``upsert`` updates; by default all but the key's (templated)
+    :param duplicates: ``last`` or ``error``: which of several rows with one key ``upsert`` takes
+    :param version_column: column that must be greater than the target's for ``upsert`` to update the row (templated)
+    :param replace_where: SQL condition of the rows that ``replace`` deletes (templated)
+    :param exactly_once: keep the ledger for ``append``, so that neither a retry nor clearing the task loads twice
+    :param ledger_schema: schema of the ledger (templated)
+    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of
+        :class:`LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+    """
+
+    template_fields: Sequence[str] = (
+        *LakebaseBulkOperator.template_fields,
+        "table",
+        "mode",
+        "key_columns",
+        "columns",
+        "casts",
+        "update_columns",
+        "version_column",
+        "replace_where",
+        "ledger_schema",
+    )
+
+    def __init__(
+        self,
+        *,
+        table: str,
+        mode: str = "append",
+        key_columns: Sequence[str] | None = None,
+        columns: Sequence[str] | Mapping[str, str] | None = None,
+        casts: Mapping[str, str] | None = None,
+        update_columns: Sequence[str] | None = None,
+        duplicates: str = "last",
+        version_column: str | None = None,
+        replace_where: str | None = None,
+        exactly_once: bool = True,
+        ledger_schema: str = "airflow_lakebase",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.table = table
+        self.mode: Any = mode
+        self.key_columns = key_columns
+        self.columns = columns
+        self.casts = casts
+        self.update_columns = update_columns
+        self.duplicates: Any = duplicates
+        self.version_column = version_column
+        self.replace_where = replace_where
+        self.exactly_once = exactly_once
+        self.ledger_schema = ledger_schema
+
+    def _load(self, context: Context, source: Any, **arguments: Any) -> dict[str, Any]:
+        """Load the source and return what the task's XCom holds."""
+        load_id = _load_id(context) if self.mode == "append" and self.exactly_once else None
+        try:
+            result = self._hook.load(
+                source,
+                self.table,
+                mode=self.mode,
+                key_columns=self.key_columns,
+                casts=self.casts,
+                update_columns=self.update_columns,
+                duplicates=self.duplicates,
+                version_column=self.version_column,
+                replace_where=self.replace_where,
+                load_id=load_id,
+                ledger_schema=self.ledger_schema,
+                **arguments,
+            )
+        except LakebaseOutcomeUnknownError as error:
+            if self.mode == "append" and load_id is None:
+                raise
+            # Its own class would fail the task for good, and the next try knows better than any person.
+            raise AirflowException(
+                f"The session was lost while the load into {self.table} was committed. The next try finds out whether "
+                "it was, and loads nothing twice."
+            ) from error
+        if result.already_loaded:
+            self.log.info("Table %s has the rows of this load (%s) already; nothing was written", self.table, load_id)
+        return {
+            "table": self.table,
+            "mode": self.mode,
+            "rows": result.rows,
+            "seconds": result.seconds,
+            "already_loaded": result.already_loaded,
+        }
+
+
+class LakebaseLoadOperator(LakebaseLoadBaseOperator):
+    """Load files into a table: CSV, JSON lines or Parquet, from the worker's disk or any object storage.
+
+    With ``.partial(…).expand(source=[…])`` every file is a task of its own, and is loaded once of its own.
+
+    :param source: path or URL of a file, or a list of them, which are loaded in one transaction (templated)
+    :param format: ``csv``, ``jsonl`` or ``parquet``; by default as the file's suffix says (templated)
+    :param header: whether the first line of a CSV file names its columns
+    :param null: the unquoted text that stands for NULL in a CSV file
+    :param create_table: create the table, where there is none, by the schema of the Parquet file, with
+        ``key_columns`` as its primary key
+    :param source_conn_id: Airflow connection of the object storage (templated)
+    :param kwargs: ``table``, ``mode``, ``key_columns``, ``columns``, ``casts``, ``update_columns``, ``duplicates``,
+        ``version_column``, ``replace_where``, ``exactly_once`` and ``ledger_schema`` of
+        :class:`LakebaseLoadBaseOperator`, ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of
+        :class:`LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+    """
+
+    template_fields: Sequence[str] = (*LakebaseLoadBaseOperator.template_fields, "source", "format", "source_conn_id")
+
+    def __init__(
+        self,
+        *,
+        source: Any,
+        format: str | None = None,
+        header: bool = True,
+        null: str = "",
+        create_table: bool = False,
+        source_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+        self.format: Any = format
+        self.header = header
+        self.null = null
+        self.create_table = create_table
+        self.source_conn_id = source_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Load the files.
+
+        :raises AirflowFailException: when no retry can help: arguments, a row the table cannot take, settings, login,
+            or a session lost during COMMIT of an ``append`` that is not ``exactly_once``
+        :raises AirflowException: when the session was lost during COMMIT and a retry is safe
+        :raises FileNotFoundError: when a file is missing
+        :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
+        """
+        with failing_for_good():
+            return self._load(
+                context,
+                self._files(),
+                columns=self.columns,
+                format=self.format,
+                header=self.header,
+                null=self.null,
+                create_table=self.create_table,
+            )
+
+    def _files(self) -> Any:
+        if isinstance(self.source, str) or not isinstance(self.source, Sequence):
+            return _locate(self.source, self.source_conn_id)
+        if not self.source:
+            raise LakebaseSettingsError("source is an empty list", remedy="Name a file, or skip the task.")
+        return [_locate(path, self.source_conn_id) for path in self.source]
+
+
+class LakebaseExportOperator(LakebaseBulkOperator):
+    """Export a query's rows, or a table's, into a file: CSV, JSON lines or Parquet.
+
+    The file gets its name when it is whole. A retry overwrites it.
+
+    :param sql: query, or path of a ``.sql`` file; this or ``table`` (templated)
+    :param table: table or view, as SQL writes it; this or ``sql`` (templated)
+    :param parameters: parameters of the query (templated)
+    :param destination: path or URL of the file (templated)
+    :param format: ``csv``, ``jsonl`` or ``parquet``; by default as the file's suffix says (templated)
+    :param header: whether the first line of a CSV file names its columns
+    :param null: the text that stands for NULL in a CSV file
+    :param destination_conn_id: Airflow connection of the object storage (templated)
+    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of
+        :class:`LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+    """
+
+    template_fields: Sequence[str] = (
+        *LakebaseBulkOperator.template_fields,
+        "sql",
+        "table",
+        "parameters",
+        "destination",
+        "format",
+        "destination_conn_id",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "parameters": "json"}
+
+    def __init__(
+        self,
+        *,
+        destination: Any,
+        sql: str | None = None,
+        table: str | None = None,
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        format: str | None = None,
+        header: bool = True,
+        null: str = "",
+        destination_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if (sql is None) == (table is None):
+            raise LakebaseSettingsError("An export has either sql or table", remedy="Give one of them.")
+        super().__init__(**kwargs)
+        self.destination = destination
+        self.sql = sql
+        self.table = table
+        self.parameters = parameters
+        self.format: Any = format
+        self.header = header
+        self.null = null
+        self.destination_conn_id = destination_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the file.
+
+        :raises AirflowFailException: when no retry can help: arguments, settings, login
+        :raises LakebaseError: when a retry may help
+        :raises psycopg.Error: as Postgres refused the query
+        :returns: ``destination``, ``rows``, ``bytes`` and ``seconds``
+        """
+        with failing_for_good():
+            result = self._hook.export(
+                self.sql if self.table is None else self.table,
+                _locate(self.destination, self.destination_conn_id),
+                parameters=self.parameters,
+                format=self.format,
+                header=self.header,
+                null=self.null,
+            )
+        return {
+            "destination": str(self.destination),
+            "rows": result.rows,
+            "bytes": result.bytes,
+            "seconds": result.seconds,
+        }
+
+
+def _locate(path: Any, conn_id: str | None) -> Any:
+    """Return the path on the object storage of an Airflow connection; as it is without one."""
+    if not conn_id:
+        return path
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    return ObjectStoragePath(str(path), conn_id=conn_id)
+
+
+def _load_id(context: Context) -> str:
+    """Name the task instance as no other one is named, and all of its tries alike."""
+    ti = context["ti"]
+    map_index = -1 if ti.map_index is None else ti.map_index
+    return f"dag_id={ti.dag_id} run_id={ti.run_id} task_id={ti.task_id} map_index={map_index}"

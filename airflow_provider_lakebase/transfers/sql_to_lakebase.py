@@ -1,0 +1,139 @@
+"""Load what a query on any other database returns."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.hooks.lakebase import failing_for_good
+from airflow_provider_lakebase.operators.load import LakebaseLoadBaseOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+BATCH_ROWS = 10_000
+"""Rows fetched at a time, the most that are held in memory."""
+CURSOR_NAME = "sql_to_lakebase"
+
+
+class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
+    """Load a query's rows from any database that has a ``DbApiHook``, past the worker's disk and in constant memory.
+
+    Rows are streamed: by a server-side cursor from Postgres and MySQL, whose drivers would otherwise hold the whole
+    result, and by the driver's own cursor from all others.
+
+    :param source_conn_id: Airflow connection of the database to read (templated)
+    :param sql: one query, or path of a ``.sql`` file (templated)
+    :param parameters: parameters of the query, in the driver's own style (templated)
+    :param source_hook_params: further arguments of that database's hook (templated)
+    :param kwargs: ``table``, ``mode``, ``key_columns``, ``columns``, ``casts``, ``update_columns``, ``duplicates``,
+        ``version_column``, ``replace_where``, ``exactly_once`` and ``ledger_schema`` of
+        :class:`~airflow_provider_lakebase.operators.load.LakebaseLoadBaseOperator`, ``lakebase_conn_id``,
+        ``endpoint``, ``database`` and ``hook_params`` of
+        :class:`~airflow_provider_lakebase.operators.load.LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+    """
+
+    template_fields: Sequence[str] = (
+        *LakebaseLoadBaseOperator.template_fields,
+        "source_conn_id",
+        "sql",
+        "parameters",
+        "source_hook_params",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
+
+    def __init__(
+        self,
+        *,
+        source_conn_id: str,
+        sql: str,
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        source_hook_params: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source_conn_id = source_conn_id
+        self.sql = sql
+        self.parameters = parameters
+        self.source_hook_params = source_hook_params
+        self._source: Any = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read the rows and load them.
+
+        :raises AirflowFailException: when no retry can help: arguments, a row the table cannot take, settings, login,
+            or a session lost during COMMIT of an ``append`` that is not ``exactly_once``
+        :raises AirflowException: when the session was lost during COMMIT and a retry is safe
+        :raises Exception: as the source's driver raised it
+        :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
+        """
+        with failing_for_good(), self._query() as cursor:
+            # Some server-side cursors know their columns only once something was fetched.
+            first = cursor.fetchmany(BATCH_ROWS)
+            columns = self._target_columns(cursor.description)
+            return self._load(context, _rows(first, cursor), columns=columns)
+
+    @contextmanager
+    def _query(self) -> Iterator[Any]:
+        """Run the query and give its cursor; the connection is closed when the block ends."""
+        connection: Any = BaseHook.get_connection(self.source_conn_id)
+        hook = connection.get_hook(hook_params=self.source_hook_params)
+        if not isinstance(hook, DbApiHook):
+            raise LakebaseSettingsError(
+                f"Connection '{self.source_conn_id}' is of a type whose hook, {type(hook).__name__}, runs no SQL",
+                remedy="Name a connection of a database.",
+            )
+        with closing(hook.get_conn()) as self._source:
+            cursor = _open_cursor(self._source)
+            cursor.arraysize = BATCH_ROWS
+            # A driver that is given parameters, be they empty, takes every % of the query for one.
+            cursor.execute(self.sql, *([self.parameters] if self.parameters else []))
+            yield cursor
+            # Not after a failure: to close MySQL's cursor is to read all rows that are left.
+            cursor.close()
+
+    def _target_columns(self, description: Sequence[Sequence[Any]] | None) -> list[str]:
+        if not description:
+            raise LakebaseSettingsError("sql returns no rows", remedy="Give one query.")
+        names = [column[0] for column in description]
+        if self.columns is None:
+            return names
+        if isinstance(self.columns, Mapping):
+            return [self.columns.get(name, name) for name in names]
+        return list(self.columns)
+
+    def on_kill(self) -> None:
+        """Cancel the load on the server, and the query on the other database where its driver can."""
+        super().on_kill()
+        if self._source is not None:
+            with suppress(Exception):
+                getattr(self._source, "cancel", self._source.close)()
+
+
+def _open_cursor(connection: Any) -> Any:
+    """Return a cursor that streams, where the driver's plain one would fetch the whole result first."""
+    drivers = {each.__module__.partition(".")[0] for each in type(connection).__mro__}
+    if drivers & {"psycopg", "psycopg2"}:
+        return connection.cursor(name=CURSOR_NAME)
+    if mysql := drivers & {"MySQLdb", "pymysql"}:
+        return connection.cursor(importlib.import_module(f"{mysql.pop()}.cursors").SSCursor)
+    return connection.cursor()
+
+
+def _rows(batch: Sequence[Any], cursor: Any) -> Iterator[tuple[Any, ...]]:
+    """Give the rows of the batch and of all that follow it."""
+    while batch:
+        yield from map(_to_tuple, batch)
+        batch = cursor.fetchmany(BATCH_ROWS)
+
+
+def _to_tuple(row: Any) -> tuple[Any, ...]:
+    """Return a row of whatever class as a tuple; a connection's ``cursor`` extra may make it a mapping."""
+    return tuple(row.values() if isinstance(row, Mapping) else row)

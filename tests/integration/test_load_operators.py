@@ -1,0 +1,629 @@
+"""Tasks that load and export: what a retry does, what an XCom holds, and what is left when one fails."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, ObjectStoragePath
+
+from airflow_provider_lakebase.emulator import LakebaseEmulator
+from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+from airflow_provider_lakebase.operators.load import LakebaseExportOperator, LakebaseLoadOperator
+from airflow_provider_lakebase.transfers.sql_to_lakebase import SqlToLakebaseOperator
+
+TABLE = "ops.t"
+
+
+@pytest.fixture(autouse=True)
+def schema(hook: LakebaseHook) -> Iterator[None]:
+    hook.run(
+        f"DROP SCHEMA IF EXISTS ops CASCADE; DROP SCHEMA IF EXISTS airflow_lakebase CASCADE; CREATE SCHEMA ops; "
+        f"CREATE TABLE {TABLE} (id int PRIMARY KEY, note text); CREATE TABLE ops.keyless (id int, note text)"
+    )
+    yield
+    hook.run("DROP SCHEMA ops CASCADE; DROP SCHEMA IF EXISTS airflow_lakebase CASCADE")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "t.csv"
+    path.write_text("id,note\n1,a\n2,confidential\n")
+    return str(path)
+
+
+def run_of(run_id: str = "scheduled__2026-01-01", map_index: int | None = -1) -> Any:
+    """Return the context of a task instance."""
+    return {"ti": SimpleNamespace(dag_id="d", run_id=run_id, task_id="load", map_index=map_index)}
+
+
+def load(source: Any, context: Any = None, table: str = "ops.keyless", **arguments: Any) -> dict[str, Any]:
+    operator = LakebaseLoadOperator(task_id="load", source=source, table=table, **arguments)
+    return operator.execute(context or run_of())
+
+
+def transfer(conn_id: str, sql: str, table: str = "ops.keyless", **arguments: Any) -> dict[str, Any]:
+    operator = SqlToLakebaseOperator(task_id="load", source_conn_id=conn_id, sql=sql, table=table, **arguments)
+    return operator.execute(run_of())
+
+
+def export(destination: Any, **arguments: Any) -> dict[str, Any]:
+    return LakebaseExportOperator(task_id="export", destination=destination, **arguments).execute({})
+
+
+def rows(hook: LakebaseHook, table: str = "ops.keyless") -> list[Any]:
+    found: list[Any] = hook.get_records(f"SELECT id, note FROM {table} ORDER BY id, note")
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    ends_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends_at, "it did not happen in time"
+        time.sleep(0.02)
+
+
+# ── loading files ──
+
+
+def test_a_retried_append_loads_once(hook: LakebaseHook, file: str, task_log: Callable[[], str]):
+    assert load(file)["already_loaded"] is False
+    again = load(file)
+    assert (again["already_loaded"], again["table"]) == (True, "ops.keyless")
+    assert rows(hook) == [(1, "a"), (2, "confidential")]
+    assert "dag_id=d run_id=scheduled__2026-01-01 task_id=load map_index=-1" in task_log()
+
+
+def test_another_run_or_map_index_appends_again(hook: LakebaseHook, file: str):
+    for context in (run_of(), run_of(map_index=None), run_of(map_index=0), run_of(map_index=1), run_of("manual__1")):
+        load(file, context)
+    assert len(rows(hook)) == 2 * 4
+
+
+def test_without_exactly_once_every_try_appends_and_there_is_no_ledger(hook: LakebaseHook, file: str):
+    for _ in range(2):
+        load(file, {}, exactly_once=False)
+    assert len(rows(hook)) == 4
+    assert hook.get_first("SELECT to_regnamespace('airflow_lakebase')") == (None,)
+
+
+def test_the_ledger_is_where_it_is_told_to_be(hook: LakebaseHook, file: str):
+    for _ in range(2):
+        load(file, ledger_schema="ops")
+    assert len(rows(hook)) == 2
+    assert hook.get_first("SELECT to_regnamespace('airflow_lakebase')") == (None,)
+
+
+def test_a_failed_append_is_not_in_the_ledger(hook: LakebaseHook, file: str):
+    good = Path(file).read_text()
+    Path(file).write_text(f"{good}x,confidential\n")
+    with pytest.raises(AirflowFailException) as refused:
+        load(file)
+    assert "confidential" not in str(refused.value)
+    Path(file).write_text(good)
+    assert load(file)["already_loaded"] is False
+    assert len(rows(hook)) == 2
+
+
+def test_replace_and_upsert_leave_the_same_rows_when_repeated(hook: LakebaseHook, file: str):
+    hook.run(f"INSERT INTO {TABLE} VALUES (2, 'old'), (7, 'old')")
+    for _ in range(2):
+        assert load(file, {}, TABLE, mode="upsert", key_columns=["id"])["mode"] == "upsert"
+    assert rows(hook, TABLE) == [(1, "a"), (2, "confidential"), (7, "old")]
+    for _ in range(2):
+        load(file, {}, TABLE, mode="replace", replace_where="id = 7 OR id < 3")
+    assert rows(hook, TABLE) == [(1, "a"), (2, "confidential")]
+    Path(file).write_text("id,note\n9,z\n")
+    assert load(file, {}, TABLE, mode="replace")["already_loaded"] is False
+    assert rows(hook, TABLE) == [(9, "z")]
+
+
+def test_the_arguments_of_an_upsert_reach_it(hook: LakebaseHook, tmp_path: Path):
+    hook.run("CREATE TABLE ops.versions (id int PRIMARY KEY, note text, kept text, version int)")
+    hook.run("INSERT INTO ops.versions VALUES (1, 'old', 'kept', 5), (2, 'old', 'kept', 5)")
+    path = tmp_path / "versions.csv"
+    path.write_text("key,note,kept,version\n 1,new,lost,4\n2,new,lost,6\n")
+    arguments: dict[str, Any] = {
+        "mode": "upsert",
+        "key_columns": ["id"],
+        "columns": {"key": "id", "note": "note", "kept": "kept", "version": "version"},
+        "casts": {"id": "int"},
+        "update_columns": ["note", "version"],
+        "version_column": "version",
+    }
+    load(str(path), {}, "ops.versions", **arguments)
+    assert hook.get_records("SELECT * FROM ops.versions ORDER BY id") == [
+        (1, "old", "kept", 5),
+        (2, "new", "kept", 6),
+    ]
+    path.write_text("key,note,kept,version\n2,b,x,7\n2,c,x,7\n")
+    with pytest.raises(AirflowFailException):
+        load(str(path), {}, "ops.versions", **arguments, duplicates="error")
+
+
+def test_several_files_are_loaded_together_or_not_at_all(hook: LakebaseHook, file: str, tmp_path: Path):
+    other = tmp_path / "other.csv.gz"
+    other.write_bytes(gzip.compress(b"id,note\n3,c\n"))
+    missing = tmp_path / "missing.csv"
+    with pytest.raises(FileNotFoundError, match="missing.csv"):
+        load([file, str(other), str(missing)])
+    assert rows(hook) == []
+    missing.write_text("id,note\n4,d\n")
+    assert load([file, str(other), str(missing)])["rows"] == 4
+    assert [row[0] for row in rows(hook)] == [1, 2, 3, 4]
+
+
+def test_an_empty_list_of_files_is_refused_and_replaces_nothing(hook: LakebaseHook, file: str):
+    load(file)
+    with pytest.raises(AirflowFailException, match="source is an empty list"):
+        load([], mode="replace")
+    assert len(rows(hook)) == 2
+
+
+def test_a_url_is_read_through_object_storage(
+    hook: LakebaseHook, file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    load(f"file://{file}")
+    monkeypatch.setenv("AIRFLOW_CONN_STORAGE", json.dumps({"conn_type": "generic"}))
+    load(f"file://{file}", run_of("with a connection"), source_conn_id="storage")
+    load(ObjectStoragePath(f"file://{file}"), run_of("as a path"))
+    load([ObjectStoragePath(f"file://{file}")], run_of("as a list"), source_conn_id="storage")
+    assert len(rows(hook)) == 8
+    with pytest.raises(FileNotFoundError, match="missing.csv"):
+        load(f"file://{tmp_path}/missing.csv", source_conn_id="storage", mode="replace")
+
+
+def test_a_table_is_created_from_a_parquet_file(hook: LakebaseHook, tmp_path: Path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"id": [1, 2], "note": ["a", None]}), tmp_path / "t.parquet")
+    for _ in range(2):
+        load(str(tmp_path / "t.parquet"), {}, "ops.made", mode="upsert", key_columns=["id"], create_table=True)
+    assert rows(hook, "ops.made") == [(1, "a"), (2, None)]
+
+
+def test_lines_of_json_and_the_text_for_null(hook: LakebaseHook, tmp_path: Path):
+    (tmp_path / "t.txt").write_text('{"id": 1, "note": "a"}\n{"note": null, "id": 2}\n')
+    load(str(tmp_path / "t.txt"), format="jsonl")
+    (tmp_path / "t.csv").write_text("3,NA\n4,x\n")
+    load(str(tmp_path / "t.csv"), run_of("other"), header=False, null="NA", columns=["id", "note"])
+    assert rows(hook) == [(1, "a"), (2, None), (3, None), (4, "x")]
+
+
+def test_no_row_is_in_the_xcom_or_in_the_log(hook: LakebaseHook, file: str, task_log: Callable[[], str]):
+    result = load(file)
+    assert set(result) == {"table", "mode", "rows", "seconds", "already_loaded"}
+    assert (result["table"], result["mode"], result["rows"]) == ("ops.keyless", "append", 2)
+    json.dumps(result)
+    assert "Loaded 2 rows" in task_log()
+    assert "confidential" not in json.dumps(result) + task_log()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mode": "merge"},
+        {"mode": "upsert", "duplicates": "first"},
+        {"table": "ops.nothing"},
+        {"format": "xml"},
+        {"endpoint": "nonsense"},
+    ],
+)
+def test_what_no_retry_can_help_fails_for_good(hook: LakebaseHook, file: str, arguments: dict[str, Any]):
+    with pytest.raises(AirflowFailException):
+        load(file, **arguments)
+
+
+def test_every_mapped_task_loads_its_own_file_once(hook: LakebaseHook, file: str):
+    mapped = LakebaseLoadOperator.partial(task_id="load", table="ops.keyless").expand(source=[file, file])
+    assert mapped.operator_class is LakebaseLoadOperator
+
+
+def test_default_args_reach_every_argument(hook: LakebaseHook, file: str):
+    defaults = {"lakebase_conn_id": "lakebase_admin", "mode": "replace", "null": "NA", "table": "ops.other"}
+    operator = LakebaseLoadOperator(task_id="load", source=file, default_args=defaults)
+    assert {name: getattr(operator, name) for name in defaults} == defaults
+
+
+def test_template_fields_are_rendered(emulator: LakebaseEmulator, hook: LakebaseHook, file: str, tmp_path: Path):
+    names: Any = {"n": "id", "conn_id": "lakebase_default", "day": "2026-01-01", "folder": str(tmp_path)}
+    operator = LakebaseLoadOperator(
+        task_id="load",
+        source=["{{ folder }}/t.csv"],
+        table="{{ 'ops' }}.t",
+        mode="{{ 'upsert' }}",
+        key_columns=["{{ n }}"],
+        columns={"id": "{{ n }}", "note": "note"},
+        casts={"id": "{{ 'int' }}"},
+        replace_where="{{ n }} > 1",
+        source_conn_id="{{ conn_id }}",
+        lakebase_conn_id="{{ conn_id }}",
+        hook_params={"options": "-c work_mem={{ 7 }}MB"},
+    )
+    operator.render_template_fields(names)
+    assert operator.source == [file]
+    assert (operator.table, operator.mode, operator.key_columns) == ("ops.t", "upsert", ["id"])
+    assert (operator.columns, operator.casts) == ({"id": "id", "note": "note"}, {"id": "int"})
+    assert (operator.replace_where, operator.hook_params) == ("id > 1", {"options": "-c work_mem=7MB"})
+    assert operator.source_conn_id == operator.lakebase_conn_id == "lakebase_default"
+    operator.source_conn_id = operator.replace_where = None
+    assert operator.execute(run_of())["rows"] == 2
+    exporting = LakebaseExportOperator(
+        task_id="export", sql="SELECT '{{ day }}'", destination="{{ folder }}/{{ day }}.csv", header=False
+    )
+    exporting.render_template_fields(names)
+    assert exporting.execute({})["destination"] == f"{tmp_path}/2026-01-01.csv"
+    assert (tmp_path / "2026-01-01.csv").read_text() == "2026-01-01\n"
+
+
+# ── a COMMIT whose answer is lost ──
+
+
+@pytest.fixture
+def slow_commit(hook: LakebaseHook) -> Callable[[float], None]:
+    """Return a function that makes a COMMIT of rows take that many seconds; 0 undoes it."""
+
+    def slow_commit(seconds: float) -> None:
+        hook.run("DROP FUNCTION IF EXISTS ops.slow CASCADE")
+        if seconds:
+            hook.run(
+                f"""CREATE FUNCTION ops.slow() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN IF NEW.id = 2 THEN PERFORM pg_sleep({seconds}); END IF; RETURN NULL; END';
+                CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON ops.keyless DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION ops.slow()"""
+            )
+
+    return slow_commit
+
+
+def committing(emulator: LakebaseEmulator) -> bool:
+    with psycopg.connect(emulator.superuser_conninfo) as connection:
+        found = connection.execute(
+            "SELECT FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'"
+        ).fetchone()
+    return found is not None
+
+
+def execute_and_cut_the_commit(emulator: LakebaseEmulator, operator: Any) -> None:
+    def cut() -> None:
+        wait_until(lambda: committing(emulator))
+        (connection,) = operator._hook._in_use
+        wire = socket.socket(fileno=connection.fileno())
+        wire.shutdown(socket.SHUT_RDWR)
+        wire.detach()
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        operator.execute(run_of())
+    finally:
+        thread.join()
+
+
+@pytest.mark.parametrize("seconds", [1, 30], ids=["committed", "not committed"])
+@pytest.mark.parametrize("arguments", [{}, {"mode": "replace"}], ids=["append", "replace"])
+def test_a_lost_commit_is_retried_and_loads_once(
+    emulator: LakebaseEmulator,
+    hook: LakebaseHook,
+    file: str,
+    slow_commit: Callable[[float], None],
+    seconds: float,
+    arguments: dict[str, Any],
+):
+    """The server lets a COMMIT of 1 s pass and finds, at one of 30 s, that its client is gone."""
+    slow_commit(seconds)
+    operator = LakebaseLoadOperator(task_id="load", source=file, table="ops.keyless", **arguments)
+    with pytest.raises(AirflowException, match="The next try finds out") as unknown:
+        execute_and_cut_the_commit(emulator, operator)
+    assert not isinstance(unknown.value, AirflowFailException)
+    assert isinstance(unknown.value.__cause__, LakebaseOutcomeUnknownError)
+    wait_until(lambda: not committing(emulator))
+    slow_commit(0)
+    result = load(file, **arguments)
+    assert result["already_loaded"] is (seconds == 1 and not arguments)
+    assert rows(hook) == [(1, "a"), (2, "confidential")]
+
+
+def test_a_retry_waits_for_the_lost_commit_that_still_runs(
+    emulator: LakebaseEmulator, hook: LakebaseHook, file: str, slow_commit: Callable[[float], None]
+):
+    slow_commit(1.5)
+    operator = LakebaseLoadOperator(task_id="load", source=file, table="ops.keyless")
+    with pytest.raises(AirflowException, match="The next try finds out"):
+        execute_and_cut_the_commit(emulator, operator)
+    assert load(file)["already_loaded"] is True
+    assert len(rows(hook)) == 2
+
+
+def test_a_lost_commit_that_a_retry_might_repeat_fails_for_good(
+    emulator: LakebaseEmulator, file: str, slow_commit: Callable[[float], None]
+):
+    slow_commit(1)
+    operator = LakebaseLoadOperator(task_id="load", source=file, table="ops.keyless", exactly_once=False)
+    with pytest.raises(AirflowFailException, match="lost after COMMIT"):
+        execute_and_cut_the_commit(emulator, operator)
+
+
+# ── exporting ──
+
+
+def test_every_format_is_exported_and_can_be_loaded_again(hook: LakebaseHook, tmp_path: Path):
+    hook.run("INSERT INTO ops.keyless VALUES (1, 'a'), (2, NULL), (3, 'x,\"y\"')")
+    for suffix in ("csv", "csv.gz", "csv.zst", "jsonl", "jsonl.gz", "parquet"):
+        path = tmp_path / f"out.{suffix}"
+        result = export(str(path), table="ops.keyless")
+        assert set(result) == {"destination", "rows", "bytes", "seconds"}
+        assert (result["destination"], result["rows"], result["bytes"]) == (str(path), 3, path.stat().st_size)
+        load(str(path), {}, TABLE, mode="replace")
+        assert rows(hook, TABLE) == rows(hook)
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        f"out.{suffix}" for suffix in ("csv", "csv.gz", "csv.zst", "jsonl", "jsonl.gz", "parquet")
+    )
+
+
+def test_a_query_is_exported_with_its_parameters(emulator: LakebaseEmulator, tmp_path: Path):
+    sql = "SELECT g AS id, %(note)s AS note FROM generate_series(1, 3) g"
+    export(str(tmp_path / "out.txt"), sql=sql, parameters={"note": "confidential"}, format="csv", null="-")
+    with open(tmp_path / "out.txt") as file:
+        assert list(csv.reader(file)) == [["id", "note"], *([str(n), "confidential"] for n in (1, 2, 3))]
+
+
+def test_an_export_to_a_url_overwrites_it(emulator: LakebaseEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AIRFLOW_CONN_STORAGE", json.dumps({"conn_type": "generic"}))
+    for n in (1, 2):
+        export(f"file://{tmp_path}/out.csv", sql=f"SELECT {n}", header=False, destination_conn_id="storage")
+    assert (tmp_path / "out.csv").read_text() == "2\n"
+    assert os.listdir(tmp_path) == ["out.csv"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "parquet"])
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_query_that_fails_halfway_leaves_the_file_as_it_was(
+    emulator: LakebaseEmulator, tmp_path: Path, suffix: str, prefix: str
+):
+    path = tmp_path / f"out.{suffix}"
+    path.write_bytes(b"old")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        export(f"{prefix}{path}", sql="SELECT 1 / (g - 50000) AS n FROM generate_series(1, 100000) g")
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"sql": "SELECT 1", "table": TABLE}])
+def test_an_export_has_a_query_or_a_table(arguments: dict[str, Any]):
+    with pytest.raises(LakebaseSettingsError, match="either sql or table"):
+        LakebaseExportOperator(task_id="export", destination="out.csv", **arguments)
+
+
+def test_an_export_reads_its_query_from_a_file(emulator: LakebaseEmulator, tmp_path: Path):
+    from airflow.providers.common.compat.sdk import DAG
+
+    (tmp_path / "q.sql").write_text("SELECT {{ n }} AS n")
+    with DAG("d", template_searchpath=str(tmp_path), schedule=None):
+        operator = LakebaseExportOperator(task_id="export", sql="q.sql", destination=str(tmp_path / "out.csv"))
+    operator.render_template_fields({"n": 42})  # type: ignore[arg-type]
+    operator.execute({})
+    assert (tmp_path / "out.csv").read_text() == "n\n42\n"
+
+
+def test_killing_an_export_cancels_its_query(emulator: LakebaseEmulator, tmp_path: Path):
+    operator = LakebaseExportOperator(task_id="export", sql="SELECT pg_sleep(60)", destination=str(tmp_path / "o.csv"))
+    timer = threading.Timer(1, operator.on_kill)
+    timer.start()
+    started_at = time.monotonic()
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        operator.execute({})
+    timer.join()
+    assert time.monotonic() - started_at < 10
+    assert os.listdir(tmp_path) == []
+
+
+# ── from other databases ──
+
+
+@pytest.fixture
+def sqlite_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    with closing(sqlite3.connect(tmp_path / "source.db")) as database, database:
+        database.execute("CREATE TABLE s (id INTEGER, note TEXT)")
+        database.executemany("INSERT INTO s VALUES (?, ?)", [(n, f"note {n}") for n in range(25_000)])
+    connection = json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "source.db")})
+    monkeypatch.setenv("AIRFLOW_CONN_SQLITE_SOURCE", connection)
+    return "sqlite_source"
+
+
+@pytest.fixture
+def postgres_source(emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_SOURCE", postgres_connection(emulator))
+    return "postgres_source"
+
+
+def postgres_connection(emulator: LakebaseEmulator, **extra: Any) -> str:
+    where: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(emulator.superuser_conninfo)
+    return json.dumps(
+        {
+            "conn_type": "postgres",
+            "host": where["host"],
+            "login": where["user"],
+            "port": int(where["port"]) if "port" in where else None,
+            "schema": where.get("dbname"),
+            "extra": extra,
+        }
+    )
+
+
+def test_rows_come_from_sqlite_in_any_mode(hook: LakebaseHook, sqlite_source: str):
+    for _ in range(2):
+        result = transfer(sqlite_source, "SELECT note, id FROM s WHERE id < ?", parameters=[20_500])
+    assert result["already_loaded"] is True
+    assert hook.get_first("SELECT count(*), sum(id), max(note) FROM ops.keyless") == (
+        20_500,
+        sum(range(20_500)),
+        "note 9999",
+    )
+    hook.run(f"INSERT INTO {TABLE} VALUES (1, 'old'), (70000, 'old')")
+    for _ in range(2):
+        result = transfer(sqlite_source, "SELECT * FROM s", TABLE, mode="upsert", key_columns=["id"])
+    assert (result["rows"], result["mode"]) == (25_000, "upsert")
+    assert hook.get_first(f"SELECT count(*) FROM {TABLE} WHERE note LIKE 'note %'") == (25_000,)
+    transfer(sqlite_source, "SELECT * FROM s WHERE id = 3", TABLE, mode="replace")
+    assert rows(hook, TABLE) == [(3, "note 3")]
+
+
+def test_the_querys_columns_are_loaded_under_the_names_given(hook: LakebaseHook, sqlite_source: str):
+    transfer(sqlite_source, "SELECT id AS a, note AS b FROM s WHERE id = 1", columns=["id", "note"])
+    transfer(
+        sqlite_source,
+        "SELECT note, id + 1 AS a FROM s WHERE id = 1",
+        mode="append",
+        columns={"a": "id"},
+        exactly_once=False,
+    )
+    assert rows(hook) == [(1, "note 1"), (2, "note 1")]
+
+
+def test_a_query_without_rows_loads_none(hook: LakebaseHook, sqlite_source: str, postgres_source: str):
+    for conn_id in (sqlite_source, postgres_source, "lakebase_default"):
+        sql = "SELECT 1 AS id, 'a' AS note WHERE 1 = 2"
+        assert transfer(conn_id, sql, mode="replace")["rows"] == 0
+    assert rows(hook) == []
+
+
+@pytest.mark.parametrize("cursor", [None, "dictcursor", "namedtuplecursor"])
+def test_rows_come_from_postgres_whatever_its_cursors_rows_are(
+    emulator: LakebaseEmulator, hook: LakebaseHook, monkeypatch: pytest.MonkeyPatch, cursor: str | None
+):
+    extra = {"cursor": cursor} if cursor else {}
+    monkeypatch.setenv("AIRFLOW_CONN_PG_ROWS", postgres_connection(emulator, **extra))
+    sql = "SELECT 'a%%' || %(x)s AS note, g AS id FROM generate_series(1, 10001) g"
+    transfer("pg_rows", sql, parameters={"x": "b"})
+    transfer("pg_rows", "SELECT 'a%' AS note, 0 AS id", exactly_once=False)
+    assert hook.get_first("SELECT count(*), min(note), max(note) FROM ops.keyless") == (10_002, "a%", "a%b")
+
+
+def test_rows_come_from_another_lakebase_connection(hook: LakebaseHook, emulator: LakebaseEmulator):
+    hook.run("INSERT INTO ops.keyless VALUES (1, 'a'), (2, NULL)")
+    hook.run("GRANT USAGE ON SCHEMA ops TO PUBLIC; GRANT SELECT ON ops.keyless TO PUBLIC")
+    result = transfer(
+        "lakebase_admin", "SELECT id, note FROM ops.keyless", TABLE, source_hook_params={"read_only": True}
+    )
+    assert result["rows"] == 2
+    assert rows(hook, TABLE) == [(1, "a"), (2, None)]
+
+
+MEMORY_OF_A_TRANSFER = """
+import resource, sys
+from airflow_provider_lakebase.transfers.sql_to_lakebase import SqlToLakebaseOperator
+def run(count):
+    sql = f"SELECT g AS id, repeat('x', 200) AS note FROM generate_series(1, {count}) g"
+    SqlToLakebaseOperator(
+        task_id="load", source_conn_id=sys.argv[1], sql=sql, table="ops.keyless", mode="replace"
+    ).execute({})
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+first = run(20_000)
+print(run(int(sys.argv[2])) - first)
+"""
+
+
+@pytest.mark.parametrize("conn_id", ["postgres_source", "lakebase_default"])
+def test_memory_does_not_grow_with_the_rows(hook: LakebaseHook, postgres_source: str, conn_id: str):
+    """A million rows of 200 bytes are 200 MB and more where a driver fetches them all."""
+    output = subprocess.run(
+        [sys.executable, "-c", MEMORY_OF_A_TRANSFER, conn_id, "1000000"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    assert hook.get_first("SELECT count(*) FROM ops.keyless") == (1_000_000,)
+    assert float(output.split()[-1]) < 50
+
+
+def sessions(emulator: LakebaseEmulator, pattern: str) -> int:
+    with psycopg.connect(emulator.superuser_conninfo) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()", [pattern]
+        ).fetchone()
+    return row[0] if row else 0
+
+
+@pytest.mark.parametrize("conn_id", ["postgres_source", "lakebase_default"])
+def test_a_query_that_fails_halfway_loads_nothing_and_says_why(
+    emulator: LakebaseEmulator, hook: LakebaseHook, postgres_source: str, conn_id: str
+):
+    sql = "SELECT 1 / (g - 50000) AS id, 'halfway' AS note FROM generate_series(1, 100000) g"
+    with pytest.raises(Exception, match="division by zero") as failed:
+        transfer(conn_id, sql)
+    assert type(failed.value).__name__ == "DivisionByZero"
+    assert rows(hook) == []
+    wait_until(lambda: sessions(emulator, "%halfway%") + sessions(emulator, "FETCH%sql_to_lakebase%") == 0)
+
+
+def test_a_row_the_table_cannot_take_fails_for_good_and_is_not_shown(
+    hook: LakebaseHook, sqlite_source: str, task_log: Callable[[], str]
+):
+    with pytest.raises(AirflowFailException) as refused:
+        transfer(sqlite_source, "SELECT 'confidential' AS id, 'confidential' AS note")
+    assert "confidential" not in str(refused.value) + task_log()
+    assert rows(hook) == []
+
+
+def test_a_source_that_runs_no_query_is_refused(
+    emulator: LakebaseEmulator, sqlite_source: str, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(AirflowFailException, match="sql returns no rows"):
+        transfer(sqlite_source, "CREATE TABLE other (id int)")
+    monkeypatch.setenv("AIRFLOW_CONN_FILES", json.dumps({"conn_type": "fs"}))
+    with pytest.raises(AirflowFailException, match="'files' is of a type whose hook, FSHook, runs no SQL"):
+        transfer("files", "SELECT 1")
+
+
+@pytest.mark.parametrize("conn_id", ["postgres_source", "lakebase_default"])
+def test_killing_a_transfer_cancels_the_query_on_the_source(
+    emulator: LakebaseEmulator, hook: LakebaseHook, postgres_source: str, conn_id: str
+):
+    operator = SqlToLakebaseOperator(
+        task_id="load", source_conn_id=conn_id, sql="SELECT 1 AS id, pg_sleep(60)::text AS note", table="ops.keyless"
+    )
+    timer = threading.Timer(1.5, operator.on_kill)
+    timer.start()
+    started_at = time.monotonic()
+    with pytest.raises(Exception, match="canceling statement"):
+        operator.execute(run_of())
+    timer.join()
+    assert time.monotonic() - started_at < 10
+    wait_until(lambda: sessions(emulator, "%sql_to_lakebase%") == 0)
+
+
+def test_killing_a_transfer_before_it_began_does_nothing(emulator: LakebaseEmulator):
+    SqlToLakebaseOperator(task_id="load", source_conn_id="none", sql="SELECT 1", table="t").on_kill()
+
+
+def test_the_fields_of_a_transfer_are_rendered(hook: LakebaseHook, sqlite_source: str):
+    operator = SqlToLakebaseOperator(
+        task_id="load",
+        source_conn_id="{{ source }}",
+        sql="SELECT id, note FROM s WHERE id = {{ n }} AND note = ?",
+        parameters=["note {{ n }}"],
+        table="ops.{{ table }}",
+        source_hook_params={"log_sql": "{{ n }}"},
+    )
+    operator.render_template_fields({"source": sqlite_source, "n": "7", "table": "keyless"})  # type: ignore[arg-type]
+    assert operator.source_hook_params == {"log_sql": "7"}
+    assert operator.execute(run_of())["rows"] == 1
+    assert rows(hook) == [(7, "note 7")]
