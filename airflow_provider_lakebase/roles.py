@@ -14,6 +14,9 @@ import psycopg
 from psycopg import errors, sql
 
 from airflow_provider_lakebase.exceptions import LakebaseRoleError, LakebaseSettingsError
+from airflow_provider_lakebase.fields import LEDGER_SCHEMA
+from airflow_provider_lakebase.ledger import PRIVILEGES as LEDGER_PRIVILEGES
+from airflow_provider_lakebase.ledger import create_ledger
 
 IDENTITY_TYPES = ("SERVICE_PRINCIPAL", "USER", "GROUP")
 TABLE_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
@@ -76,6 +79,7 @@ class RoleRequest:
     :param privileges: privileges on their tables and views
     :param default_privileges: grant the same on what the current role makes in them later
     :param create_on_database: grant CREATE on the database, so that the role can own schemas of its own
+    :param ledger_schema: schema of the ledger of loads, made and granted on; None for none
     :raises LakebaseSettingsError: for a value that cannot be
     """
 
@@ -85,6 +89,7 @@ class RoleRequest:
     privileges: Sequence[str] = ("SELECT", "INSERT", "UPDATE", "DELETE")
     default_privileges: bool = True
     create_on_database: bool = False
+    ledger_schema: str | None = LEDGER_SCHEMA
 
     def __post_init__(self) -> None:
         if not isinstance(self.identity, str) or not self.identity.strip():
@@ -117,8 +122,8 @@ def bootstrap_role(connection: psycopg.Connection[Any], request: RoleRequest, *,
     :param request: who gets what
     :param where: connection and endpoint, for messages
     :raises LakebaseRoleError: when the role or a grant cannot be had; nothing was changed
-    :returns: ``identity``, ``identity_type``, ``database``, ``extension`` and ``role`` (``found`` or ``created``),
-        ``granted`` (a sentence a grant) and ``changed``
+    :returns: ``identity``, ``identity_type``, ``database``, ``extension``, ``role`` and ``ledger`` (``found`` or
+        ``created``), ``granted`` (a sentence a grant) and ``changed``
     """
     try:
         with connection.transaction(), connection.cursor() as cursor:
@@ -133,6 +138,7 @@ def _bootstrap(cursor: psycopg.Cursor[Any], request: RoleRequest, where: str) ->
     _check_schemas(cursor, request, where)
     extension = _create_extension(cursor, where)
     role = _create_role(cursor, request, where)
+    ledger = _prepare_ledger(cursor, request)
     granted = [text for grant in _grants(cursor, request) if (text := grant.ensure(cursor, where))]
     database = cursor.execute("SELECT current_database()").fetchone()
     return {
@@ -141,8 +147,9 @@ def _bootstrap(cursor: psycopg.Cursor[Any], request: RoleRequest, where: str) ->
         "database": database[0] if database else None,
         "extension": extension,
         "role": role,
+        "ledger": ledger,
         "granted": granted,
-        "changed": bool(granted) or "created" in (extension, role),
+        "changed": bool(granted) or "created" in (extension, role, ledger),
     }
 
 
@@ -153,6 +160,12 @@ def _check_schemas(cursor: psycopg.Cursor[Any], request: RoleRequest, where: str
     ).fetchall()
     if rows:
         raise _role_error(f"There is no schema '{rows[0][0]}'", where, "Create it, or leave it out of 'schemas'.")
+
+
+def _prepare_ledger(cursor: psycopg.Cursor[Any], request: RoleRequest) -> str | None:
+    if request.ledger_schema is None:
+        return None
+    return "created" if create_ledger(cursor, request.ledger_schema) else "found"
 
 
 def _create_extension(cursor: psycopg.Cursor[Any], where: str) -> str:
@@ -244,6 +257,8 @@ def _grants(cursor: psycopg.Cursor[Any], request: RoleRequest) -> list[_Grant]:
     grants = [_Grant(request.identity, on_database, "the database", _DATABASE, give)]
     for schema in request.schemas:
         grants += _schema_grants(request, schema)
+    if request.ledger_schema is not None:
+        grants += _ledger_grants(request.identity, request.ledger_schema)
     return [grant for grant in grants if grant.privileges]
 
 
@@ -260,6 +275,16 @@ def _schema_grants(request: RoleRequest, schema: str) -> list[_Grant]:
             what = f"later {kind.lower()}s {within}"
             grants.append(_Grant(role, privileges, what, _DEFAULTS, give, schema, [relkinds[0]]))
     return grants
+
+
+def _ledger_grants(role: str, schema: str) -> list[_Grant]:
+    on_schema = sql.SQL("GRANT {privileges} ON SCHEMA {names} TO {role}")
+    on_table = sql.SQL("GRANT {privileges} ON TABLE {names} TO {role}")
+    what = f"tables in schema {schema}"
+    return [
+        _Grant(role, ["USAGE"], f"schema {schema}", _SCHEMAS, on_schema, schema),
+        _Grant(role, LEDGER_PRIVILEGES, what, _RELATIONS, on_table, schema, _TABLE_KINDS),
+    ]
 
 
 def _role_error(what: str, where: str, remedy: str) -> LakebaseRoleError:

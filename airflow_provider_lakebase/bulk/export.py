@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.bulk.copying import Progress
-from airflow_provider_lakebase.bulk.files import BLOCK_BYTES, describe, find_format, open_to_write
+from airflow_provider_lakebase.bulk.files import BLOCK_BYTES, describe, find_format, open_to_read, open_to_write
 from airflow_provider_lakebase.bulk.sources import arrow
 from airflow_provider_lakebase.exceptions import LakebaseExportError
 
@@ -73,6 +73,34 @@ def export(
     return ExportResult(progress.rows, progress.bytes, progress.seconds)
 
 
+def copy_in(connection: psycopg.Connection[Any], statement: str, source: Any) -> int:
+    """Run a ``COPY … FROM STDIN`` over a file.
+
+    :param connection: an open session
+    :param statement: the statement
+    :param source: path of the file
+    :returns: rows written
+    :raises FileNotFoundError: when there is no such file
+    """
+    with open_to_read(source) as file, connection.cursor() as cursor:
+        with cursor.copy(sql.SQL(statement)) as copy:
+            while block := file.read(BLOCK_BYTES):
+                copy.write(block)
+        return cursor.rowcount
+
+
+def copy_out(connection: psycopg.Connection[Any], statement: str, destination: Any) -> int:
+    """Run a ``COPY … TO STDOUT`` into a file, which appears under its name when it is whole.
+
+    :param connection: an open session
+    :param statement: the statement
+    :param destination: path of the file
+    :returns: rows read
+    """
+    with open_to_write(destination) as file:
+        return _write_text(connection, sql.SQL(statement), file, Progress(f"Writing {describe(destination)}"))
+
+
 def select(connection: psycopg.Connection[Any], query_or_table: str, parameters: Parameters = None) -> sql.Composable:
     """Return a query with its parameters in it, as COPY takes it.
 
@@ -91,7 +119,7 @@ def select(connection: psycopg.Connection[Any], query_or_table: str, parameters:
 
 
 def _write_text(
-    connection: psycopg.Connection[Any], statement: sql.Composed, file: IO[bytes], progress: Progress
+    connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed, file: IO[bytes], progress: Progress
 ) -> int:
     with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:

@@ -13,12 +13,12 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.bulk.copying import BadValue, Progress, explain, load_error
-from airflow_provider_lakebase.bulk.ledger import claim_load, record_rows
 from airflow_provider_lakebase.bulk.modes import Application, Mode, Plan
 from airflow_provider_lakebase.bulk.sources import arrow_definitions, holds_csv, open_sources
 from airflow_provider_lakebase.bulk.target import Column, Table, create_table, find_table
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import LEDGER_SCHEMA
+from airflow_provider_lakebase.ledger import claim_load, record_rows
 
 log = logging.getLogger(__name__)
 

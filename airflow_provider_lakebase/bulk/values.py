@@ -57,9 +57,22 @@ def binary_encoding(column: Column) -> Encoding | None:
         length = column.modifier - 4 if column.modifier >= 0 else None
         fits = None if length is None else lambda values: max(map(len, values), default=0) <= length
         return Encoding(frozenset((str,)), "text", fits)
-    if column.rounds:
-        return None
-    return _BINARY.get(column.kind)
+    encoding = _BINARY.get(column.kind)
+    if encoding is None or not column.rounds:
+        return encoding
+    return replace(encoding, fits=partial(_fit_without_rounding, column, encoding.fits))
+
+
+def _fit_without_rounding(column: Column, fits: Callable[[Sequence[Any]], bool] | None, values: Sequence[Any]) -> bool:
+    if fits is not None and not fits(values):
+        return False
+    convert = _TEXT[column.kind]
+    try:
+        for value in values:
+            convert(column, value)
+    except UnfitValue:
+        return False
+    return True
 
 
 def _in_range(code: str) -> Callable[[Sequence[Any]], bool]:
@@ -227,7 +240,7 @@ def _has_scale(column: Column, value: float | Decimal | str) -> bool:
 def _date(column: Column, value: Any) -> Any:
     if not isinstance(value, datetime.datetime):
         return value
-    if value.tzinfo is not None or value.time() != datetime.time() or getattr(value, "nanosecond", 0):
+    if value.tzinfo is not None or value.time() != datetime.time() or bool(getattr(value, "nanosecond", False)):
         raise UnfitValue("a datetime is more than a date; make it a date")
     return value.date()
 
@@ -244,7 +257,7 @@ def _timestamp(column: Column, value: Any) -> Any:
 def _check_precision(column: Column, value: Any) -> None:
     if getattr(value, "nanosecond", 0):
         raise UnfitValue("a timestamp has nanoseconds, of which Postgres keeps none; round it")
-    microseconds: int = getattr(value, "microsecond", None) or getattr(value, "microseconds", 0)
+    microseconds = int(getattr(value, "microsecond", None) or getattr(value, "microseconds", None) or 0)
     precision = column.modifier & 0xFFFF if column.modifier >= 0 else 6
     if precision < 6 and microseconds % 10 ** (6 - precision):
         raise UnfitValue(f"a {_name_type(value)} is more precise than {column.declared}; round it")

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 import sqlparse
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from more_itertools import chunked
 
 from airflow_provider_lakebase.dialect import LakebaseDialect
 from airflow_provider_lakebase.exceptions import (
@@ -27,9 +26,9 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
 )
-from airflow_provider_lakebase.fields import CONNECTION_TYPE, DEFAULT_CONN_ID, LEDGER_SCHEMA, unknown_field
+from airflow_provider_lakebase.fields import CONNECTION_TYPE, DEFAULT_CONN_ID, unknown_field
 from airflow_provider_lakebase.hooks._connection_check import ConnectionCheck
-from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
+from airflow_provider_lakebase.hooks._loading import LoadingHook
 from airflow_provider_lakebase.settings import (
     ConnectionFields,
     LakebaseSettings,
@@ -43,16 +42,11 @@ else:  # goes with Airflow 2
     from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     import psycopg
-    import pyarrow
     from airflow.providers.common.compat.sdk import Connection
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from airflow_provider_lakebase.bulk.export import ExportResult
-    from airflow_provider_lakebase.bulk.load import LoadResult
     from airflow_provider_lakebase.opener import SessionOpener
     from airflow_provider_lakebase.roles import RoleRequest
     from airflow_provider_lakebase.session.connect import LakebaseSession
@@ -68,7 +62,7 @@ CANCEL_SECONDS = 5.0
 """Seconds that the server gets to take a cancellation."""
 
 
-class LakebaseHook(DataFrameHook):
+class LakebaseHook(LoadingHook):
     """Run SQL on Databricks Lakebase.
 
     Every session gets a database credential of its own, minted for it through databricks-sdk and kept nowhere.
@@ -252,176 +246,6 @@ class LakebaseHook(DataFrameHook):
         for connection in list(self._in_use):
             _cancel(connection)
 
-    def load(
-        self,
-        source: Any,
-        table: str,
-        *,
-        mode: Literal["append", "replace", "upsert"] = "append",
-        columns: Sequence[str] | Mapping[str, str] | None = None,
-        key_columns: Sequence[str] | None = None,
-        update_columns: Sequence[str] | None = None,
-        duplicates: Literal["last", "error"] = "last",
-        version_column: str | None = None,
-        replace_where: str | None = None,
-        casts: Mapping[str, str] | None = None,
-        format: Literal["csv", "jsonl", "parquet"] | None = None,
-        header: bool = True,
-        null: str = "",
-        create_table: bool = False,
-        load_id: str | None = None,
-        ledger_schema: str = LEDGER_SCHEMA,
-    ) -> LoadResult:
-        """Load rows, files or Arrow data into a table by COPY, in one transaction: all of it or nothing.
-
-        Every value is stored exactly or refused. Text of CSV files is read by Postgres, as by an INSERT of that text,
-        and refused where its column would round it. Memory does not grow with the source.
-
-        :param source: iterable of tuples or dicts; path or URL of a file (str, ``pathlib.Path``, ``ObjectStoragePath``)
-            or a list of them; file opened for reading bytes; pyarrow ``Table`` or ``RecordBatchReader``
-        :param table: target, as SQL writes it: ``schema.table``, quoted where it must be
-        :param mode: ``append``; ``replace``, for all rows or those of ``replace_where``, while readers see the old ones
-            until the commit; ``upsert`` on ``key_columns``
-        :param columns: the target's columns in the source's order, or a mapping from the source's names to them; what
-            a mapping does not name is left out. By default the source's own names, or all columns where it has none
-        :param key_columns: columns of a unique index that tell rows apart, by default the primary key's
-        :param update_columns: columns that an upsert changes in rows that are there, by default all that are loaded;
-            an empty list leaves such rows as they are
-        :param duplicates: what an upsert does with rows of the source that have the same key: the ``last`` wins, or
-            ``error``
-        :param version_column: column that must be larger than the table's for an upsert to change a row
-        :param replace_where: SQL condition on the table's columns, unqualified: the rows that ``replace`` replaces,
-            which the rows loaded must meet too
-        :param casts: SQL type by target column, that the source's text is cast to before it goes into the column
-        :param format: ``csv``, ``jsonl`` or ``parquet``; by default by the ending of the file's name, before a ``.gz``
-            or ``.zst``
-        :param header: whether the first line of a CSV file names its columns
-        :param null: the unquoted text that stands for NULL in a CSV file
-        :param create_table: make the table from the Parquet or Arrow schema when there is none, with ``key_columns`` as
-            its primary key
-        :param load_id: identity of the load in the ledger, written in the same transaction: a second load into the
-            table with it does nothing
-        :param ledger_schema: schema of the ledger, made where the role may
-        :raises LakebaseLoadError: for a value the table cannot take, naming row or line and column, never the value;
-            when the table or a column is missing, or the role may not write
-        :raises LakebaseSettingsError: for arguments that cannot be; nothing was sent
-        :raises LakebaseOutcomeUnknownError: when the session was lost between COMMIT and its answer
-        :raises FileNotFoundError: when there is no such file
-        :returns: rows, bytes, seconds, and whether it was in the ledger already
-        """
-        from airflow_provider_lakebase.bulk.ledger import prepare_ledger
-        from airflow_provider_lakebase.bulk.load import LoadRequest, analyze, load
-
-        request = LoadRequest(
-            table=table,
-            mode=mode,
-            columns=columns,
-            key_columns=key_columns,
-            update_columns=update_columns,
-            duplicates=duplicates,
-            version_column=version_column,
-            replace_where=replace_where,
-            casts=casts or {},
-            format=format,
-            header=header,
-            null=null,
-            create_table=create_table,
-            load_id=load_id,
-            ledger_schema=ledger_schema,
-        )
-        with self._create_autocommit_connection() as connection:
-            if load_id is not None:
-                prepare_ledger(connection, ledger_schema, where=connection.where)
-            result = load(connection, _to_path(source), request, where=connection.where)
-            connection.commit()
-            if not result.already_loaded:
-                analyze(connection, table, result.rows)
-        return result
-
-    def export(
-        self,
-        query_or_table: str,
-        destination: Any,
-        *,
-        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
-        format: Literal["csv", "jsonl", "parquet"] | None = None,
-        header: bool = True,
-        null: str = "",
-    ) -> ExportResult:
-        """Write the rows of a query or table to a file by COPY; it appears under its name when it is whole.
-
-        :param query_or_table: a query, or a table as SQL writes it
-        :param destination: path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``); an ending ``.gz`` or ``.zst``
-            compresses CSV and JSON Lines
-        :param parameters: of the query
-        :param format: ``csv``, ``jsonl`` or ``parquet``; by default by the ending of the file's name
-        :param header: whether the first line of a CSV file names the columns
-        :param null: the unquoted text that stands for NULL in a CSV file
-        :raises LakebaseSettingsError: for an unknown format
-        :raises LakebaseExportError: for a value that Parquet's type of its column does not hold
-        :raises psycopg.Error: as Postgres refuses the query
-        :returns: rows, bytes and seconds
-        """
-        from airflow_provider_lakebase.bulk.export import export
-
-        options: dict[str, Any] = {"parameters": parameters, "format": format, "header": header, "null": null}
-        with self._create_autocommit_connection() as connection:
-            result = export(connection, query_or_table, _to_path(destination), **options)
-        send_sql_hook_lineage(context=self, sql=query_or_table)
-        return result
-
-    def iter_arrow(
-        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
-    ) -> Iterator[pyarrow.RecordBatch]:
-        """Run a query and give its rows as Arrow record batches, in constant memory.
-
-        Each column has the Arrow type that holds its values exactly; those without one, as ``numeric`` without a
-        precision, come as text.
-
-        :param sql: a query, or a table as SQL writes it
-        :param parameters: of the query
-        :raises LakebaseSettingsError: when pyarrow is missing
-        :raises LakebaseExportError: for a value that Arrow's type of the column does not hold
-        """
-        with self._read_arrow(sql, parameters) as (_, batches):
-            yield from batches
-
-    def get_arrow(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pyarrow.Table:
-        """Run a query and return its rows as an Arrow table; :meth:`iter_arrow` says how.
-
-        :param sql: a query, or a table as SQL writes it
-        :param parameters: of the query
-        """
-        import pyarrow
-
-        with self._read_arrow(sql, parameters) as (schema, batches):
-            return pyarrow.Table.from_batches(batches, schema)
-
-    @contextmanager
-    def _read_arrow(self, sql: str, parameters: Any) -> Iterator[tuple[Any, Iterator[Any]]]:
-        from airflow_provider_lakebase.bulk.copying import Progress
-        from airflow_provider_lakebase.bulk.export import read_arrow, select
-
-        with self._create_autocommit_connection() as connection:
-            query = select(connection, sql, parameters)
-            with read_arrow(connection, query, Progress("Reading")) as result:
-                yield result
-        send_sql_hook_lineage(context=self, sql=sql)
-
-    def delete_load_records(self, older_than: timedelta, *, ledger_schema: str = LEDGER_SCHEMA) -> int:
-        """Delete old records from the ledger; a load whose record is gone would be done again.
-
-        :param older_than: age of the youngest record to delete: longer than any task is retried or cleared
-        :param ledger_schema: schema of the ledger
-        :returns: how many were deleted
-        """
-        from airflow_provider_lakebase.bulk.ledger import delete_records
-
-        with self._create_autocommit_connection() as connection:
-            deleted = delete_records(connection, ledger_schema, older_than)
-            connection.commit()
-        return deleted
-
     def bootstrap_role(self, request: RoleRequest) -> dict[str, Any]:
         """Make an identity's Postgres role and grants, idempotently; see :func:`roles.bootstrap_role`.
 
@@ -520,49 +344,6 @@ class LakebaseHook(DataFrameHook):
         if cur.rowcount >= 0:
             self.log.info("Rows affected: %s", cur.rowcount)
 
-    def insert_rows(
-        self,
-        table: str,
-        rows: Iterable[Iterable[Any]],
-        target_fields: list[str] | None = None,
-        commit_every: int = 1000,
-        replace: bool = False,
-        *,
-        executemany: bool = False,
-        fast_executemany: bool = False,
-        autocommit: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """Insert rows, a chunk a transaction.
-
-        :param table: target, as SQL writes it
-        :param rows: the rows, read once
-        :param target_fields: their columns, by default all of the table's in its order
-        :param commit_every: rows in one transaction; 0 for all in one
-        :param replace: update rows whose key exists
-        :param executemany: without effect: rows are always sent in batches
-        :param fast_executemany: without effect
-        :param autocommit: passed on to psycopg, whose batches are transactions nevertheless
-        :param kwargs: ``replace_index``, the key's columns, by default the primary key's
-        """
-        written, statement = 0, None
-        with self._create_autocommit_connection(autocommit) as connection, closing(connection.cursor()) as cursor:
-            for chunk in chunked(rows, commit_every or None):
-                values = [self._serialize_cells(row, connection) for row in chunk]
-                statement = self._generate_insert_sql(table, values[0], target_fields, replace, **kwargs)
-                cursor.executemany(statement.encode(), values)
-                connection.commit()
-                written += len(values)
-                self.log.info("Loaded %s rows into %s so far", written, table)
-        if statement:
-            send_sql_hook_lineage(context=self, sql=statement, row_count=written)
-        self.log.info("Done loading. Loaded a total of %s rows into %s", written, table)
-
-    @staticmethod
-    def _serialize_cell(cell: Any, conn: Any = None) -> Any:
-        """Return the value as it is: psycopg adapts it."""
-        return cell
-
     def _log_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         self.log.info("%s: %s", diagnostic.severity, diagnostic.message_primary)
 
@@ -588,17 +369,6 @@ def failing_for_good() -> Iterator[None]:
         if error.retryable:
             raise
         raise AirflowFailException(str(error)) from error
-
-
-def _to_path(place: Any) -> Any:
-    """Return a URL, or a list of them, as Airflow's path of object storage; all else as it is."""
-    if isinstance(place, list):
-        return [_to_path(each) for each in place]
-    if not isinstance(place, str) or "://" not in place:
-        return place
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    return ObjectStoragePath(place)
 
 
 def _fields(conn_id: str, connection: Connection, conn_type: str) -> ConnectionFields:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class LakebaseRoleBootstrapOperator(BaseOperator):
     :param privileges: privileges on their tables and views (templated)
     :param default_privileges: grant the same on tables and sequences that the connection's role makes there later
     :param create_on_database: grant CREATE on the database, so that the identity can own schemas of its own
+    :param ledger_schema: schema of the ledger in which loads are recorded, made and granted on; None for none
+        (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -40,6 +42,7 @@ class LakebaseRoleBootstrapOperator(BaseOperator):
         "database",
         "schemas",
         "privileges",
+        "ledger_schema",
     )
 
     def __init__(
@@ -54,6 +57,7 @@ class LakebaseRoleBootstrapOperator(BaseOperator):
         privileges: Sequence[str] = ("SELECT", "INSERT", "UPDATE", "DELETE"),
         default_privileges: bool = True,
         create_on_database: bool = False,
+        ledger_schema: str | None = LEDGER_SCHEMA,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,12 +70,13 @@ class LakebaseRoleBootstrapOperator(BaseOperator):
         self.privileges = privileges
         self.default_privileges = default_privileges
         self.create_on_database = create_on_database
+        self.ledger_schema = ledger_schema
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Make the role and its grants.
 
         :raises AirflowFailException: when the role or a grant cannot be had; nothing was changed
-        :returns: a report: ``extension`` and ``role`` (``found`` or ``created``), ``granted``, ``changed``
+        :returns: a report: ``extension`` and ``role`` (``found`` or ``created``), ``ledger``, ``granted``, ``changed``
         """
         from airflow_provider_lakebase.roles import RoleRequest
 
@@ -84,12 +89,15 @@ class LakebaseRoleBootstrapOperator(BaseOperator):
                 privileges=self.privileges,
                 default_privileges=self.default_privileges,
                 create_on_database=self.create_on_database,
+                ledger_schema=self.ledger_schema,
             )
             report = hook.bootstrap_role(request)
         if not report["changed"]:
             self.log.info("Role '%s' has all it was to get; nothing was changed", self.identity)
         if report["role"] == "created":
             self.log.info("Created the role '%s'", self.identity)
+        if report["ledger"] == "created":
+            self.log.info("Created the ledger in schema '%s'", self.ledger_schema)
         for granted in report["granted"]:
             self.log.info("Granted %s to '%s'", granted, self.identity)
         return report

@@ -113,8 +113,10 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         """Cancel the load on the server, and the query on the other database where its driver can."""
         super().on_kill()
         if self._source is not None:
+            # psycopg's plain cancel would stop every thread of the process until the server has answered.
+            names = ("cancel_safe", "cancel", "close")
             with suppress(Exception):
-                getattr(self._source, "cancel", self._source.close)()
+                next(getattr(self._source, name) for name in names if hasattr(self._source, name))()
 
 
 def _open_cursor(connection: Any) -> Any:

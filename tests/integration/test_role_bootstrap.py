@@ -196,7 +196,7 @@ def test_a_grantor_may_have_any_name(emulator: LakebaseEmulator, monkeypatch: py
     connection = {"conn_type": "lakebase", "port": emulator.port, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_GRANTOR", json.dumps(connection))
     identity = emulator.add_principal("granted by a person").client_id
-    first, second = (bootstrap(identity, conn_id="grantor", schemas=[name]) for _ in range(2))
+    first, second = (bootstrap(identity, conn_id="grantor", schemas=[name], ledger_schema=name) for _ in range(2))
     assert (first["role"], first["changed"], second["changed"]) == ("created", True, False)
 
 

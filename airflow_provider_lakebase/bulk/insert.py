@@ -1,0 +1,85 @@
+"""Rows that an INSERT would store, by COPY: only where both come to the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from airflow_provider_lakebase.bulk.copying import Progress
+from airflow_provider_lakebase.bulk.modes import Application, Plan
+from airflow_provider_lakebase.bulk.rows import Rows
+from airflow_provider_lakebase.bulk.target import Column, Table, find_table
+from airflow_provider_lakebase.exceptions import LakebaseLoadError
+
+
+class Insertion:
+    """Stand in for the INSERTs of common-sql's ``insert_rows``.
+
+    :param connection: an open session
+    :param table: target, as SQL writes it
+    :param fields: columns to set, unquoted; by default the first ones, as many as a row has values
+    :param keys: columns of the key of an upsert, unquoted; None for a plain INSERT
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        table: str,
+        fields: Sequence[str] | None,
+        keys: Sequence[str] | None,
+    ) -> None:
+        self.connection = connection
+        self.fields = fields
+        self.keys = keys
+        self.table: Table | None
+        try:
+            self.table = find_table(connection, table)
+        except LakebaseLoadError:  # what an INSERT says of it stands
+            self.table = None
+
+    def copy(self, rows: Sequence[Sequence[Any]]) -> bool:
+        """Send rows by COPY, unless an INSERT of them could do something else.
+
+        :param rows: of equal length
+        :returns: whether they were sent
+        """
+        columns = self._columns(len(rows[0]))
+        if self.table is None or not columns or not self._is_plain(columns):
+            return False
+        source = Rows(rows, columns)
+        if len({len(row) for row in rows} | {len(columns)}) > 1 or not source.encodes(rows):
+            return False
+        if self.keys is None:
+            plan = Plan(self.table, "append", columns)
+        else:
+            names = [column.name for column in columns]
+            positions = [names.index(key) for key in self.keys]
+            if any(row[position] is None for row in rows for position in positions):
+                return False
+            update = [name for name in names if name not in self.keys]
+            plan = Plan(self.table, "upsert", columns, self.keys, update)
+        with self.connection.transaction():  # in autocommit it would end before the temporary table is read
+            Application(self.connection, plan, Progress("")).run([source])
+        return True
+
+    def _columns(self, width: int) -> list[Column]:
+        if self.table is None:
+            return []
+        if self.fields is None:
+            columns = list(self.table.columns[:width])
+            return [] if any(column.generated for column in columns) else columns
+        return [self.table.loadable[name] for name in self.fields if name in self.table.loadable]
+
+    def _is_plain(self, columns: Sequence[Column]) -> bool:
+        """Return whether nothing about the table sees a difference between COPY and INSERT."""
+        assert self.table is not None  # noqa: S101 - for the type checker
+        if self.table.watched or self.table.guarded or any(column.identity == "a" for column in columns):
+            return False
+        names = [column.name for column in columns]
+        if len(set(names)) < len(names) or (self.fields is not None and len(names) < len(self.fields)):
+            return False
+        return self.keys is None or (
+            set(self.keys) <= set(names) and any(set(key) == set(self.keys) for key in self.table.keys)
+        )
