@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Any
 
 import psycopg
@@ -21,6 +22,9 @@ _QUERY_WORDS = ("select", "with", "values", "table")
 _AS_IT_IS = "FORMAT csv, DELIMITER e'\\x01', QUOTE e'\\x02'"
 # What Arrow's reader of CSV takes for dates, times and floats.
 _ARROW_SETTINGS = "SET LOCAL DateStyle TO ISO, YMD; SET LOCAL TimeZone TO UTC; SET LOCAL extra_float_digits TO 1"
+
+_ROWS_PER_BLOCK = 128
+"""Rows that are written together."""
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -140,15 +144,8 @@ def _text_copy(query: sql.Composable, format: str, header: bool, null: str) -> s
 
 def _blocks(copy: psycopg.Copy) -> Iterator[tuple[int, bytes]]:
     """Give what COPY sends, which is a row at a time, in blocks, with the number of their rows."""
-    parts: list[Any] = []
-    size = 0
-    for part in copy:
-        parts.append(part)
-        size += len(part)
-        if size >= BLOCK_BYTES:
-            yield len(parts), b"".join(parts)
-            parts, size = [], 0
-    if parts:
+    rows = iter(copy)
+    while parts := list(islice(rows, _ROWS_PER_BLOCK)):
         yield len(parts), b"".join(parts)
 
 

@@ -138,24 +138,24 @@ class Rows:
                 destination.progress.add(rows=len(batch))
 
     def _write(self, batch: list[Any], converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
-        for row in batch:
-            try:
+        number, row = 0, ()
+        try:
+            for number, row in enumerate(batch):
                 write_row(_convert(row, converts) if converts else row)
-            except _CANNOT_BE_WRITTEN as error:
-                raise self._blame(row, converts, self.sent + 1, error) from None
-            self.sent += 1
+        except _CANNOT_BE_WRITTEN as error:
+            raise self._blame(row, converts, self.sent + number + 1, error) from None
+        self.sent += len(batch)
 
     def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
         for encoding, values in zip(encodings, zip(*batch, strict=True), strict=True):
-            types = set(map(type, values))
-            holds_none = _NONE in types
-            types.discard(_NONE)
-            if not types <= encoding.types:
-                return False
-            if encoding.fits is not None:
-                present = [value for value in values if value is not None] if holds_none else values
-                if not encoding.fits(present):
+            types = [*map(type, values)]
+            # Mostly all values are of one type, and a comparison is faster than a set.
+            if types != [types[0]] * len(types) or types[0] not in encoding.types:
+                if not encoding.types.issuperset(each for each in set(types) if each is not _NONE):
                     return False
+                values = [value for value in values if value is not None]
+            if encoding.fits is not None and not encoding.fits(values):
+                return False
         return True
 
     def _blame(

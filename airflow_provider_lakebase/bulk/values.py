@@ -12,7 +12,6 @@ import json
 import math
 import struct
 import uuid
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, DecimalException
@@ -78,8 +77,8 @@ def _fit_without_rounding(column: Column, fits: Callable[[Sequence[Any]], bool] 
 def _in_range(code: str) -> Callable[[Sequence[Any]], bool]:
     def fits(values: Sequence[Any]) -> bool:
         try:
-            array(code, values)
-        except OverflowError:
+            struct.pack(f"{len(values)}{code}", *values)  # the fastest look at all of them that Python has
+        except struct.error:
             return False
         return True
 

@@ -30,6 +30,7 @@ LABEL_PROVIDER = "databricks_auth"
 
 _INSTALLS = {16: "pginstall", 18: "pginstall18"}
 _EXTENSION = Path(__file__).parent / "extension"
+_EXTENSIONS_OF_WHEEL = "share/postgresql/extension"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _MAX_SOCKET_PATH = 100
@@ -225,8 +226,16 @@ class Postgres:
         if libraries.exists():
             _copy(libraries, copy.parents[1] / libraries.name, self._account)
         if self._version < 18:
-            _copy(_EXTENSION, copy / "share/postgresql/extension", self._account)
+            self._write_extensions(copy / _EXTENSIONS_OF_WHEEL)
         return copy / "bin"
+
+    def _write_extensions(self, folder: Path) -> None:
+        """Write the extensions that the project's owner, no superuser, may create: databricks_auth and pgvector."""
+        _copy(_EXTENSION, folder, self._account)
+        for file in (_wheel() / _INSTALLS[self._version] / _EXTENSIONS_OF_WHEEL).glob("vector*"):
+            _copy(file, folder / file.name, self._account)
+        with (folder / "vector.control").open("a") as control:
+            control.write("trusted = true\n")
 
     def _start_keeper(self) -> subprocess.Popen[bytes]:
         account = self._account
@@ -259,7 +268,7 @@ class Postgres:
         settings = dict(_SETTINGS, unix_socket_directories=str(self.directory))
         if self._version >= 18:
             # Copied, since another account may not reach the package. PostgreSQL looks in its subfolder "extension".
-            _copy(_EXTENSION, self.directory / "share" / "extension", self._account)
+            self._write_extensions(self.directory / "share" / "extension")
             settings["extension_control_path"] = f"{self.directory}/share:$system"
         lines = (f"{name} = '{value}'\n" for name, value in settings.items())
         (self.directory / "postgresql.conf").write_text("".join(lines))

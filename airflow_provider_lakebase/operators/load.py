@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
 
 if TYPE_CHECKING:
@@ -56,20 +56,22 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
 
     A load is one transaction, so it leaves all of its rows or none. ``replace`` and ``upsert`` leave the same rows
     when they are repeated; ``append`` does not, so its transaction also writes the ids of DAG, run, task and map index
-    into a ledger, and a load that is found there writes nothing. That holds for a cleared task too: to load again,
-    delete its line from the ledger, or set ``exactly_once`` to False.
+    into a ledger, and a load into the same table that is found there writes nothing. That holds for a cleared task
+    too: to load again, delete its record from the ledger, or set ``exactly_once`` to False.
 
     :param table: target, as SQL writes it (templated)
     :param mode: ``append``; ``replace`` for all rows of the table, or those of ``replace_where``; ``upsert`` to insert
         rows and update those whose key exists (templated)
     :param key_columns: columns of the key, for ``upsert``; by default the primary key's (templated)
-    :param columns: target columns in the source's order, or a mapping from the source's names to them; by default the
-        source's own names (templated)
-    :param casts: target columns and the SQL types that the source's text is cast to first (templated)
-    :param update_columns: columns that ``upsert`` updates; by default all but the key's (templated)
-    :param duplicates: ``last`` or ``error``: which of several rows with one key ``upsert`` takes
-    :param version_column: column that must be greater than the target's for ``upsert`` to update the row (templated)
-    :param replace_where: SQL condition of the rows that ``replace`` deletes (templated)
+    :param columns: target columns in the source's order, or a mapping from the source's names to them, which leaves
+        out what it does not name; by default the source's own names (templated)
+    :param casts: SQL type by target column, that the source's text is cast to first (templated)
+    :param update_columns: columns that ``upsert`` changes in rows that are there; by default all that are loaded but
+        the key's, and with an empty list none (templated)
+    :param duplicates: what ``upsert`` does with rows of the source that have one key: the ``last`` wins, or ``error``
+    :param version_column: column that must be larger than the table's for ``upsert`` to change the row (templated)
+    :param replace_where: SQL condition of the rows that ``replace`` replaces, which the loaded rows must meet too
+        (templated)
     :param exactly_once: keep the ledger for ``append``, so that neither a retry nor clearing the task loads twice
     :param ledger_schema: schema of the ledger (templated)
     :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of
@@ -102,7 +104,7 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
         version_column: str | None = None,
         replace_where: str | None = None,
         exactly_once: bool = True,
-        ledger_schema: str = "airflow_lakebase",
+        ledger_schema: str = LEDGER_SCHEMA,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -282,11 +284,12 @@ class LakebaseExportOperator(LakebaseBulkOperator):
         :raises AirflowFailException: when no retry can help: arguments, settings, login
         :raises LakebaseError: when a retry may help
         :raises psycopg.Error: as Postgres refused the query
-        :returns: ``destination``, ``rows``, ``bytes`` and ``seconds``
+        :returns: ``destination``, ``rows``, ``bytes`` before compression, and ``seconds``
         """
+        query_or_table: Any = self.sql if self.table is None else self.table
         with failing_for_good():
             result = self._hook.export(
-                self.sql if self.table is None else self.table,
+                query_or_table,
                 _locate(self.destination, self.destination_conn_id),
                 parameters=self.parameters,
                 format=self.format,

@@ -77,8 +77,11 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         with failing_for_good(), self._query() as cursor:
             # Some server-side cursors know their columns only once something was fetched.
             first = cursor.fetchmany(BATCH_ROWS)
-            columns = self._target_columns(cursor.description)
-            return self._load(context, _rows(first, cursor), columns=columns)
+            names = _names(cursor.description)
+            rows = _rows(first, cursor)
+            if isinstance(self.columns, Mapping):
+                return self._load(context, _pick(rows, names, self.columns), columns=list(self.columns.values()))
+            return self._load(context, rows, columns=self.columns or names)
 
     @contextmanager
     def _query(self) -> Iterator[Any]:
@@ -98,16 +101,6 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
             yield cursor
             # Not after a failure: to close MySQL's cursor is to read all rows that are left.
             cursor.close()
-
-    def _target_columns(self, description: Sequence[Sequence[Any]] | None) -> list[str]:
-        if not description:
-            raise LakebaseSettingsError("sql returns no rows", remedy="Give one query.")
-        names = [column[0] for column in description]
-        if self.columns is None:
-            return names
-        if isinstance(self.columns, Mapping):
-            return [self.columns.get(name, name) for name in names]
-        return list(self.columns)
 
     def on_kill(self) -> None:
         """Cancel the load on the server, and the query on the other database where its driver can."""
@@ -129,6 +122,12 @@ def _open_cursor(connection: Any) -> Any:
     return connection.cursor()
 
 
+def _names(description: Sequence[Sequence[Any]] | None) -> list[str]:
+    if not description:
+        raise LakebaseSettingsError("sql returns no rows", remedy="Give one query.")
+    return [column[0] for column in description]
+
+
 def _rows(batch: Sequence[Any], cursor: Any) -> Iterator[tuple[Any, ...]]:
     """Give the rows of the batch and of all that follow it."""
     while batch:
@@ -139,3 +138,14 @@ def _rows(batch: Sequence[Any], cursor: Any) -> Iterator[tuple[Any, ...]]:
 def _to_tuple(row: Any) -> tuple[Any, ...]:
     """Return a row of whatever class as a tuple; a connection's ``cursor`` extra may make it a mapping."""
     return tuple(row.values() if isinstance(row, Mapping) else row)
+
+
+def _pick(
+    rows: Iterator[tuple[Any, ...]], names: Sequence[str], wanted: Mapping[str, str]
+) -> Iterator[tuple[Any, ...]]:
+    """Give of each row the values of the columns that are wanted."""
+    if unknown := sorted(set(wanted) - set(names)):
+        remedy = f"Its columns are {', '.join(names)}."
+        raise LakebaseSettingsError(f"columns names '{unknown[0]}', which sql does not return", remedy=remedy)
+    positions = [names.index(name) for name in wanted]
+    return (tuple(row[position] for position in positions) for row in rows)
