@@ -28,7 +28,14 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [f"{_MODULES}.operators.role", f"{_MODULES}.operators.sql"],
+                "python-modules": [f"{_MODULES}.operators.{name}" for name in ("load", "role", "sql")],
+            }
+        ],
+        "transfers": [
+            {
+                "source-integration-name": "Common SQL",
+                "target-integration-name": _INTEGRATION,
+                "python-module": f"{_MODULES}.transfers.sql_to_lakebase",
             }
         ],
         "sensors": [{"integration-name": _INTEGRATION, "python-modules": [f"{_MODULES}.sensors.endpoint"]}],

@@ -138,13 +138,14 @@ class Rows:
                 destination.progress.add(rows=len(batch))
 
     def _write(self, batch: list[Any], converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
-        number, row = 0, ()
+        written = 0
         try:
-            for number, row in enumerate(batch):
+            for row in batch:
                 write_row(_convert(row, converts) if converts else row)
+                written += 1
         except _CANNOT_BE_WRITTEN as error:
-            raise self._blame(row, converts, self.sent + number + 1, error) from None
-        self.sent += len(batch)
+            raise self._blame(batch[written], converts, self.sent + written + 1, error) from None
+        self.sent += written
 
     def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
         for encoding, values in zip(encodings, zip(*batch, strict=True), strict=True):

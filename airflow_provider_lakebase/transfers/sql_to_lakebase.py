@@ -103,7 +103,10 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
             cursor.close()
 
     def on_kill(self) -> None:
-        """Cancel the load on the server, and the query on the other database where its driver can."""
+        """Cancel the load on the server, and the query on the other database where its driver can.
+
+        Some drivers, psycopg2 among them, let Python see no signal before the rows they wait for are there.
+        """
         super().on_kill()
         if self._source is not None:
             # psycopg's plain cancel would stop every thread of the process until the server has answered.
