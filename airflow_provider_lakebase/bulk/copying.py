@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -32,9 +32,11 @@ class Progress:
     """Count rows and bytes, and log them every 10 seconds.
 
     :param what: what is being done, for the log
+    :param check: raises when it shall stop
     """
 
     what: str
+    check: Callable[[], None] = lambda: None
     rows: int = 0
     bytes: int = 0
     started_at: float = field(default_factory=time.monotonic)
@@ -51,6 +53,7 @@ class Progress:
         :param rows: further rows
         :param bytes: further bytes
         """
+        self.check()
         self.rows += rows
         self.bytes += bytes
         if time.monotonic() - self.told_at >= PROGRESS_SECONDS:
@@ -86,6 +89,10 @@ class BadValue(Exception):
         self.number = number
         self.column = column
         self.source = source
+
+
+class SourceFailed(Exception):
+    """Say that what rows come from has failed by itself; its error is the cause."""
 
 
 class Source(Protocol):
@@ -188,8 +195,10 @@ def explain(
         return LakebaseLoadError(
             f"Nothing was loaded into {table}: {error.diag.message_primary}", where=where, remedy=remedy
         )
-    if number is None and not isinstance(error, psycopg.DataError | psycopg.IntegrityError):
-        return error
+    is_of_rows = number is not None and not isinstance(error, psycopg.OperationalError)
+    if not is_of_rows and not isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        # Its context quotes the row that was being read.
+        return type(error)(error.diag.message_primary or "") if error.diag.context else error
     # These messages name columns and constraints; all others quote the value.
     quotable = isinstance(error, psycopg.IntegrityError | psycopg.errors.BadCopyFileFormat)
     detail = f": {_TEMPORARY.sub(table, error.diag.message_primary or '')}" if quotable else ""

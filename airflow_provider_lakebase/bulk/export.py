@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +24,7 @@ _AS_IT_IS = "FORMAT csv, DELIMITER e'\\x01', QUOTE e'\\x02'"
 # What Arrow's reader of CSV takes for dates, times and floats.
 _ARROW_SETTINGS = "SET LOCAL DateStyle TO ISO, YMD; SET LOCAL TimeZone TO UTC; SET LOCAL extra_float_digits TO 1"
 
+_CANCEL_SECONDS = 5.0
 _ROWS_PER_BLOCK = 128
 """Rows that are written together."""
 
@@ -52,6 +54,7 @@ def export(
     format: str | None = None,
     header: bool = True,
     null: str = "",
+    check: Callable[[], None] = lambda: None,
 ) -> ExportResult:
     """Write the rows of a query or table to a file, which appears under its name when it is whole.
 
@@ -62,12 +65,13 @@ def export(
     :param format: ``csv``, ``jsonl`` or ``parquet``; by default by the ending of the file's name
     :param header: whether the first line of a CSV file names the columns
     :param null: the unquoted text that stands for NULL in a CSV file
+    :param check: called again and again; raises when the export shall stop
     :raises LakebaseSettingsError: for an unknown format
     :raises psycopg.Error: as Postgres refuses the query
     """
     format = find_format(destination, format)
     query = select(connection, query_or_table, parameters)
-    progress = Progress(f"Writing {describe(destination)}")
+    progress = Progress(f"Writing {describe(destination)}", check)
     with open_to_write(destination) as file:
         if format == "parquet":
             progress.rows = _write_parquet(connection, query, file, progress)
@@ -184,10 +188,11 @@ def read_arrow(
     )
     with connection.cursor() as cursor, cursor.copy(_text_copy(wrapped, "csv", False, "")) as copy:
         stream = _Stream(copy, progress)
-        yield (
-            module.arrow_schema(fields),
-            _guarded(module, module.read_csv(stream, fields) if stream.first else iter(())),
-        )
+        try:
+            batches = module.read_csv(stream, fields) if stream.first else iter(())
+            yield module.arrow_schema(fields), _guarded(module, batches)
+        finally:
+            stream.close()
 
 
 def _guarded(module: Any, batches: Iterator[Any]) -> Iterator[Any]:
@@ -221,22 +226,37 @@ class _Stream(io.RawIOBase):
     """COPY's blocks as a file that pyarrow reads."""
 
     def __init__(self, copy: psycopg.Copy, progress: Progress) -> None:
+        self._copy = copy
         self._blocks = _blocks(copy)
         self._progress = progress
+        self._lock = threading.Lock()
+        self._ended = False
         self.first = self._next()
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        parts, self.first = [self.first], b""
-        length = len(parts[0])
-        while (size < 0 or length < size) and (block := self._next()):
-            parts.append(block)
-            length += len(block)
-        return b"".join(parts)
+        with self._lock:
+            parts, self.first = [self.first], b""
+            length = len(parts[0])
+            while (size < 0 or length < size) and (block := self._next()):
+                parts.append(block)
+                length += len(block)
+            return b"".join(parts)
+
+    def close(self) -> None:
+        """End the reading, which pyarrow does ahead in a thread of its own, so that the session has one user again."""
+        if not self._ended:
+            self._copy.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        with self._lock:
+            self._ended = True
+        super().close()
 
     def _next(self) -> bytes:
+        if self._ended:
+            return b""
         rows, block = next(self._blocks, (0, b""))
+        self._ended = not rows
         self._progress.add(rows=rows, bytes=len(block))
         return block

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from airflow_provider_lakebase.bulk.copying import BadValue, Progress, explain, load_error
+from airflow_provider_lakebase.bulk.copying import BadValue, Progress, SourceFailed, explain, load_error
+from airflow_provider_lakebase.bulk.files import DAMAGED
 from airflow_provider_lakebase.bulk.modes import Application, Mode, Plan
 from airflow_provider_lakebase.bulk.sources import arrow_definitions, holds_csv, open_sources
 from airflow_provider_lakebase.bulk.target import Column, Table, create_table, find_table
@@ -99,7 +100,14 @@ class LoadResult:
     already_loaded: bool = False
 
 
-def load(connection: psycopg.Connection[Any], source: Any, request: LoadRequest, *, where: str = "") -> LoadResult:
+def load(
+    connection: psycopg.Connection[Any],
+    source: Any,
+    request: LoadRequest,
+    *,
+    where: str = "",
+    check: Callable[[], None] = lambda: None,
+) -> LoadResult:
     """Load a source in the session's current transaction, which the caller commits: all of it, or nothing.
 
     :param connection: an open session
@@ -107,13 +115,14 @@ def load(connection: psycopg.Connection[Any], source: Any, request: LoadRequest,
         file opened for reading bytes; pyarrow ``Table`` or ``RecordBatchReader``
     :param request: where to, and how
     :param where: connection and endpoint, for messages
+    :param check: called again and again; raises when the load shall stop
     :raises LakebaseLoadError: for a value the table cannot take exactly, naming row or line and column, never the
         value; when the table or a column is missing or the role may not write to it
     :raises LakebaseSettingsError: for arguments that do not fit the table
     :raises FileNotFoundError: when there is no such file
     :raises psycopg.Error: for what has nothing to do with the rows
     """
-    progress = Progress(f"Loading into {request.table}")
+    progress = Progress(f"Loading into {request.table}", check)
     if request.create_table:
         definitions = arrow_definitions(source, request)
         create_table(connection, request.table, definitions, request.key_columns or (), where=where)
@@ -164,6 +173,12 @@ def _apply(
             columns = first.columns if first else list(table.loadable.values())
             application = Application(connection, make_plan(source, request, table, columns, where), progress)
             return application.run(chain([first] if first else [], sources))
+    except (SourceFailed, *DAMAGED) as error:
+        cause = error.__cause__ if isinstance(error, SourceFailed) else error
+        if application is None or application.source is None or not isinstance(cause, DAMAGED):
+            raise cause or error from None
+        what = f"{application.source.label} is damaged or cut short"
+        raise LakebaseLoadError(what, where=where, remedy="Write it again; nothing of it was loaded.") from cause
     # The original errors may quote the value, and would be printed as the cause.
     except BadValue as error:
         raise load_error(error, application.source if application else None, request.table, where) from None

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.adapt import PyFormat, Transformer
 
-from airflow_provider_lakebase.bulk.copying import BadValue, Destination
+from airflow_provider_lakebase.bulk.copying import BadValue, Destination, SourceFailed
 from airflow_provider_lakebase.bulk.target import Column
 from airflow_provider_lakebase.bulk.values import UnfitValue, binary_encoding, text_conversion
 
@@ -81,8 +81,16 @@ class Rows:
         return None not in encodings and self._fits(rows, encodings)
 
     def _batches(self) -> Iterator[list[Sequence[Any]]]:
-        while batch := list(islice(self.rows, ROWS_PER_BATCH)):
+        while batch := self._next():
             yield self._sequences(batch)
+
+    def _next(self) -> list[Any]:
+        try:
+            return list(islice(self.rows, ROWS_PER_BATCH))
+        except BadValue:
+            raise
+        except Exception as error:
+            raise SourceFailed from error
 
     def _sequences(self, batch: list[Any]) -> list[Sequence[Any]]:
         kinds = set(map(type, batch))
@@ -148,7 +156,8 @@ class Rows:
         self.sent += written
 
     def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
-        for encoding, values in zip(encodings, zip(*batch, strict=True), strict=True):
+        for encoding, column in zip(encodings, zip(*batch, strict=True), strict=True):
+            values: Sequence[Any] = column
             types = [*map(type, values)]
             # Mostly all values are of one type, and a comparison is faster than a set.
             if types != [types[0]] * len(types) or types[0] not in encoding.types:

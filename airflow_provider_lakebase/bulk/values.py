@@ -92,7 +92,7 @@ def _fits_float4(values: Sequence[float]) -> bool:
 def _is_float4(value: float) -> bool:
     """Return whether the value is neither too large nor too small for a float of 4 bytes."""
     try:
-        (stored,) = struct.unpack("f", struct.pack("f", value))
+        (stored,) = struct.unpack("<f", struct.pack("<f", value))
     except OverflowError:
         return False
     return bool((stored == 0) == (value == 0))
@@ -210,7 +210,7 @@ def _integer(column: Column, value: Any) -> Any:
 
 def _float(column: Column, value: Any) -> Any:
     if isinstance(value, int):
-        stored = float(value) if column.kind == "float8" else struct.unpack("f", struct.pack("f", value))[0]
+        stored = float(value) if column.kind == "float8" else struct.unpack("<f", struct.pack("<f", value))[0]
         if stored != value:
             raise UnfitValue("an int has more digits than the column keeps")
     return value

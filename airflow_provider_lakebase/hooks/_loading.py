@@ -30,6 +30,9 @@ _TO_STDOUT = re.compile(r"\bTO\s+STDOUT\b", re.IGNORECASE)
 class LoadingHook(DataFrameHook):
     """Load rows, files and Arrow data; export queries and tables."""
 
+    def _check_cancelled(self) -> None:
+        """Raise when what this hook is doing shall stop."""
+
     def load(
         self,
         source: Any,
@@ -110,7 +113,8 @@ class LoadingHook(DataFrameHook):
         with self._create_autocommit_connection() as connection:
             if load_id is not None:
                 prepare_ledger(connection, ledger_schema, where=connection.where)
-            result = load(connection, _to_path(source), request, where=connection.where)
+            path = _to_path(source)
+            result = load(connection, path, request, where=connection.where, check=self._check_cancelled)
             connection.commit()
             if not result.already_loaded:
                 analyze(connection, table, result.rows)
@@ -143,6 +147,7 @@ class LoadingHook(DataFrameHook):
         from airflow_provider_lakebase.bulk.export import export
 
         options: dict[str, Any] = {"parameters": parameters, "format": format, "header": header, "null": null}
+        options["check"] = self._check_cancelled
         with self._create_autocommit_connection() as connection:
             result = export(connection, query_or_table, _to_path(destination), **options)
         send_sql_hook_lineage(context=self, sql=query_or_table)
@@ -182,7 +187,7 @@ class LoadingHook(DataFrameHook):
 
         with self._create_autocommit_connection() as connection:
             query = select(connection, sql, parameters)
-            with read_arrow(connection, query, Progress("Reading")) as result:
+            with read_arrow(connection, query, Progress("Reading", self._check_cancelled)) as result:
                 yield result
         send_sql_hook_lineage(context=self, sql=sql)
 

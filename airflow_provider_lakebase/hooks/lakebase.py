@@ -246,6 +246,10 @@ class LakebaseHook(LoadingHook):
         for connection in list(self._in_use):
             _cancel(connection)
 
+    def _check_cancelled(self) -> None:
+        if self._cancelled:
+            raise AirflowException("Cancelled before it was done")
+
     def bootstrap_role(self, request: RoleRequest) -> dict[str, Any]:
         """Make an identity's Postgres role and grants, idempotently; see :func:`roles.bootstrap_role`.
 
@@ -315,8 +319,7 @@ class LakebaseHook(LoadingHook):
             self._in_use.add(connection)
             try:
                 # The task may have been killed while the endpoint woke.
-                if self._cancelled:
-                    raise AirflowException("Cancelled before a statement was sent")
+                self._check_cancelled()
                 yield connection
             except BaseException as error:
                 # A timeout arrives as an exception; closing the socket alone would let the statement run on. It must

@@ -175,7 +175,7 @@ def test_on_kill_during_the_wake_sends_no_statement(emulator: LakebaseEmulator, 
     operator = LakebaseSQLOperator(task_id="query", sql="CREATE TABLE public.never (id int)")
     timer = threading.Timer(0.5, operator.on_kill)
     timer.start()
-    with pytest.raises(AirflowException, match="Cancelled before a statement was sent"):
+    with pytest.raises(AirflowException, match="Cancelled before it was done"):
         operator.execute({})
     timer.join()
     assert hook.get_first("SELECT to_regclass('public.never')") == (None,)
