@@ -225,7 +225,8 @@ def test_a_result_is_read_as_arrow(hook: LakebaseHook, schema: str):
     pa = pytest.importorskip("pyarrow")
     hook.run(
         """CREATE TABLE names.t (id int, "Name" text, at timestamptz, price numeric(6,2), tags text[], raw bytea);
-        INSERT INTO names.t VALUES (1, '', '2026-01-01 00:00+01', 1.5, '{a,NULL}', '\\x00ff'), (2, NULL, NULL, NULL, NULL, NULL)"""
+        INSERT INTO names.t VALUES (1, '', '2026-01-01 00:00+01', 1.5, '{a,NULL}', '\\x00ff');
+        INSERT INTO names.t (id) VALUES (2)"""
     )
     found = hook.get_arrow("SELECT * FROM names.t WHERE id < %s ORDER BY id -- the end", [3])
     assert found.schema.field("price").type == pa.decimal128(6, 2)
