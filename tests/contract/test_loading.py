@@ -1,4 +1,4 @@
-"""What SQL a session may use to move rows."""
+"""What a session may do to store rows: COPY, extensions, tables that the service writes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
+
+from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 
 
 @pytest.mark.belief(
@@ -56,3 +59,54 @@ def test_nobody_is_superuser(place: Any) -> None:
     with place.connect() as connection:
         row = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = session_user").fetchone()
     assert row == (False,)
+
+
+@pytest.mark.belief(
+    "the project's owner may create the extension vector",
+    source="Databricks docs, Lakebase: Postgres extensions; neondatabase/neon compute Dockerfile (vector is trusted)",
+    sure="documented",
+)
+def test_owner_creates_the_extension_vector(place: Any) -> None:
+    with place.connect(autocommit=False) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        assert connection.execute("SELECT '[3, 4]'::vector <-> '[0, 0]'").fetchone() == (5.0,)
+        connection.rollback()
+
+
+@pytest.mark.belief(
+    "a role without CREATE on the database may not create the extension vector: 42501",
+    source="PostgreSQL, CREATE EXTENSION (of a trusted extension)",
+    sure="inferred",
+)
+def test_plain_role_creates_no_extension(administrator: Any, newcomer: Principal, place_of: Any) -> None:
+    with administrator.connect() as connection:
+        connection.execute("SELECT databricks_create_role(%s::text, 'SERVICE_PRINCIPAL')", (newcomer.client_id,))
+    with place_of(newcomer).connect() as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CREATE EXTENSION vector")
+
+
+@pytest.mark.belief(
+    "a synced table belongs to a system role named databricks_writer_…: a plain role that may read it gets 42501 when "
+    "it writes; a member of databricks_superuser can write, and breaks the sync",
+    source="Databricks docs, Lakebase: Synced tables; the owner's name from field reports",
+    sure="seen in the field",
+)
+def test_synced_table_belongs_to_a_system_role(
+    emulator: LakebaseEmulator, administrator: Any, newcomer: Principal, place_of: Any
+) -> None:
+    reader = sql.Identifier(newcomer.client_id)
+    with administrator.connect() as owner:
+        owner.execute("SELECT databricks_create_role(%s::text, 'SERVICE_PRINCIPAL')", (newcomer.client_id,))
+        with psycopg.connect(emulator.superuser_conninfo, autocommit=True) as service:
+            service.execute("CREATE ROLE databricks_writer_16401")
+            service.execute("CREATE TABLE synced (id int PRIMARY KEY)")
+            service.execute("ALTER TABLE synced OWNER TO databricks_writer_16401")
+            service.execute(sql.SQL("GRANT SELECT ON synced TO {}").format(reader))
+        with place_of(newcomer).connect() as connection:
+            assert connection.execute("SELECT count(*) FROM synced").fetchone() == (0,)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("INSERT INTO synced VALUES (1)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            owner.execute("SET ROLE databricks_writer_16401")
+        owner.execute("INSERT INTO synced VALUES (1)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import runpy
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pytest
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+from airflow_provider_lakebase.roles import RoleRequest
 
 REPOSITORY = Path(__file__).parents[2]
 # At DEBUG, `airflow dags test` prints whatever Airflow is asked to mask, its connections' passwords first of all.
@@ -122,6 +125,131 @@ def test_dbt_flights_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path:
         assert len(emulator.logins) > len(credentials)  # the threads of dbt share one
         assert leaks(tmp_path, emulator.secrets) == []
     assert sorted(project.rglob("*")) == before
+
+
+# Airflow takes seconds to start, so one process runs many of its commands; it answers each with its exit code.
+COMMANDS = """
+import json, os, sys
+
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+from airflow.__main__ import main
+
+for line in sys.stdin:
+    sys.argv = ["airflow", *json.loads(line)]
+    code = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code
+    sys.stdout.flush()
+    print(code, file=answers, flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """An Airflow that runs the example DAGs on an emulator where the service principal has its role."""
+
+    home: Path
+    emulator: LakebaseEmulator
+    airflow: subprocess.Popen[str]
+    hook: LakebaseHook
+
+    def run(self, dag_id: str, **params: str) -> None:
+        """Run a DAG; every one of its tasks succeeds."""
+        assert self.airflow.stdin
+        assert self.airflow.stdout
+        print(json.dumps(["dags", "test", dag_id, "--conf", json.dumps(params)]), file=self.airflow.stdin, flush=True)
+        answer = self.airflow.stdout.readline()
+        assert answer in ("0\n", "None\n"), (self.home / "dags.log").read_text()[-3000:]
+        with closing(sqlite3.connect(self.home / "airflow.db")) as database:
+            query = "SELECT DISTINCT state FROM task_instance WHERE dag_id = ?"
+            assert database.execute(query, [dag_id]).fetchall() == [("success",)]
+        assert leaks(self.home, self.emulator.secrets) == []
+
+    def results(self, dag_id: str, task_id: str) -> list[Any]:
+        """Return what a task has returned, in all runs so far and for all map indexes."""
+        with closing(sqlite3.connect(self.home / "airflow.db")) as database:
+            query = "SELECT CAST(value AS TEXT) FROM xcom WHERE key = 'return_value' AND dag_id = ? AND task_id = ?"
+            return [json.loads(value) for (value,) in database.execute(query, [dag_id, task_id])]
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Examples]:
+    home = tmp_path_factory.mktemp("examples")
+    source = {"conn_type": "sqlite", "host": str(tmp_path_factory.mktemp("source") / "source.db")}
+    with LakebaseEmulator(asleep=True) as emulator, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIRFLOW_CONN_EXAMPLES_ADMIN", emulator.connections["lakebase_admin"])
+        environment.setenv("AIRFLOW_CONN_EXAMPLES", emulator.connections["lakebase_default"])
+        role = RoleRequest(emulator.service_principal.client_id, create_on_database=True)
+        LakebaseHook("examples_admin").bootstrap_role(role)
+        variables = {
+            **demo.airflow_variables(home, emulator.connections),
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+            "AIRFLOW_CONN_SOURCE_DATABASE": json.dumps(source),
+        }
+        run(variables, home / "migrate.log", "db", "migrate")
+        command = [sys.executable, "-c", COMMANDS]
+        pipe = subprocess.PIPE
+        with (
+            (home / "dags.log").open("w") as log,
+            subprocess.Popen(command, env=variables, stdin=pipe, stdout=pipe, stderr=log, text=True) as airflow,
+        ):
+            yield Examples(home, emulator, airflow, LakebaseHook("examples"))
+
+
+def test_parquet_upsert_runs_twice_and_restores_what_was_changed_between(examples: Examples, tmp_path: Path):
+    query = "SELECT count(*), count(dep_delay), sum(dep_delay), max(time_hour)::text FROM serving.flights"
+    found = []
+    for _ in range(2):
+        examples.run("parquet_upsert", folder=str(tmp_path))
+        found.append(examples.hook.get_first(query))
+        examples.hook.run("UPDATE serving.flights SET dep_delay = 0; DELETE FROM serving.flights WHERE carrier = 'UA'")
+    assert found[0] == found[1]
+    assert found[0][0] == 842
+    assert os.listdir(tmp_path) == ["flights-2013-01-01.parquet"]
+
+
+def test_csv_files_runs_twice_and_each_file_is_a_task_that_loads_once(examples: Examples, tmp_path: Path):
+    for _ in range(2):
+        examples.run("csv_files", folder=str(tmp_path))
+        counted = examples.hook.get_first("SELECT count(*), count(DISTINCT month) FROM csv_files.flights")
+        assert counted == (336_776, 12)
+    assert len(os.listdir(tmp_path)) == 12
+    loads = examples.results("csv_files", "load")
+    assert [load["already_loaded"] for load in loads] == [False] * 24
+    assert sum(load["rows"] for load in loads) == 2 * 336_776
+    assert examples.hook.get_first("SELECT count(*), sum(rows) FROM airflow_lakebase.loads") == (24, 2 * 336_776)
+
+
+def test_database_to_lakebase_runs_twice_with_the_same_rows(examples: Examples):
+    query = """
+        SELECT (SELECT count(*) FROM reference.airports), (SELECT count(*) FROM reference.planes),
+               (SELECT count(built) FROM reference.planes), (SELECT sum(seats) FROM reference.planes),
+               (SELECT latitude FROM reference.airports WHERE faa = '04G')
+    """
+    for _ in range(2):
+        examples.run("database_to_lakebase")
+        assert examples.hook.get_first(query) == (1458, 3322, 3252, 512_639, 41.1304722)
+
+
+def test_parquet_export_runs_twice_and_the_file_holds_all_rows(examples: Examples, tmp_path: Path):
+    for _ in range(2):
+        examples.run("parquet_export", folder=str(tmp_path))
+    assert examples.results("parquet_export", "count_rows") == [26_115, 26_115]
+    assert examples.hook.get_first("SELECT count(*) FROM parquet_export.weather") == (26_115,)
+    assert all(re.fullmatch(r"weather-\d{4}-\d\d-\d\d\.parquet", name) for name in os.listdir(tmp_path))
+
+
+def test_embeddings_runs_twice_and_finds_the_nearest(examples: Examples):
+    for _ in range(2):
+        examples.run("embeddings")
+        assert examples.hook.get_first("SELECT count(*) FROM embeddings.airports") == (1458,)
+    nearest = examples.results("embeddings", "find_nearest")
+    assert [found[:2] for found in nearest] == [["Chicago Ohare Intl", "Chicago Midway Intl"]] * 2
+    index = "SELECT amname FROM pg_class c JOIN pg_am a ON a.oid = relam WHERE relname = 'airports_embedding'"
+    assert examples.hook.get_first(index) == ("hnsw",)
 
 
 def test_every_example_is_run_by_a_test_of_its_own():

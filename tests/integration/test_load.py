@@ -93,7 +93,7 @@ def test_bad_input_is_refused_before_anything_changes(hook: LakebaseHook, table:
     for name in ("load.nothing", "nowhere.nothing", "not a name"):
         with pytest.raises(LakebaseLoadError, match=f"no table {name} .connection 'lakebase_default'.*Create it"):
             hook.load(io.BytesIO(b"id\n1\n"), name)
-    with pytest.raises(LakebaseLoadError, match='Table load."T" has no column \'nope\', which the file holds'):
+    with pytest.raises(LakebaseLoadError, match="Table load.\"T\" has no column 'nope', which the file holds"):
         hook.load(io.BytesIO(b"id,nope\n1,2\n"), table, mode="replace")
     for content in (b"", b"\x1f\x8b\x08\x00", "né,id\n".encode("latin-1")):
         with pytest.raises(LakebaseLoadError, match="does not begin with a line of UTF-8 text that names its columns"):

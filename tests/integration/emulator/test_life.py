@@ -119,6 +119,17 @@ def test_older_postgres(connect_to: Any) -> None:
         )
 
 
+@pytest.mark.parametrize("version", [16, 18])
+def test_vectors_can_be_stored_and_found(version: int, connect_to: Any) -> None:
+    with LakebaseEmulator(postgres_version=version) as emulator, connect_to(emulator)() as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute("CREATE TABLE points (point vector(2))")
+        connection.execute("INSERT INTO points VALUES ('[0, 1]'), ('[1, 0]')")
+        connection.execute("CREATE INDEX ON points USING hnsw (point vector_cosine_ops)")
+        nearest = connection.execute("SELECT point::text FROM points ORDER BY point <=> '[1, 0.1]' LIMIT 1").fetchone()
+    assert nearest == ("[1,0]",)
+
+
 def test_version_that_the_wheel_does_not_have() -> None:
     with pytest.raises(ValueError, match="16, 18"):
         LakebaseEmulator(postgres_version=9).start()
