@@ -8,6 +8,7 @@ session of its own, in which neither the ledger nor the upsert could take part.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -22,7 +23,7 @@ from pgpq.encoders import StringEncoderBuilder
 from pgpq.schema import Jsonb
 from psycopg import sql
 
-from airflow_provider_lakebase.bulk.copying import BadValue, Destination
+from airflow_provider_lakebase.bulk.copying import BadValue, Destination, SourceFailed
 from airflow_provider_lakebase.bulk.rows import Rows
 from airflow_provider_lakebase.bulk.target import Column
 
@@ -31,7 +32,8 @@ ROWS_PER_BATCH = 10_000
 _BUFFER_BYTES = 1 << 20
 _CSV_BLOCK_BYTES = 1 << 22
 _MICROSECONDS = pa.timestamp("us")
-_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+_NO_PYTHON = (ValueError, OverflowError, KeyError)
+_UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
 
 _ARROW_TYPES: dict[str, pa.DataType] = {
     "int2": pa.int16(),
@@ -51,7 +53,6 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
     "time": pa.time64("us"),
     "timestamp": _MICROSECONDS,
     "timestamptz": pa.timestamp("us", tz="UTC"),
-    "interval": pa.duration("us"),
     "bytea": pa.binary(),
     "uuid": pa.binary(16),
 }
@@ -90,7 +91,6 @@ class ArrowBatches:
     """
 
     unit = "row"
-    first_row = 1
 
     def __init__(
         self,
@@ -120,6 +120,13 @@ class ArrowBatches:
             rows = (row for batch in chain([left], self.batches) for row in self._rows(batch))
             Rows(rows, self.columns, label=self.label, before=self.sent).copy_to(destination)
 
+    def locate(self, row: int) -> tuple[str, int]:
+        """Return what the source counts, and by it the number of a row.
+
+        :param row: number of the row, from 1
+        """
+        return self.unit, row
+
     def _copy_binary(self, destination: Destination) -> pa.RecordBatch | None:
         """Send batches as long as they can go as binary; return the first that cannot."""
         parts = self._parts()
@@ -142,9 +149,15 @@ class ArrowBatches:
         return part
 
     def _parts(self) -> Iterator[pa.RecordBatch]:
-        for batch in self.batches:
+        for batch in self._batches():
             for start in range(0, batch.num_rows, ROWS_PER_BATCH):
                 yield batch.slice(start, ROWS_PER_BATCH)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.batches
+        except (pa.ArrowException, OSError) as error:
+            raise SourceFailed from error
 
     def _ready(self, batch: pa.RecordBatch | None) -> pa.RecordBatch | None:
         """Return a batch in the types that are written; None when it must go row by row."""
@@ -171,12 +184,15 @@ class ArrowBatches:
         return zip(*(self._to_python(batch.column(position), column) for position, column in pairs), strict=True)
 
     def _to_python(self, values: pa.Array, column: Column) -> list[Any]:
+        if values.type in (pa.time64("ns"), pa.duration("ns")):  # Python's own forms would lose the nanoseconds
+            values = _to_microseconds(values, column, self.sent)
         try:
-            return list(values.to_pylist(maps_as_pydicts="strict"))
-        except (ValueError, OverflowError) as error:
-            raise BadValue(
-                f"a {values.type} has no form in Python ({type(error).__name__})", None, column.name
-            ) from None
+            found = list(values.to_pylist(maps_as_pydicts="strict"))
+        except _NO_PYTHON:
+            number = next(number for number, value in enumerate(values, 1) if _has_no_python(value))
+            raise BadValue(f"a {values.type} has no form in Python", self.sent + number, column.name) from None
+        is_uuid = column.kind == "uuid" and pa.types.is_fixed_size_binary(values.type)
+        return [value and uuid.UUID(bytes=value) for value in found] if is_uuid else found
 
 
 def _to_column(values: pa.Array, column: Column, time_zone: str) -> pa.Array:
@@ -203,7 +219,9 @@ def _to_column(values: pa.Array, column: Column, time_zone: str) -> pa.Array:
 
 def _cast(values: pa.Array, wanted: pa.DataType, column: Column, time_zone: str) -> pa.Array:
     if pa.types.is_timestamp(wanted) and wanted.tz and values.type.tz is None:
-        values = pc.assume_timezone(values, time_zone)
+        if time_zone not in _UTC:  # Arrow's time zones know no rules beyond 2037
+            raise _Unfit
+        values = pc.assume_timezone(values, "UTC")
     cast = values.cast(wanted)
     if pa.types.is_float32(wanted):
         _check_float4(values, cast)
@@ -212,6 +230,24 @@ def _cast(values: pa.Array, wanted: pa.DataType, column: Column, time_zone: str)
         if longest is not None and longest > column.modifier - 4:
             raise _Unfit
     return cast
+
+
+def _to_microseconds(values: pa.Array, column: Column, sent: int) -> pa.Array:
+    wanted = pa.time64("us") if pa.types.is_time(values.type) else pa.duration("us")
+    try:
+        return values.cast(wanted)
+    except pa.ArrowInvalid:
+        lost = [value.value is not None and value.value % 1000 for value in values]
+        number = next(number for number, nanoseconds in enumerate(lost, 1) if nanoseconds)
+        raise BadValue("it has nanoseconds, of which Postgres keeps none", sent + number, column.name) from None
+
+
+def _has_no_python(value: pa.Scalar) -> bool:
+    try:
+        value.as_py(maps_as_pydicts="strict")
+    except _NO_PYTHON:
+        return True
+    return False
 
 
 def _is_certain(given: pa.DataType, wanted: pa.DataType) -> bool:
@@ -247,6 +283,8 @@ def _to_numeric(values: pa.Array, column: Column) -> pa.Array:
         raise _Unfit
     if column.modifier >= 0:
         scale = min(((column.modifier - 4 & 0x7FF) ^ 0x400) - 0x400, values.type.scale)
+        if scale < 0:  # a cast to it is not checked
+            raise _Unfit
         values = values.cast(pa.decimal128(38, scale))
     return values
 
@@ -351,14 +389,15 @@ class Field:
         """
         if values.type == self.arrow_type:
             return values
-        parse = bytes.fromhex if self.arrow_type == pa.binary() else _parse_list
+        parse: Callable[[str], Any] = bytes.fromhex
+        if pa.types.is_list(self.arrow_type):
+            parse = _parse_floats if pa.types.is_floating(self.arrow_type.value_type) else json.loads
         return pa.array([None if value is None else parse(value) for value in values.to_pylist()], self.arrow_type)
 
 
-def _parse_list(text: str) -> list[Any]:
+def _parse_floats(text: str) -> list[Any]:
     # JSON has no NaN and no infinity; Postgres writes them as strings.
-    values = json.loads(text)
-    return [float(value) if value in _NOT_FINITE else value for value in values]
+    return [float(value) if isinstance(value, str) else value for value in json.loads(text)]
 
 
 def postgres_type(kind: pa.DataType) -> str | None:

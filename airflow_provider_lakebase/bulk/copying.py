@@ -21,10 +21,8 @@ log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 10.0
 """Seconds between two lines about the same load or export."""
-CONDITION_SQLSTATE = psycopg.errors.DivisionByZero.sqlstate
 
 _TEMPORARY = re.compile(r"lakebase_load_[0-9a-f]{32}")
-_CONTEXT = re.compile(r"COPY .*, line (?P<line>\d+)(?:, column (?P<column>.+?))?(?:: |$)")
 
 
 @dataclass
@@ -79,12 +77,19 @@ class BadValue(Exception):
     :param number: its row or line in the source, from 1; None when it is not known
     :param column: name of the column
     :param source: where it came from, when it is not the one that is being sent
+    :param unit: what is counted, when it is not what the source counts
     """
 
     def __init__(
-        self, reason: str, number: int | None, column: str | None = None, source: Source | None = None
+        self,
+        reason: str,
+        number: int | None,
+        column: str | None = None,
+        source: Source | None = None,
+        unit: str | None = None,
     ) -> None:
         super().__init__(reason)
+        self.unit = unit
         self.reason = reason
         self.number = number
         self.column = column
@@ -99,13 +104,16 @@ class Source(Protocol):
     """Anything that sends rows through COPY.
 
     ``columns`` are the columns its values are for, ``label`` is what it is called in messages, ``unit`` what it counts:
-    row or line, of which ``first_row`` is the number of the first.
+    rows or lines.
     """
 
     columns: Sequence[Column]
     label: str
     unit: str
-    first_row: int
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """Return what the source counts, and by it the number of a row, both counted from 1."""
+        ...
 
     def copy_to(self, destination: Destination) -> None: ...
 
@@ -117,24 +125,24 @@ class Destination:
     :param relation: the table, or the temporary table before it
     :param columns: those of the relation that values come for, in their order
     :param progress: what counts rows and bytes
-    :param condition: SQL that must hold for each row
+    :param counts_lines: whether rows will be looked at again, and then be told by their lines
     """
 
     def __init__(
         self,
         connection: psycopg.Connection[Any],
-        relation: sql.Composable,
+        relation: sql.Identifier,
         columns: Sequence[Column],
         progress: Progress,
-        condition: str | None = None,
+        counts_lines: bool = False,
     ) -> None:
         self.connection = connection
         self.relation = relation
         self.columns = columns
         self.progress = progress
-        self.condition = condition
         self.rows = 0
         self.first = 0
+        self.counts_lines = counts_lines
 
     @contextmanager
     def copy(self, options: sql.Composable, *, first: int = 0) -> Iterator[Copy]:
@@ -146,10 +154,6 @@ class Destination:
         self.first = first
         names = sql.SQL(", ").join(sql.Identifier(column.name) for column in self.columns)
         statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(self.relation, names, options)
-        if self.condition is not None:
-            # COPY leaves out a row that does not meet its condition; this one stops it, at that row.
-            condition = sql.SQL(" WHERE 1 = 1 / (CASE WHEN ({}) THEN 1 ELSE 0 END)").format(sql.SQL(self.condition))
-            statement += condition
         with self.connection.cursor() as cursor:
             with cursor.copy(statement, writer=_CountingWriter(cursor, self.progress)) as copy:
                 yield copy
@@ -160,7 +164,11 @@ class Destination:
 
         :param error: as Postgres raised it
         """
-        found = _CONTEXT.search(error.diag.context or "")
+        # The context quotes the value too, which may look like the rest of it: nothing but the names is taken for one.
+        columns = sorted((re.escape(column.name) for column in self.columns), key=len, reverse=True)
+        relation = re.escape(self.relation.as_string().rpartition(".")[2].strip('"').replace('""', '"'))
+        place = rf"^COPY {relation}, line (?P<line>\d+)(?:, column (?P<column>{'|'.join(columns)}))?(?:: |$)"
+        found = re.search(place, error.diag.context or "", re.MULTILINE)
         if not found:
             return None, error.diag.column_name
         return self.first + int(found["line"]), found["column"] or error.diag.column_name
@@ -188,8 +196,6 @@ def explain(
     :param where: connection and endpoint, for messages
     """
     number, column = destination.find(error) if destination else (None, error.diag.column_name)
-    if error.sqlstate == CONDITION_SQLSTATE and destination and destination.condition and number is not None:
-        return load_error(BadValue("it does not meet replace_where", number), source, table, where)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         remedy = "Grant it to the role: LakebaseRoleBootstrapOperator does so, on the connection of the table's owner."
         return LakebaseLoadError(
@@ -217,7 +223,7 @@ def load_error(bad: BadValue, source: Source | None, table: str, where: str) -> 
     :param where: connection and endpoint, for messages
     """
     source = bad.source or source
-    unit = source.unit if source else "row"
+    unit = bad.unit or (source.unit if source else "row")
     place = f"a {unit}" if bad.number is None else f"{unit} {bad.number}"
     place += f", column {bad.column}," if bad.column else ""
     place += f" of {source.label}" if source else ""

@@ -21,8 +21,12 @@ from airflow_provider_lakebase.exceptions import LakebaseExportError
 _QUERY_WORDS = ("select", "with", "values", "table")
 # JSON holds neither character, so that each value stands on its line as it is.
 _AS_IT_IS = "FORMAT csv, DELIMITER e'\\x01', QUOTE e'\\x02'"
-# What Arrow's reader of CSV takes for dates, times and floats.
-_ARROW_SETTINGS = "SET LOCAL DateStyle TO ISO, YMD; SET LOCAL TimeZone TO UTC; SET LOCAL extra_float_digits TO 1"
+# Whatever the session has: all digits, and dates that read the same everywhere.
+_EXACT_SETTINGS = (
+    "SET LOCAL DateStyle TO ISO, YMD; SET LOCAL IntervalStyle TO postgres; "
+    "SET LOCAL extra_float_digits TO 1; SET LOCAL bytea_output TO hex"
+)
+_ARROW_SETTINGS = "SET LOCAL TimeZone TO UTC"
 
 _CANCEL_SECONDS = 5.0
 _ROWS_PER_BLOCK = 128
@@ -72,6 +76,7 @@ def export(
     format = find_format(destination, format)
     query = select(connection, query_or_table, parameters)
     progress = Progress(f"Writing {describe(destination)}", check)
+    connection.execute(_EXACT_SETTINGS)
     with open_to_write(destination) as file:
         if format == "parquet":
             progress.rows = _write_parquet(connection, query, file, progress)
@@ -140,7 +145,7 @@ def _write_text(
 def _text_copy(query: sql.Composable, format: str, header: bool, null: str) -> sql.Composed:
     # A comment at the end of the query must not reach the parenthesis.
     if format == "jsonl":
-        copy = sql.SQL("COPY (SELECT row_to_json(row) FROM ({}\n) AS row) TO STDOUT ({})")
+        copy = sql.SQL("COPY (SELECT row_to_json(row.*) FROM ({}\n) AS row) TO STDOUT ({})")
         return copy.format(query, sql.SQL(_AS_IT_IS))
     copy = sql.SQL("COPY ({}\n) TO STDOUT (FORMAT csv, HEADER {}, NULL {}, ENCODING 'UTF8')")
     return copy.format(query, sql.SQL("true" if header else "false"), sql.Literal(null))
@@ -180,6 +185,7 @@ def read_arrow(
     """
     module = arrow()
     fields = _describe(connection, query)
+    connection.execute(_EXACT_SETTINGS)
     connection.execute(_ARROW_SETTINGS)
     names = [sql.Identifier(str(number)) for number in range(len(fields))]
     values = [sql.SQL(field.expression).format(name) for field, name in zip(fields, names, strict=True)]

@@ -129,8 +129,6 @@ def read_header(file: IO[bytes]) -> tuple[bytes, list[str]]:
     :raises ValueError: when it is no line of names in UTF-8
     """
     header = file.readline(_MOST_HEADER_BYTES)
-    if not isinstance(header, bytes):
-        raise ValueError("it was opened as text: open it for bytes, with 'rb'")
     while header.count(b'"') % 2 and (more := file.readline(_MOST_HEADER_BYTES)):  # a name holds a line break
         header += more
     try:
@@ -158,9 +156,18 @@ class Csv:
         self.file = file
         self.columns = columns
         self.header = header
-        self.first_row = 2 if header else 1
+        self.lines = self.rows = 0
         self.null = null
         self.label = label
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """Return what the source counts, and by it the number of a row.
+
+        :param row: number of the row, from 1
+        """
+        # Where a value holds a line break, nothing tells on which line a row stands.
+        header = 1 if self.header else 0
+        return (self.unit, row + header) if self.lines - header in (self.rows, self.rows - 1) else ("row", row)
 
     def copy_to(self, destination: Destination) -> None:
         """Send the file.
@@ -172,15 +179,19 @@ class Csv:
             sql.SQL("true" if self.header else "false"), sql.Literal(self.null)
         )
         progress, before = destination.progress, destination.rows
-        with destination.copy(options) as copy:
+        # Postgres counts the header as one line, whatever line breaks are in its names.
+        with destination.copy(options, first=max(self.header.count(b"\n") - 1, 0)) as copy:
             if self.header:
                 copy.write(self.header)
             # Only Postgres knows where a row ends; the log gets an estimate until it has told.
             row_bytes = 0.0
+            self.lines = self.header.count(b"\n")
             while block := self.file.read(BLOCK_BYTES):
+                self.lines += block.count(b"\n") if destination.counts_lines else 0
                 row_bytes = row_bytes or len(block) / max(block.count(b"\n"), 1)
                 progress.add(rows=int(len(block) / row_bytes))
                 copy.write(block)
+        self.rows = destination.rows - before
         progress.rows = destination.rows if not before else progress.rows
 
 
@@ -198,12 +209,16 @@ def read_json_lines(file: IO[bytes]) -> Iterator[dict[str, Any]]:
             ended = True
             continue
         try:
-            value = json.loads(line, parse_float=Decimal, parse_constant=_refuse_constant)
+            value = json.loads(line, parse_float=Decimal, parse_int=_read_int, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             raise BadValue("it is not JSON in UTF-8", number) from None
         if not isinstance(value, dict):
             raise BadValue("it is not a JSON object", number)
         yield value
+
+
+def _read_int(text: str) -> int | Decimal:
+    return Decimal(text) if text == "-0" else int(text)  # a float's zero has a sign
 
 
 def _refuse_constant(name: str) -> NoReturn:

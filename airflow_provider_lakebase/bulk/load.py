@@ -15,7 +15,7 @@ from psycopg import sql
 from airflow_provider_lakebase.bulk.copying import BadValue, Progress, SourceFailed, explain, load_error
 from airflow_provider_lakebase.bulk.files import DAMAGED
 from airflow_provider_lakebase.bulk.modes import Application, Mode, Plan
-from airflow_provider_lakebase.bulk.sources import arrow_definitions, holds_csv, open_sources
+from airflow_provider_lakebase.bulk.sources import arrow_definitions, files_of, holds_csv, open_sources
 from airflow_provider_lakebase.bulk.target import Column, Table, create_table, find_table
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import LEDGER_SCHEMA
@@ -77,6 +77,8 @@ class LoadRequest:
                 raise LakebaseSettingsError(f"{name} is given with mode '{self.mode}'", remedy="Use mode 'upsert'.")
         if self.key_columns and self.mode != "upsert" and not self.create_table:
             raise LakebaseSettingsError(f"key_columns is given with mode '{self.mode}'", remedy="Use mode 'upsert'.")
+        if self.format is not None:
+            _check_choice("format", self.format, ("csv", "jsonl", "parquet"))
         if self.replace_where is not None and self.mode != "replace":
             raise LakebaseSettingsError(f"replace_where is given with mode '{self.mode}'", remedy="Use mode 'replace'.")
         for name in ("columns", "key_columns", "update_columns"):
@@ -175,7 +177,9 @@ def _apply(
             return application.run(chain([first] if first else [], sources))
     except (SourceFailed, *DAMAGED) as error:
         cause = error.__cause__ if isinstance(error, SourceFailed) else error
-        if application is None or application.source is None or not isinstance(cause, DAMAGED):
+        # Errors of the network and the disk have a number; those of a file's content have none.
+        is_damage = isinstance(cause, (*DAMAGED, ValueError)) or getattr(cause, "errno", 0) is None
+        if application is None or application.source is None or not (files_of(source) and is_damage):
             raise cause or error from None
         what = f"{application.source.label} is damaged or cut short"
         raise LakebaseLoadError(what, where=where, remedy="Write it again; nothing of it was loaded.") from cause

@@ -2,7 +2,7 @@
 
 Where rows can go straight into the table, they do. Otherwise they go into a temporary table first and from there on by
 one INSERT: for an upsert, for values to be cast, for columns to be left out, under row-level security, to keep rows
-that others refer to, and for text that a column would round.
+that others refer to, to look whether they meet a condition, and for what a column would round.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ class Plan:
     @property
     def is_staged(self) -> bool:
         """Return whether rows go through a temporary table."""
-        rounds = self.unchecked and any(column.rounds for column in self.columns)
+        rounds = any(
+            column.rounds and (self.unchecked or column.element or column.kind == "interval") for column in self.columns
+        )
         needed = (self.mode == "upsert", self.casts, self.leaves_out, self.table.guarded, self.kept_by, rounds)
-        return any(needed)
+        return any(needed) or self.predicate is not None
 
 
 class Application:
@@ -94,7 +96,7 @@ class Application:
             if plan.mode == "replace":
                 self._lock()
                 self._delete()
-            return self._send(sources, plan.table.identifier, condition=plan.predicate)
+            return self._send(sources, plan.table.identifier)
         required = [*plan.keys, *([plan.version] if plan.version else [])]
         staging = Staging(self.connection, plan.table, plan.columns, plan.casts, required)
         self._send(sources, staging.relation, staging)
@@ -110,20 +112,14 @@ class Application:
         self._delete()
         return self._insert(staging)
 
-    def _send(
-        self,
-        sources: Iterable[Source],
-        relation: sql.Identifier,
-        staging: Staging | None = None,
-        *,
-        condition: str | None = None,
-    ) -> int:
+    def _send(self, sources: Iterable[Source], relation: sql.Identifier, staging: Staging | None = None) -> int:
         rows = 0
         for source in sources:
             self.source = source
             if staging:
                 staging.expect(source, rows)
-            self.destination = Destination(self.connection, relation, source.columns, self.progress, condition)
+            counts_lines = staging is not None
+            self.destination = Destination(self.connection, relation, source.columns, self.progress, counts_lines)
             source.copy_to(self.destination)
             rows += self.destination.rows
         return rows
@@ -149,6 +145,7 @@ class Application:
             """).format(insert, sql.SQL(predicate))
             ((written, others),) = self._execute(count).fetchall()
         if others:
+            staging.check_condition(predicate)
             raise BadValue("it does not meet replace_where", None)
         return int(written)
 
@@ -164,12 +161,13 @@ class Application:
         plan = self.plan
         if not plan.last_wins:
             staging.check_repeats(plan.keys)
+        self._check_identity(staging, plan.keys)
         keys = identifiers(plan.keys)
         newest = sql.SQL("{} DESC, ").format(sql.Identifier(plan.version)) if plan.version else NOTHING_MORE
         upsert = sql.SQL("""
             {into} SELECT {names} FROM (
-                SELECT DISTINCT ON ({keys}) * FROM (SELECT {values}, ctid AS "lakebase row" FROM {staging}) AS row
-                ORDER BY {keys}, {newest} "lakebase row" DESC
+                SELECT DISTINCT ON ({keys}) * FROM (SELECT {values}, ctid AS {number} FROM {staging}) AS row
+                ORDER BY {keys}, {newest} {number} DESC
             ) AS row ORDER BY {keys} ON CONFLICT ({keys}) {action}
         """)
         with staging.locating():
@@ -181,9 +179,22 @@ class Application:
                     values=staging.values,
                     staging=staging.relation,
                     newest=newest,
+                    number=staging.number,
                     action=self._action(plan.update),
                 )
             ).rowcount
+
+    def _check_identity(self, staging: Staging, keys: Sequence[str]) -> None:
+        """Keep out other values for an identity that is GENERATED ALWAYS: no UPDATE would store them."""
+        same = sql.SQL(" AND ").join(sql.SQL("coming.{0} = target.{0}").format(sql.Identifier(name)) for name in keys)
+        other = sql.SQL("SELECT FROM {} AS target JOIN {} AS coming ON {} WHERE coming.{name} <> target.{name} LIMIT 1")
+        for column in self.plan.columns:
+            if column.identity == "a" and column.name not in keys and column.name not in self.plan.casts:
+                name = sql.Identifier(column.name)
+                query = other.format(self.plan.table.identifier, staging.relation, same, name=name)
+                if self._execute(query).fetchone() is not None:
+                    reason = "it is GENERATED ALWAYS AS IDENTITY, and the row that is there holds another value"
+                    raise BadValue(reason, None, column.name)
 
     def _action(self, update: Sequence[str]) -> sql.Composable:
         if not update:
@@ -199,6 +210,7 @@ class Application:
         """Leave, of the rows replaced, those in place whose key comes again: others may refer to them."""
         plan, keys = self.plan, identifiers(self.plan.kept_by)
         staging.check_repeats(plan.kept_by)
+        self._check_identity(staging, plan.kept_by)
         same = sql.SQL(" AND ").join(
             sql.SQL("coming.{0} = target.{0}").format(sql.Identifier(name)) for name in plan.kept_by
         )

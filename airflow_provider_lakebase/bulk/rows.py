@@ -37,8 +37,6 @@ class Rows:
     :param before: rows of the source that went another way
     """
 
-    first_row = 1
-
     def __init__(
         self,
         rows: Iterable[Row],
@@ -71,6 +69,13 @@ class Rows:
         left = self._copy_binary(batches, destination)
         if left is not None:
             self._copy_text(chain([left], batches), destination)
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """Return what the source counts, and by it the number of a row.
+
+        :param row: number of the row, from 1
+        """
+        return self.unit, row
 
     def encodes(self, rows: Sequence[Sequence[Any]]) -> bool:
         """Return whether rows can go as binary, each value exactly.
@@ -176,10 +181,11 @@ class Rows:
         for position, (column, value) in enumerate(zip(self.columns, row, strict=True)):
             try:
                 converted = by_position[position](value) if position in by_position and value is not None else value
-                Transformer().dump_sequence([converted], [PyFormat.TEXT])
+                for format in (PyFormat.TEXT, PyFormat.BINARY):
+                    Transformer().dump_sequence([converted], [format])
             except _CANNOT_BE_WRITTEN as found:
                 return BadValue(_reason(value, found), number, column.name)
-        return BadValue(f"it cannot be written ({type(error).__name__})", number)
+        return BadValue(f"one of its values is beyond what Postgres holds ({type(error).__name__})", number)
 
 
 def _convert(row: Sequence[Any], converts: Sequence[tuple[int, Any]]) -> list[Any]:
@@ -196,6 +202,8 @@ def _reason(value: Any, error: Exception) -> str:
         return str(error)
     if isinstance(error, UnicodeError):
         return "text with half of a surrogate pair is not Unicode"
-    if isinstance(error, psycopg.DataError) and isinstance(value, str | list):
+    if isinstance(error, psycopg.DataError) and isinstance(value, str):
         return "text must hold no null byte"
+    if isinstance(error, psycopg.DataError) and isinstance(value, list):
+        return "a list must hold values of one type, and text without null bytes"
     return f"a {kind} is none of the values that the column holds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import ModuleType
@@ -49,7 +50,7 @@ def holds_csv(source: Any, request: LoadRequest) -> bool:
     :param source: what is to be loaded
     :param request: how
     """
-    return any(find_format(file, request.format) == "csv" for file in _files(source))
+    return any(find_format(file, request.format) == "csv" for file in files_of(source))
 
 
 def arrow_definitions(source: Any, request: LoadRequest) -> list[tuple[str, str, bool]]:
@@ -60,7 +61,7 @@ def arrow_definitions(source: Any, request: LoadRequest) -> list[tuple[str, str,
     :raises LakebaseSettingsError: for a source without a schema, or a type that has no counterpart
     """
     schema = _arrow_schema(source, request)
-    targets = _targets(schema.names, request.columns, describe(source) if _files(source) else _ROWS)
+    targets = _targets(schema.names, request.columns, describe(source) if files_of(source) else _ROWS)
     definitions = []
     for field, target in zip(schema, targets, strict=True):
         kind = arrow().postgres_type(field.type)
@@ -73,7 +74,7 @@ def arrow_definitions(source: Any, request: LoadRequest) -> list[tuple[str, str,
 
 
 def _arrow_schema(source: Any, request: LoadRequest) -> Any:
-    files = _files(source)
+    files = files_of(source)
     if files and find_format(files[0], request.format) == "parquet":
         with open_to_read(files[0]) as file:
             return arrow().parquet_batches(file)[0]
@@ -97,7 +98,7 @@ def open_sources(
     :raises LakebaseLoadError: when columns of the source are not the table's, or a file cannot be read
     """
     opening = _Opening(connection, request, table, where)
-    if files := _files(source):
+    if files := files_of(source):
         yield from opening.open_files(files)
     elif _is_arrow(source):
         yield opening.arrow(source.schema, _arrow_batches(source), label=_ROWS)
@@ -105,7 +106,11 @@ def open_sources(
         yield opening.rows(source)
 
 
-def _files(source: Any) -> list[Any]:
+def files_of(source: Any) -> list[Any]:
+    """Return the files of a source; none when it is something else.
+
+    :param source: what is to be loaded
+    """
     if is_path(source) or hasattr(source, "read"):
         return [source]
     if isinstance(source, list | tuple) and source and all(map(is_path, source)):
@@ -134,6 +139,8 @@ class _Opening:
         filled: set[str] | None = None
         for file in files:
             label = describe(file)
+            if isinstance(file, io.TextIOBase):
+                raise self._error(f"{label} was opened as text", "Open it for bytes: open(path, 'rb').")
             try:
                 with open_to_read(file) as opened:
                     source = self._open(find_format(file, self.request.format), opened, label)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +31,11 @@ def identifiers(names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
+def _unused(names: Sequence[str]) -> str:
+    """Return a name that is none of those given."""
+    return next(name for name in (f"row {n}" for n in count()) if name not in names)
+
+
 class Staging:
     """Hold rows between COPY and the table, until the transaction ends.
 
@@ -51,6 +57,7 @@ class Staging:
         self.connection = connection
         self.columns = columns
         self.casts = casts
+        self.number = sql.Identifier(_unused([column.name for column in columns]))
         self.relation = sql.Identifier("pg_temp", f"lakebase_load_{uuid4().hex}")
         self.sent: list[tuple[Source, int]] = []
         self._create(table, required)
@@ -135,11 +142,11 @@ class Staging:
         :raises BadValue: for the first one
         """
         query = sql.SQL("""
-            SELECT number FROM (
-                SELECT number, row_number() OVER (PARTITION BY {keys} ORDER BY number) AS nth
-                FROM (SELECT row_number() OVER () AS number, {values} FROM {staging}) AS row
-            ) AS row WHERE nth > 1 ORDER BY number LIMIT 1
-        """).format(keys=identifiers(keys), values=self.values, staging=self.relation)
+            SELECT {number} FROM (
+                SELECT {number}, row_number() OVER (PARTITION BY {keys} ORDER BY {number}) AS nth
+                FROM (SELECT row_number() OVER () AS {number}, {values} FROM {staging}) AS row
+            ) AS row WHERE nth > 1 ORDER BY {number} LIMIT 1
+        """).format(keys=identifiers(keys), values=self.values, staging=self.relation, number=self.number)
         if row := self.connection.execute(query).fetchone():
             raise self._bad(row[0], ", ".join(keys), "a row before it has the same key")
 
@@ -156,9 +163,21 @@ class Staging:
         if row := self.connection.execute(query).fetchone():
             raise self._bad(row[0], row[1], reasons[row[1]])
 
+    def check_condition(self, condition: str) -> None:
+        """Say which row does not meet a condition, if the condition can be put to the rows that wait.
+
+        :param condition: SQL on the table's columns
+        :raises BadValue: for the first one that does not
+        """
+        with suppress(psycopg.Error), self.connection.transaction():
+            self._refuse_first(
+                {"": sql.SQL("({}) IS NOT TRUE").format(sql.SQL(condition))}, {"": "it does not meet replace_where"}
+            )
+
     def _bad(self, number: int, column: str, reason: str) -> BadValue:
         source, before = next(each for each in reversed(self.sent) if each[1] < number)
-        return BadValue(reason, number - before + source.first_row - 1, column, source)
+        unit, counted = source.locate(number - before)
+        return BadValue(reason, counted, column, source, unit)
 
     def _execute(self, statement: sql.Composed) -> None:
         self.connection.execute(statement)

@@ -13,8 +13,9 @@ from psycopg import errors, sql
 
 from airflow_provider_lakebase.exceptions import LakebaseLoadError
 
-# Synced tables belong to a system role of the service; Postgres would refuse each write, but with less to go by.
+# Synced tables belong to a system role of the service. A write by a powerful role would break the sync.
 _SYNCED_OWNER = re.compile(r"databricks_(writer_|synced_table)")
+_ROUNDING = ("numeric", "timestamp", "timestamptz", "time", "timetz", "interval")
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
 
 _TABLE = """
@@ -34,13 +35,15 @@ _COLUMNS = """
         SELECT attnum, typbasetype, CASE WHEN modifier < 0 THEN typtypmod ELSE modifier END
         FROM base JOIN pg_catalog.pg_type ON pg_type.oid = type WHERE typtype = 'd'
     )
-    SELECT attname, format_type(atttypid, atttypmod), format_type(type, -1), modifier,
+    SELECT attname, format_type(atttypid, atttypmod), format_type(type, -1),
+        CASE WHEN e.typtype = 'd' THEN e.typtypmod ELSE modifier END,
         CASE WHEN t.typtype = 'e' THEN 'text' ELSE t.typname END,
-        CASE WHEN t.typcategory = 'A' THEN CASE WHEN e.typtype = 'e' THEN 'text' ELSE e.typname END END,
+        CASE WHEN e.typtype = 'e' THEN 'text' ELSE coalesce(d.typname, e.typname) END,
         attnotnull, attgenerated <> '', attidentity::text,
         atthasdef OR attidentity <> ''
     FROM base JOIN pg_catalog.pg_type t ON t.oid = type
-    LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
+    LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+    LEFT JOIN pg_catalog.pg_type d ON d.oid = e.typbasetype AND e.typtype = 'd'
     JOIN pg_catalog.pg_attribute a ON attrelid = %(oid)s::oid AND a.attnum = base.attnum
     WHERE t.typtype <> 'd' ORDER BY a.attnum
 """
@@ -87,7 +90,11 @@ class Column:
     @property
     def rounds(self) -> bool:
         """Return whether Postgres fits a value that is too exact into the column without saying so."""
-        return self.modifier >= 0 and self.kind in ("numeric", "timestamp", "timestamptz", "time", "timetz", "interval")
+        return self.modifier >= 0 and (self.element or self.kind) in _ROUNDING
+
+    def of_elements(self) -> Column:
+        """Return a column for the elements of an array."""
+        return replace(self, kind=self.element or self.kind, element=None)
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def find_table(connection: psycopg.Connection[Any], name: str, *, where: str = "
     try:
         with connection.transaction():
             row = connection.execute(_TABLE, [name]).fetchall()[0]
-    except (errors.UndefinedTable, errors.InvalidSchemaName, errors.InvalidName) as error:
+    except (errors.UndefinedTable, errors.InvalidSchemaName, errors.InvalidName, errors.SyntaxError) as error:
         remedy = "Create it first, or correct its name, as SQL writes it: schema.table."
         raise LakebaseLoadError(f"There is no table {name}", where=where, remedy=remedy) from error
     oid, schema, relation, kind, owner, estimate, owned, guarded, referenced, watched = row
@@ -195,7 +202,7 @@ def create_table(
 def _check_kind(name: str, kind: str, owner: str, where: str) -> None:
     if _SYNCED_OWNER.match(owner):
         raise LakebaseLoadError(
-            f"{name} is a synced table, which Postgres only reads",
+            f"{name} is a synced table, which only its pipeline may write to",
             where=where,
             remedy="Write to its source in Unity Catalog, or load into a table of your own.",
         )

@@ -10,6 +10,8 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import numbers
+import re
 import struct
 import uuid
 from collections.abc import Callable, Sequence
@@ -56,7 +58,7 @@ def binary_encoding(column: Column) -> Encoding | None:
         length = column.modifier - 4 if column.modifier >= 0 else None
         fits = None if length is None else lambda values: max(map(len, values), default=0) <= length
         return Encoding(frozenset((str,)), "text", fits)
-    encoding = _BINARY.get(column.kind)
+    encoding = _BINARY.get(column.kind) if column.element is None else None
     if encoding is None or not column.rounds:
         return encoding
     return replace(encoding, fits=partial(_fit_without_rounding, column, encoding.fits))
@@ -133,18 +135,28 @@ def text_conversion(column: Column, *, json_strings: bool = False) -> Callable[[
     :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON itself
     """
     if column.element is not None:
-        convert = text_conversion(replace(column, kind=column.element, element=None), json_strings=json_strings)
-        return partial(_each, convert) if convert else None
+        return partial(_array, column, text_conversion(column.of_elements(), json_strings=json_strings))
     if column.kind in ("json", "jsonb"):
         return partial(_json, json_strings)
     conversion = _TEXT.get(column.kind)
     return partial(conversion, column) if conversion else None
 
 
-def _each(convert: Callable[[Any], Any], value: Any) -> Any:
-    if isinstance(value, list):
-        return [None if item is None else _each(convert, item) for item in value]
-    return value if isinstance(value, str) else convert(value)
+def _array(column: Column, convert: Callable[[Any], Any] | None, value: Any) -> Any:
+    if isinstance(value, str) and column.modifier >= 0 and not column.rounds:  # what rounds is looked at afterwards
+        raise UnfitValue(f"the text of an array does not show whether {column.declared} keeps it; make it a list")
+    if not isinstance(value, list):
+        return value
+    return [_array_element(column, convert, item) for item in value]
+
+
+def _array_element(column: Column, convert: Callable[[Any], Any] | None, item: Any) -> Any:
+    if item is None or isinstance(item, list):
+        return _array(column, convert, item)
+    converted = convert(item) if convert else item
+    # psycopg writes an array of values of one type; numbers may be of several.
+    is_number = isinstance(converted, numbers.Number) and not isinstance(converted, bool)
+    return str(converted) if is_number and column.element in _NUMBERS else converted
 
 
 def _json(json_strings: bool, value: Any) -> str:
@@ -154,27 +166,36 @@ def _json(json_strings: bool, value: Any) -> str:
 def to_json(value: Any) -> str:
     """Return a value as JSON, decimals with all their digits.
 
-    :param value: dict, list, str, int, float, bool, Decimal or None
+    :param value: dict with keys of str, list, str, int, float, bool, Decimal or None
     :raises UnfitValue: for what JSON has no form for, NaN and infinity too
     """
     try:
-        return json.dumps(value, allow_nan=False)
-    except TypeError:
-        return _to_json(value)
-    except ValueError:
-        raise UnfitValue("JSON has no form for NaN and infinity") from None
+        return json.dumps(value, allow_nan=False) if _is_simple(value) else _to_json(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, UnfitValue):
+            raise
+        raise UnfitValue("JSON has no form for it: no NaN, no infinity, and no end of nesting") from None
+
+
+def _is_simple(value: Any) -> bool:
+    """Return whether Python's own encoder writes the value as it is: it makes keys of other types into text."""
+    if isinstance(value, dict):
+        return all(type(key) is str for key in value) and all(map(_is_simple, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_simple, value))
+    return type(value) in _JSON_TYPES
 
 
 def _to_json(value: Any) -> str:
     if isinstance(value, Decimal) and value.is_finite():
         return str(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(str(key))}: {_to_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return "{" + ", ".join(f"{json.dumps(key)}: {_to_json(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_to_json, value)) + "]"
     if value is None or isinstance(value, str | int | float):
-        return to_json(value)
-    raise UnfitValue(f"a {_name_type(value)} has no form in JSON")
+        return json.dumps(value, allow_nan=False)
+    raise UnfitValue(f"a {_name_type(value)} has no form in JSON, or a key in it has none")
 
 
 def _vector(column: Column, value: Any) -> Any:
@@ -182,9 +203,13 @@ def _vector(column: Column, value: Any) -> Any:
     if isinstance(value, str):
         return value
     try:
-        return "[" + ",".join(repr(float(item)) for item in value) + "]"
-    except (TypeError, ValueError):
-        raise UnfitValue("it holds something that is not a number") from None
+        floats = [float(item) for item in value]
+        stored = struct.unpack(f"<{len(floats)}f", struct.pack(f"<{len(floats)}f", *floats))
+    except (TypeError, ValueError, OverflowError):
+        raise UnfitValue("it holds something that is not a number, or too large a one") from None
+    if any(kept == 0 != given for given, kept in zip(floats, stored, strict=True)):
+        raise UnfitValue("it holds too small a number")
+    return "[" + ",".join(map(repr, floats)) + "]"
 
 
 def _text(column: Column, value: Any) -> Any:
@@ -193,12 +218,18 @@ def _text(column: Column, value: Any) -> Any:
         raise UnfitValue(f"a {_name_type(value)} is not text; make it a str")
     if isinstance(value, str) and column.modifier >= 0 and len(value) > column.modifier - 4:
         raise UnfitValue(f"a str of more than {column.modifier - 4} characters does not fit")
-    return value
+    return str(value) if isinstance(value, uuid.UUID) else value
 
 
 def _name(column: Column, value: Any) -> Any:
     if len(str(value).encode()) > _NAME_BYTES:
         raise UnfitValue(f"a name of more than {_NAME_BYTES} bytes does not fit")
+    return value
+
+
+def _bytes(column: Column, value: Any) -> Any:
+    if not isinstance(value, bytes | bytearray | memoryview | str):
+        raise UnfitValue(f"a {_name_type(value)} is not bytes")
     return value
 
 
@@ -209,24 +240,37 @@ def _integer(column: Column, value: Any) -> Any:
 
 
 def _float(column: Column, value: Any) -> Any:
-    if isinstance(value, int):
-        stored = float(value) if column.kind == "float8" else struct.unpack("<f", struct.pack("<f", value))[0]
-        if stored != value:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        if _stored_float(column, int(value)) != int(value):
             raise UnfitValue("an int has more digits than the column keeps")
+    elif isinstance(value, Decimal) and value.is_finite():
+        if Decimal(repr(_stored_float(column, value) if column.kind == "float8" else float(value))) != value:
+            raise UnfitValue("a Decimal has more digits than the column keeps")
     return value
 
 
+def _stored_float(column: Column, value: int | Decimal) -> float:
+    try:
+        wide = float(value)
+        return wide if column.kind == "float8" else float(struct.unpack("<f", struct.pack("<f", wide))[0])
+    except OverflowError:
+        raise UnfitValue("a number is out of the column's range") from None
+
+
 def _numeric(column: Column, value: Any) -> Any:
-    if column.modifier >= 0 and isinstance(value, float | Decimal | str) and not _has_scale(column, value):
+    if column.modifier >= 0 and not isinstance(value, bool) and not _has_scale(column, value):
         raise UnfitValue(f"a {_name_type(value)} has more decimal places than {column.declared} keeps; round it")
     return value
 
 
-def _has_scale(column: Column, value: float | Decimal | str) -> bool:
+def _has_scale(column: Column, value: Any) -> bool:
     # The scale is a signed number in the lowest 11 bits.
     scale = ((column.modifier - 4 & 0x7FF) ^ 0x400) - 0x400
+    is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
     try:
-        number = Decimal(repr(float(value)) if isinstance(value, float) else value)
+        number = Decimal(repr(float(value)) if is_float else str(value))
     except DecimalException:  # Postgres will refuse it, or knows a form that Python does not
         return True
     if not number.is_finite():
@@ -237,48 +281,80 @@ def _has_scale(column: Column, value: float | Decimal | str) -> bool:
 
 
 def _date(column: Column, value: Any) -> Any:
-    if not isinstance(value, datetime.datetime):
-        return value
-    if value.tzinfo is not None or value.time() != datetime.time() or bool(getattr(value, "nanosecond", False)):
-        raise UnfitValue("a datetime is more than a date; make it a date")
-    return value.date()
+    value_read = _read(column, value, datetime.datetime.fromisoformat)
+    if isinstance(value_read, datetime.datetime):
+        if value_read.tzinfo is not None or value_read.time() != datetime.time() or _has_nanoseconds(value_read):
+            raise UnfitValue("a time of day does not fit into a date; make it a date")
+        return value_read.date()
+    return value
 
 
 def _timestamp(column: Column, value: Any) -> Any:
-    if getattr(value, "tzinfo", None) is not None and column.kind in ("timestamp", "time"):
-        raise UnfitValue(
-            f"a {_name_type(value)} with a time zone does not fit into {column.bare}; convert it to one without"
-        )
-    _check_precision(column, value)
+    value_read = _read(column, value, datetime.datetime.fromisoformat)
+    if getattr(value_read, "tzinfo", None) is not None and column.kind == "timestamp":
+        raise UnfitValue(f"a time zone does not fit into {column.bare}; convert the {_name_type(value)} to one without")
+    _check_precision(column, value_read)
     return value
 
 
-def _check_precision(column: Column, value: Any) -> None:
-    if getattr(value, "nanosecond", 0):
-        raise UnfitValue("a timestamp has nanoseconds, of which Postgres keeps none; round it")
-    microseconds = int(getattr(value, "microsecond", None) or getattr(value, "microseconds", None) or 0)
-    precision = column.modifier & 0xFFFF if column.modifier >= 0 else 6
-    if precision < 6 and microseconds % 10 ** (6 - precision):
-        raise UnfitValue(f"a {_name_type(value)} is more precise than {column.declared}; round it")
+def _time(column: Column, value: Any) -> Any:
+    value_read = _read(column, value, datetime.time.fromisoformat)
+    if isinstance(value_read, datetime.datetime):
+        raise UnfitValue("a date does not fit into a time of day; make it a time")
+    if getattr(value_read, "tzinfo", None) is not None and column.kind == "time":
+        raise UnfitValue(f"a time zone does not fit into {column.bare}; convert the {_name_type(value)} to one without")
+    _check_precision(column, value_read)
+    return value
 
 
 def _interval(column: Column, value: Any) -> Any:
-    if isinstance(value, datetime.timedelta):
-        _check_precision(column, value)
+    _check_precision(column, _read(column, value, lambda text: text))
     return value
+
+
+def _read(column: Column, value: Any, parse: Callable[[str], Any]) -> Any:
+    """Return what text in ISO's form stands for; all else as it is, but for numbers, which Postgres would misread."""
+    if isinstance(value, numbers.Number):
+        raise UnfitValue(f"a {_name_type(value)} is no {column.bare}")
+    if not isinstance(value, str):
+        return value
+    if (digits := _FRACTION.search(value)) and digits[1][6:].strip("0"):
+        raise UnfitValue("it has more than six digits of a second, of which Postgres keeps six; round it")
+    try:
+        return parse(value)
+    except ValueError:  # one of Postgres's other forms, or none
+        return value
+
+
+def _has_nanoseconds(value: Any) -> bool:
+    return bool(getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0))
+
+
+def _check_precision(column: Column, value: Any) -> None:
+    if _has_nanoseconds(value):
+        raise UnfitValue("it has nanoseconds, of which Postgres keeps none; round it")
+    microseconds = int(getattr(value, "microsecond", None) or getattr(value, "microseconds", None) or 0)
+    precision = column.modifier & 0xFFFF if column.modifier >= 0 else 6
+    if precision < 6 and microseconds % 10 ** (6 - precision):
+        raise UnfitValue(f"it is more precise than {column.declared}; round it")
 
 
 def _name_type(value: Any) -> str:
     return type(value).__name__
 
 
+_NUMBERS = ("int2", "int4", "int8", "float4", "float8", "numeric")
+_JSON_TYPES = frozenset((str, int, float, bool, type(None)))
+_FRACTION = re.compile(r":\d\d[.,](\d+)")
 _TEXT: dict[str, Callable[[Column, Any], Any]] = {
     **dict.fromkeys(("text", "varchar", "bpchar", "citext", "xml"), _text),
     **dict.fromkeys(("vector", "halfvec"), _vector),
     **dict.fromkeys(("int2", "int4", "int8"), _integer),
     **dict.fromkeys(("float4", "float8"), _float),
-    **dict.fromkeys(("timestamp", "timestamptz", "time", "timetz"), _timestamp),
+    **dict.fromkeys(("timestamp", "timestamptz"), _timestamp),
+    **dict.fromkeys(("time", "timetz"), _time),
     "name": _name,
+    "bytea": _bytes,
     "numeric": _numeric,
     "date": _date,
     "interval": _interval,
