@@ -240,23 +240,23 @@ def _integer(column: Column, value: Any) -> Any:
 
 
 def _float(column: Column, value: Any) -> Any:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral | Decimal):
         return value
-    if isinstance(value, numbers.Integral):
-        if _stored_float(column, int(value)) != int(value):
-            raise UnfitValue("an int has more digits than the column keeps")
-    elif isinstance(value, Decimal) and value.is_finite():
-        if Decimal(repr(_stored_float(column, value) if column.kind == "float8" else float(value))) != value:
-            raise UnfitValue("a Decimal has more digits than the column keeps")
-    return value
-
-
-def _stored_float(column: Column, value: int | Decimal) -> float:
+    number = Decimal(int(value)) if isinstance(value, numbers.Integral) else value
+    if not number.is_finite():
+        return value
     try:
-        wide = float(value)
-        return wide if column.kind == "float8" else float(struct.unpack("<f", struct.pack("<f", wide))[0])
+        wide = float(number)
+        if column.kind == "float4" and isinstance(value, numbers.Integral):
+            wide = float(struct.unpack("<f", struct.pack("<f", wide))[0])
     except OverflowError:
         raise UnfitValue("a number is out of the column's range") from None
+    # Every float has a text of at most 17 digits, of which Postgres and Python may choose different ones.
+    _, digits, exponent = number.as_tuple()
+    is_text_of_float = exponent != 0 and len(digits) <= _FLOAT_DIGITS
+    if math.isinf(wide) or (not is_text_of_float and Decimal(repr(wide)) != number):
+        raise UnfitValue(f"a {_name_type(value)} has more digits than the column keeps")
+    return value
 
 
 def _numeric(column: Column, value: Any) -> Any:
@@ -343,6 +343,7 @@ def _name_type(value: Any) -> str:
     return type(value).__name__
 
 
+_FLOAT_DIGITS = 17
 _NUMBERS = ("int2", "int4", "int8", "float4", "float8", "numeric")
 _JSON_TYPES = frozenset((str, int, float, bool, type(None)))
 _FRACTION = re.compile(r":\d\d[.,](\d+)")
