@@ -253,8 +253,10 @@ def _float(column: Column, value: Any) -> Any:
         raise UnfitValue("a number is out of the column's range") from None
     # Every float has a text of at most 17 digits, of which Postgres and Python may choose different ones.
     _, digits, exponent = number.as_tuple()
-    is_text_of_float = exponent != 0 and len(digits) <= _FLOAT_DIGITS
-    if math.isinf(wide) or (not is_text_of_float and Decimal(repr(wide)) != number):
+    is_text_of_float = len(digits) == _FLOAT_DIGITS or (exponent != 0 and len(digits) < _FLOAT_DIGITS)
+    if math.isinf(wide) or (
+        (isinstance(value, numbers.Integral) or not is_text_of_float) and Decimal(repr(wide)) != number
+    ):
         raise UnfitValue(f"a {_name_type(value)} has more digits than the column keeps")
     return value
 
