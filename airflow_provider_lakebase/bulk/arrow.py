@@ -23,7 +23,7 @@ from pgpq.encoders import StringEncoderBuilder
 from pgpq.schema import Jsonb
 from psycopg import sql
 
-from airflow_provider_lakebase.bulk.copying import BadValue, Destination, SourceFailed
+from airflow_provider_lakebase.bulk.copying import BadValue, Destination, Source, SourceFailed
 from airflow_provider_lakebase.bulk.rows import Rows
 from airflow_provider_lakebase.bulk.target import Column
 
@@ -80,7 +80,7 @@ class _Unfit(Exception):
     """Say that a batch must go row by row."""
 
 
-class ArrowBatches:
+class ArrowBatches(Source):
     """Send record batches, binary as long as each value is exactly one of its column's; the rest row by row.
 
     :param batches: the batches, read once
@@ -119,13 +119,6 @@ class ArrowBatches:
         if left is not None:
             rows = (row for batch in chain([left], self.batches) for row in self._rows(batch))
             Rows(rows, self.columns, label=self.label, before=self.sent).copy_to(destination)
-
-    def locate(self, row: int) -> tuple[str, int]:
-        """Return what the source counts, and by it the number of a row.
-
-        :param row: number of the row, from 1
-        """
-        return self.unit, row
 
     def _copy_binary(self, destination: Destination) -> pa.RecordBatch | None:
         """Send batches as long as they can go as binary; return the first that cannot."""
@@ -225,9 +218,9 @@ def _cast(values: pa.Array, wanted: pa.DataType, column: Column, time_zone: str)
     cast = values.cast(wanted)
     if pa.types.is_float32(wanted):
         _check_float4(values, cast)
-    if column.kind in ("varchar", "bpchar") and column.modifier >= 0:
+    if column.kind in ("varchar", "bpchar") and column.length is not None:
         longest = pc.max(pc.utf8_length(cast)).as_py()
-        if longest is not None and longest > column.modifier - 4:
+        if longest is not None and longest > column.length:
             raise _Unfit
     return cast
 
@@ -282,7 +275,7 @@ def _to_numeric(values: pa.Array, column: Column) -> pa.Array:
     if not pa.types.is_decimal128(values.type):
         raise _Unfit
     if column.modifier >= 0:
-        scale = min(((column.modifier - 4 & 0x7FF) ^ 0x400) - 0x400, values.type.scale)
+        scale = min(column.scale, values.type.scale)
         if scale < 0:  # a cast to it is not checked
             raise _Unfit
         values = values.cast(pa.decimal128(38, scale))

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.copy import Copy, LibpqWriter
 
-from airflow_provider_lakebase.bulk.target import Column
+from airflow_provider_lakebase.bulk.target import Column, identifiers
 from airflow_provider_lakebase.exceptions import LakebaseLoadError
 
 log = logging.getLogger(__name__)
@@ -112,17 +112,26 @@ class Source(Protocol):
     unit: str
 
     def locate(self, row: int) -> tuple[str, int]:
-        """Return what the source counts, and by it the number of a row, both counted from 1."""
-        ...
+        """Return what the source counts, and by it the number of a row.
 
-    def copy_to(self, destination: Destination) -> None: ...
+        :param row: number of the row, from 1
+        """
+        return self.unit, row
+
+    def copy_to(self, destination: Destination) -> None:
+        """Send all rows.
+
+        :param destination: where to
+        :raises BadValue: for a value that its column cannot hold exactly
+        :raises psycopg.Error: as Postgres refuses a row
+        """
 
 
 class Destination:
     """Write into a relation by COPY, within the session's transaction.
 
     :param connection: an open session
-    :param relation: the table, or the temporary table before it
+    :param path: schema and name, unquoted, of the table, or the temporary table before it
     :param columns: those of the relation that values come for, in their order
     :param progress: what counts rows and bytes
     :param counts_lines: whether rows will be looked at again, and then be told by their lines
@@ -131,13 +140,13 @@ class Destination:
     def __init__(
         self,
         connection: psycopg.Connection[Any],
-        relation: sql.Identifier,
+        path: tuple[str, str],
         columns: Sequence[Column],
         progress: Progress,
         counts_lines: bool = False,
     ) -> None:
         self.connection = connection
-        self.relation = relation
+        self.path = path
         self.columns = columns
         self.progress = progress
         self.rows = 0
@@ -152,8 +161,8 @@ class Destination:
         :param first: rows of the source that went before
         """
         self.first = first
-        names = sql.SQL(", ").join(sql.Identifier(column.name) for column in self.columns)
-        statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(self.relation, names, options)
+        names = identifiers(column.name for column in self.columns)
+        statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(sql.Identifier(*self.path), names, options)
         with self.connection.cursor() as cursor:
             with cursor.copy(statement, writer=_CountingWriter(cursor, self.progress)) as copy:
                 yield copy
@@ -166,8 +175,8 @@ class Destination:
         """
         # The context quotes the value too, which may look like the rest of it: nothing but the names is taken for one.
         columns = sorted((re.escape(column.name) for column in self.columns), key=len, reverse=True)
-        relation = re.escape(self.relation.as_string().rpartition(".")[2].strip('"').replace('""', '"'))
-        place = rf"^COPY {relation}, line (?P<line>\d+)(?:, column (?P<column>{'|'.join(columns)}))?(?:: |$)"
+        start = rf"^COPY {re.escape(self.path[-1])}, line (?P<line>\d+)"
+        place = rf"{start}(?:, column (?P<column>{'|'.join(columns)}))?(?:: |$)"
         found = re.search(place, error.diag.context or "", re.MULTILINE)
         if not found:
             return None, error.diag.column_name

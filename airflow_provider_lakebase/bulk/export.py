@@ -26,7 +26,7 @@ _EXACT_SETTINGS = (
     "SET LOCAL DateStyle TO ISO, YMD; SET LOCAL IntervalStyle TO postgres; "
     "SET LOCAL extra_float_digits TO 1; SET LOCAL bytea_output TO hex"
 )
-_ARROW_SETTINGS = "SET LOCAL TimeZone TO UTC"
+_ARROW_SETTINGS = f"{_EXACT_SETTINGS}; SET LOCAL TimeZone TO UTC"
 
 _CANCEL_SECONDS = 5.0
 _ROWS_PER_BLOCK = 128
@@ -76,11 +76,11 @@ def export(
     format = find_format(destination, format)
     query = select(connection, query_or_table, parameters)
     progress = Progress(f"Writing {describe(destination)}", check)
-    connection.execute(_EXACT_SETTINGS)
     with open_to_write(destination) as file:
         if format == "parquet":
             progress.rows = _write_parquet(connection, query, file, progress)
         else:
+            connection.execute(_EXACT_SETTINGS)
             progress.rows = _write_text(connection, _text_copy(query, format, header, null), file, progress)
     progress.tell("done")
     return ExportResult(progress.rows, progress.bytes, progress.seconds)
@@ -185,7 +185,6 @@ def read_arrow(
     """
     module = arrow()
     fields = _describe(connection, query)
-    connection.execute(_EXACT_SETTINGS)
     connection.execute(_ARROW_SETTINGS)
     names = [sql.Identifier(str(number)) for number in range(len(fields))]
     values = [sql.SQL(field.expression).format(name) for field, name in zip(fields, names, strict=True)]

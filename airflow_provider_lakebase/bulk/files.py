@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from psycopg import sql
 
-from airflow_provider_lakebase.bulk.copying import BadValue, Destination
+from airflow_provider_lakebase.bulk.copying import BadValue, Destination, Source
 from airflow_provider_lakebase.bulk.target import Column
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
@@ -28,7 +28,8 @@ else:
 
 BLOCK_BYTES = 1 << 18
 """Bytes read from a file at a time; COPY's speed does not depend on it."""
-FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+FORMATS = ("csv", "jsonl", "parquet")
+_ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 _GZIP_LEVEL = 6
 _COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 _MOST_HEADER_BYTES = 1 << 20
@@ -52,22 +53,21 @@ def describe(file: Any) -> str:
     return str(file) if is_path(file) else str(getattr(file, "name", None) or "the file")
 
 
-def find_format(file: Any, wanted: str | None, formats: Sequence[str] = ("csv", "jsonl", "parquet")) -> str:
+def find_format(file: Any, wanted: str | None) -> str:
     """Return the format of a file: as wanted, else by the ending of its name.
 
     :param file: path, or file object
     :param wanted: ``csv``, ``jsonl``, ``parquet``, or None
-    :param formats: formats that may be
     :raises LakebaseSettingsError: when neither tells
     """
     if wanted is None:
         suffixes = _suffixes(file)
-        wanted = FORMATS.get(suffixes[-1] if suffixes else "")
+        wanted = _ENDINGS.get(suffixes[-1] if suffixes else "")
         if wanted is None and not suffixes and not is_path(file):
             wanted = "csv"
-    if wanted is None or wanted not in formats:
+    if wanted is None or wanted not in FORMATS:
         what = f"The format of {describe(file)} is not known" if wanted is None else f"format is {wanted!r}"
-        raise LakebaseSettingsError(what, remedy=f"Choose 'format' from {', '.join(formats)}.")
+        raise LakebaseSettingsError(what, remedy=f"Choose 'format' from {', '.join(FORMATS)}.")
     return wanted
 
 
@@ -140,7 +140,7 @@ def read_header(file: IO[bytes]) -> tuple[bytes, list[str]]:
     return header, names
 
 
-class Csv:
+class Csv(Source):
     """Send a CSV file as it is; Postgres reads it.
 
     :param file: opened for reading bytes, UTF-8, behind its header

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.bulk.copying import BadValue, Progress, SourceFailed, explain, load_error
-from airflow_provider_lakebase.bulk.files import DAMAGED
+from airflow_provider_lakebase.bulk.files import DAMAGED, FORMATS
 from airflow_provider_lakebase.bulk.modes import Application, Mode, Plan
 from airflow_provider_lakebase.bulk.sources import arrow_definitions, files_of, holds_csv, open_sources
 from airflow_provider_lakebase.bulk.target import Column, Table, create_table, find_table
@@ -78,7 +78,7 @@ class LoadRequest:
         if self.key_columns and self.mode != "upsert" and not self.create_table:
             raise LakebaseSettingsError(f"key_columns is given with mode '{self.mode}'", remedy="Use mode 'upsert'.")
         if self.format is not None:
-            _check_choice("format", self.format, ("csv", "jsonl", "parquet"))
+            _check_choice("format", self.format, FORMATS)
         if self.replace_where is not None and self.mode != "replace":
             raise LakebaseSettingsError(f"replace_where is given with mode '{self.mode}'", remedy="Use mode 'replace'.")
         for name in ("columns", "key_columns", "update_columns"):

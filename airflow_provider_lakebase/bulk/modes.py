@@ -15,8 +15,8 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.bulk.copying import BadValue, Destination, Progress, Source
-from airflow_provider_lakebase.bulk.staging import Staging, identifiers
-from airflow_provider_lakebase.bulk.target import Column, Table
+from airflow_provider_lakebase.bulk.staging import Staging
+from airflow_provider_lakebase.bulk.target import Column, Table, identifiers
 
 Mode = Literal["append", "replace", "upsert"]
 NOTHING_MORE = sql.SQL("")
@@ -96,10 +96,10 @@ class Application:
             if plan.mode == "replace":
                 self._lock()
                 self._delete()
-            return self._send(sources, plan.table.identifier)
+            return self._send(sources, plan.table.path)
         required = [*plan.keys, *([plan.version] if plan.version else [])]
         staging = Staging(self.connection, plan.table, plan.columns, plan.casts, required)
-        self._send(sources, staging.relation, staging)
+        self._send(sources, staging.path, staging)
         self.source = self.destination = None
         staging.check_rounding()
         if plan.mode == "upsert":
@@ -112,14 +112,14 @@ class Application:
         self._delete()
         return self._insert(staging)
 
-    def _send(self, sources: Iterable[Source], relation: sql.Identifier, staging: Staging | None = None) -> int:
+    def _send(self, sources: Iterable[Source], path: tuple[str, str], staging: Staging | None = None) -> int:
         rows = 0
         for source in sources:
             self.source = source
             if staging:
                 staging.expect(source, rows)
             counts_lines = staging is not None
-            self.destination = Destination(self.connection, relation, source.columns, self.progress, counts_lines)
+            self.destination = Destination(self.connection, path, source.columns, self.progress, counts_lines)
             source.copy_to(self.destination)
             rows += self.destination.rows
         return rows
@@ -186,12 +186,11 @@ class Application:
 
     def _check_identity(self, staging: Staging, keys: Sequence[str]) -> None:
         """Keep out other values for an identity that is GENERATED ALWAYS: no UPDATE would store them."""
-        same = sql.SQL(" AND ").join(sql.SQL("coming.{0} = target.{0}").format(sql.Identifier(name)) for name in keys)
         other = sql.SQL("SELECT FROM {} AS target JOIN {} AS coming ON {} WHERE coming.{name} <> target.{name} LIMIT 1")
         for column in self.plan.columns:
             if column.identity == "a" and column.name not in keys and column.name not in self.plan.casts:
                 name = sql.Identifier(column.name)
-                query = other.format(self.plan.table.identifier, staging.relation, same, name=name)
+                query = other.format(self.plan.table.identifier, staging.relation, _same_key(keys), name=name)
                 if self._execute(query).fetchone() is not None:
                     reason = "it is GENERATED ALWAYS AS IDENTITY, and the row that is there holds another value"
                     raise BadValue(reason, None, column.name)
@@ -211,10 +210,8 @@ class Application:
         plan, keys = self.plan, identifiers(self.plan.kept_by)
         staging.check_repeats(plan.kept_by)
         self._check_identity(staging, plan.kept_by)
-        same = sql.SQL(" AND ").join(
-            sql.SQL("coming.{0} = target.{0}").format(sql.Identifier(name)) for name in plan.kept_by
-        )
-        comes = sql.SQL("EXISTS (SELECT FROM {} AS coming WHERE {})").format(staging.relation, same)
+        coming = sql.SQL("EXISTS (SELECT FROM {} AS coming WHERE {})")
+        comes = coming.format(staging.relation, _same_key(plan.kept_by))
         if plan.predicate is not None:
             others = sql.SQL("SELECT FROM {} AS target WHERE (({}) IS NOT TRUE) AND {} LIMIT 1")
             query = others.format(plan.table.identifier, sql.SQL(plan.predicate), comes)
@@ -232,3 +229,8 @@ class Application:
 
     def _execute(self, statement: sql.Composable) -> psycopg.Cursor[Any]:
         return self.connection.execute(sql.Composed([statement]))
+
+
+def _same_key(keys: Sequence[str]) -> sql.Composed:
+    """Return SQL for a coming row and one of the target having the same key."""
+    return sql.SQL(" AND ").join(sql.SQL("coming.{0} = target.{0}").format(sql.Identifier(name)) for name in keys)

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.adapt import PyFormat, Transformer
 
-from airflow_provider_lakebase.bulk.copying import BadValue, Destination, SourceFailed
+from airflow_provider_lakebase.bulk.copying import BadValue, Destination, Source, SourceFailed
 from airflow_provider_lakebase.bulk.target import Column
 from airflow_provider_lakebase.bulk.values import UnfitValue, binary_encoding, text_conversion
 
@@ -24,7 +24,7 @@ _CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, T
 Row = Sequence[Any] | Mapping[str, Any]
 
 
-class Rows:
+class Rows(Source):
     """Send rows from any iterable, which is read once and never held as a whole.
 
     :param rows: tuples, lists or other sequences of values, or dicts by the source's names
@@ -69,13 +69,6 @@ class Rows:
         left = self._copy_binary(batches, destination)
         if left is not None:
             self._copy_text(chain([left], batches), destination)
-
-    def locate(self, row: int) -> tuple[str, int]:
-        """Return what the source counts, and by it the number of a row.
-
-        :param row: number of the row, from 1
-        """
-        return self.unit, row
 
     def encodes(self, rows: Sequence[Sequence[Any]]) -> bool:
         """Return whether rows can go as binary, each value exactly.

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.bulk.copying import BadValue, Source
-from airflow_provider_lakebase.bulk.target import Column, Table
+from airflow_provider_lakebase.bulk.target import Column, Table, identifiers
 
 _CHECKS = """
     SELECT conname, pg_get_expr(conbin, conrelid) FROM pg_catalog.pg_constraint
@@ -21,14 +21,6 @@ _CHECKS = """
         WHERE attrelid = conrelid AND attnum = ANY (conkey) AND attname <> ALL (%s::text[])
     )
 """
-
-
-def identifiers(names: Sequence[str]) -> sql.Composed:
-    """Return names as a list of SQL.
-
-    :param names: unquoted
-    """
-    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def _unused(names: Sequence[str]) -> str:
@@ -58,7 +50,8 @@ class Staging:
         self.columns = columns
         self.casts = casts
         self.number = sql.Identifier(_unused([column.name for column in columns]))
-        self.relation = sql.Identifier("pg_temp", f"lakebase_load_{uuid4().hex}")
+        self.path = ("pg_temp", f"lakebase_load_{uuid4().hex}")
+        self.relation = sql.Identifier(*self.path)
         self.sent: list[tuple[Source, int]] = []
         self._create(table, required)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -39,8 +39,7 @@ _COLUMNS = """
         CASE WHEN e.typtype = 'd' THEN e.typtypmod ELSE modifier END,
         CASE WHEN t.typtype = 'e' THEN 'text' ELSE t.typname END,
         CASE WHEN e.typtype = 'e' THEN 'text' ELSE coalesce(d.typname, e.typname) END,
-        attnotnull, attgenerated <> '', attidentity::text,
-        atthasdef OR attidentity <> ''
+        attnotnull, attgenerated <> '', attidentity::text
     FROM base JOIN pg_catalog.pg_type t ON t.oid = type
     LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
     LEFT JOIN pg_catalog.pg_type d ON d.oid = e.typbasetype AND e.typtype = 'd'
@@ -58,6 +57,14 @@ _KEYS = """
     WHERE indrelid = %s::oid AND indisunique AND indimmediate AND indisvalid AND indpred IS NULL AND indexprs IS NULL
     ORDER BY indisprimary DESC, indexrelid
 """
+
+
+def identifiers(names: Iterable[str]) -> sql.Composed:
+    """Return names as a list of SQL.
+
+    :param names: unquoted
+    """
+    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,6 @@ class Column:
     not_null: bool = False
     generated: bool = False
     identity: str = ""
-    has_default: bool = False
 
     def as_text(self) -> Column:
         """Return a column of text in its place, for what is cast afterwards."""
@@ -91,6 +97,16 @@ class Column:
     def rounds(self) -> bool:
         """Return whether Postgres fits a value that is too exact into the column without saying so."""
         return self.modifier >= 0 and (self.element or self.kind) in _ROUNDING
+
+    @property
+    def length(self) -> int | None:
+        """Return the characters that a ``varchar`` or ``char`` holds; None for any number."""
+        return self.modifier - 4 if self.modifier >= 0 else None
+
+    @property
+    def scale(self) -> int:
+        """Return the decimal places of a ``numeric`` with a modifier: a signed number in its lowest 11 bits."""
+        return ((self.modifier - 4 & 0x7FF) ^ 0x400) - 0x400
 
     def of_elements(self) -> Column:
         """Return a column for the elements of an array."""
@@ -102,6 +118,7 @@ class Table:
     """Hold what a load must know of its table.
 
     :param name: as the caller wrote it, for messages
+    :param path: its schema and name, unquoted
     :param keys: columns of each unique index that ON CONFLICT can use, the primary key first
     :param primary_key: its columns; none when there is none
     :param rows_estimate: rows as of the last ANALYZE, -1 when there was none
@@ -113,7 +130,7 @@ class Table:
 
     name: str
     oid: int
-    identifier: sql.Identifier
+    path: tuple[str, str]
     columns: tuple[Column, ...]
     keys: tuple[tuple[str, ...], ...]
     primary_key: tuple[str, ...]
@@ -122,6 +139,11 @@ class Table:
     guarded: bool
     referenced: bool
     watched: bool
+
+    @cached_property
+    def identifier(self) -> sql.Identifier:
+        """Return its name as SQL."""
+        return sql.Identifier(*self.path)
 
     @cached_property
     def loadable(self) -> dict[str, Column]:
@@ -150,7 +172,7 @@ def find_table(connection: psycopg.Connection[Any], name: str, *, where: str = "
     return Table(
         name=name,
         oid=oid,
-        identifier=sql.Identifier(schema, relation),
+        path=(schema, relation),
         columns=tuple(Column(*column) for column in columns),
         keys=tuple(tuple(key) for _, key in keys),
         primary_key=next((tuple(key) for is_primary, key in keys if is_primary), ()),
@@ -187,7 +209,7 @@ def create_table(
         for column, kind, nullable in definitions
     ]
     if key_columns:
-        lines.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, key_columns))))
+        lines.append(sql.SQL("PRIMARY KEY ({})").format(identifiers(key_columns)))
     try:
         with connection.transaction():
             parts = connection.execute("SELECT parse_ident(%s)", [name]).fetchall()[0][0]

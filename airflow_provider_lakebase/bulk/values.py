@@ -55,7 +55,7 @@ def binary_encoding(column: Column) -> Encoding | None:
     if column.kind == "json":
         return Encoding(frozenset((dict, list)), "text", convert=to_json)
     if column.kind in ("text", "varchar", "bpchar", "citext"):
-        length = column.modifier - 4 if column.modifier >= 0 else None
+        length = column.length
         fits = None if length is None else lambda values: max(map(len, values), default=0) <= length
         return Encoding(frozenset((str,)), "text", fits)
     encoding = _BINARY.get(column.kind) if column.element is None else None
@@ -216,8 +216,8 @@ def _text(column: Column, value: Any) -> Any:
     # Others have several texts, and Python's is not always the one that an INSERT would store.
     if isinstance(value, bool) or not isinstance(value, str | int | uuid.UUID):
         raise UnfitValue(f"a {_name_type(value)} is not text; make it a str")
-    if isinstance(value, str) and column.modifier >= 0 and len(value) > column.modifier - 4:
-        raise UnfitValue(f"a str of more than {column.modifier - 4} characters does not fit")
+    if isinstance(value, str) and column.length is not None and len(value) > column.length:
+        raise UnfitValue(f"a str of more than {column.length} characters does not fit")
     return str(value) if isinstance(value, uuid.UUID) else value
 
 
@@ -268,8 +268,6 @@ def _numeric(column: Column, value: Any) -> Any:
 
 
 def _has_scale(column: Column, value: Any) -> bool:
-    # The scale is a signed number in the lowest 11 bits.
-    scale = ((column.modifier - 4 & 0x7FF) ^ 0x400) - 0x400
     is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
     try:
         number = Decimal(repr(float(value)) if is_float else str(value))
@@ -278,7 +276,7 @@ def _has_scale(column: Column, value: Any) -> bool:
     if not number.is_finite():
         return True
     _, digits, exponent = number.as_tuple()
-    excess = -int(exponent) - scale
+    excess = -int(exponent) - column.scale
     return excess <= 0 or not any(digits[-excess:])
 
 
@@ -293,8 +291,7 @@ def _date(column: Column, value: Any) -> Any:
 
 def _timestamp(column: Column, value: Any) -> Any:
     value_read = _read(column, value, datetime.datetime.fromisoformat)
-    if getattr(value_read, "tzinfo", None) is not None and column.kind == "timestamp":
-        raise UnfitValue(f"a time zone does not fit into {column.bare}; convert the {_name_type(value)} to one without")
+    _check_zone(column, value, value_read)
     _check_precision(column, value_read)
     return value
 
@@ -303,8 +300,7 @@ def _time(column: Column, value: Any) -> Any:
     value_read = _read(column, value, datetime.time.fromisoformat)
     if isinstance(value_read, datetime.datetime):
         raise UnfitValue("a date does not fit into a time of day; make it a time")
-    if getattr(value_read, "tzinfo", None) is not None and column.kind == "time":
-        raise UnfitValue(f"a time zone does not fit into {column.bare}; convert the {_name_type(value)} to one without")
+    _check_zone(column, value, value_read)
     _check_precision(column, value_read)
     return value
 
@@ -326,6 +322,11 @@ def _read(column: Column, value: Any, parse: Callable[[str], Any]) -> Any:
         return parse(value)
     except ValueError:  # one of Postgres's other forms, or none
         return value
+
+
+def _check_zone(column: Column, value: Any, value_read: Any) -> None:
+    if getattr(value_read, "tzinfo", None) is not None and column.kind in ("timestamp", "time"):
+        raise UnfitValue(f"a time zone does not fit into {column.bare}; convert the {_name_type(value)} to one without")
 
 
 def _has_nanoseconds(value: Any) -> bool:

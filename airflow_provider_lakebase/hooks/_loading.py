@@ -146,10 +146,17 @@ class LoadingHook(DataFrameHook):
         """
         from airflow_provider_lakebase.bulk.export import export
 
-        options: dict[str, Any] = {"parameters": parameters, "format": format, "header": header, "null": null}
-        options["check"] = self._check_cancelled
         with self._create_autocommit_connection() as connection:
-            result = export(connection, query_or_table, _to_path(destination), **options)
+            result = export(
+                connection,
+                query_or_table,
+                _to_path(destination),
+                parameters=parameters,
+                format=format,
+                header=header,
+                null=null,
+                check=self._check_cancelled,
+            )
         send_sql_hook_lineage(context=self, sql=query_or_table)
         return result
 

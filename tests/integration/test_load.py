@@ -105,6 +105,13 @@ def test_bad_input_is_refused_before_anything_changes(hook: LakebaseHook, table:
     assert rows(hook, table) == [(7, "old")]
 
 
+def test_a_bad_row_is_named_whatever_the_table_is_called(hook: LakebaseHook, table: str):
+    name = 'load."a.""b"" c"'
+    hook.run(f"CREATE TABLE {name} (LIKE {table})")
+    with pytest.raises(LakebaseLoadError, match="does not take line 3, column id, of the file"):
+        hook.load(io.BytesIO(b"id,note\n1,a\nx,b\n"), name)
+
+
 def test_two_replacements_at_once_leave_the_rows_of_one(hook: LakebaseHook):
     """A worker that was thought dead and its retry: without a lock the second would not delete the first's rows."""
     hook.run("CREATE SCHEMA IF NOT EXISTS load; CREATE TABLE load.keyless (id int)")

@@ -305,6 +305,18 @@ def measure(path: Path, source: str, arguments: dict[str, Any]) -> Wire:
     return Wire(rows, commit, sent)
 
 
+def undisturbed(
+    hook: LakebaseHook, server: psycopg.Connection[Any], source: str, mode: str, rows: int, trace: Path
+) -> tuple[Digest, Digest, Wire]:
+    """Return what the table holds before and after a load that nothing disturbs, and what went over the wire."""
+    hook.load(source, **arguments_of(mode, "first of all"))  # it makes the ledger
+    old = restore(server, mode, rows)
+    wire = measure(trace, source, arguments_of(mode, "load 00"))
+    new = digest(server)
+    assert new[0] == expected_count(mode, rows)
+    return old, new, wire
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], str]:
     """Return a function that gives the path of a file of so many rows."""
@@ -335,11 +347,7 @@ def test_a_session_cut_after_any_byte_is_retried_and_the_load_is_done_once(
     """Further cuts are in what follows the rows, which are nearly all of the bytes."""
     rows = 5000
     source = files(rows)
-    hook.load(source, **arguments_of(mode, "first of all"))  # it makes the ledger
-    old = restore(server, mode, rows)
-    wire = measure(tmp_path / "trace", source, arguments_of(mode, "load 00"))
-    new = digest(server)
-    assert new[0] == expected_count(mode, rows)
+    old, new, wire = undisturbed(hook, server, source, mode, rows, tmp_path / "trace")
     cuts = [1 + int(each) for each in spread(f"cut {mode}", wire.end)]
     cuts += [wire.rows + int(each) for each in spread(f"late cut {mode}", wire.end - wire.rows, times=8)]
     outcomes: Counter[str] = Counter()
@@ -379,11 +387,7 @@ def test_a_session_cut_between_commit_and_its_answer_is_told_and_the_load_is_don
     """The cut takes the answer of each second COMMIT, which is done; of the others it takes the last byte."""
     rows = 500
     source = files(rows)
-    hook.load(source, **arguments_of(mode, "first of all"))  # it makes the ledger
-    old = restore(server, mode, rows)
-    wire = measure(tmp_path / "trace", source, arguments_of(mode, "load 00"))
-    new = digest(server)
-    assert new[0] == expected_count(mode, rows)
+    old, new, wire = undisturbed(hook, server, source, mode, rows, tmp_path / "trace")
     with nothing_left(emulator, server) as gone:
         for number in range(1, times + 1):
             arrives = number % 2 == 0
