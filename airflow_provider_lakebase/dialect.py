@@ -1,20 +1,25 @@
-"""Postgres's SQL for common-sql's ``insert_rows``, where its default would write MySQL's ``REPLACE INTO``."""
+"""What common-sql's operators and ``insert_rows`` ask of Postgres, without SQLAlchemy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from airflow.providers.common.sql.dialects.dialect import Dialect
 
 _COLUMNS = """
-    SELECT attname FROM pg_catalog.pg_attribute
-    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity = ''
-      AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_attrdef
-        WHERE adrelid = attrelid AND adnum = attnum AND pg_get_expr(adbin, adrelid) LIKE 'nextval(%%'
-      )
+    SELECT attname AS name, format_type(atttypid, atttypmod) AS type, NOT attnotnull AS nullable,
+      CASE WHEN attgenerated = '' THEN value END AS "default",
+      attgenerated = '' AND coalesce(value LIKE 'nextval(%%', false) AS autoincrement,
+      attidentity <> '' AS identity, attgenerated <> '' AS computed
+    FROM pg_catalog.pg_attribute
+    LEFT JOIN LATERAL (
+      SELECT pg_get_expr(adbin, adrelid) AS value FROM pg_catalog.pg_attrdef WHERE adrelid = attrelid AND adnum = attnum
+    ) AS defaults ON true
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
     ORDER BY attnum
 """
+_COLUMN_KEYS = ("name", "type", "nullable", "default", "autoincrement", "identity", "computed")
 _PRIMARY_KEYS = """
     SELECT attname FROM pg_catalog.pg_index, unnest(indkey::int2[]) WITH ORDINALITY AS key(attnum, position)
     JOIN pg_catalog.pg_attribute USING (attnum)
@@ -28,7 +33,7 @@ class LakebaseDialect(Dialect):
     def __init__(self, hook: Any, **kwargs: Any) -> None:
         super().__init__(hook, **kwargs)
         # Every look-up is a session of its own, and insert_rows asks once a chunk.
-        self._found: dict[tuple[str, str], list[str]] = {}
+        self._found: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
 
     def escape_word(self, word: str) -> str:
         """Return the name quoted, unless it already is.
@@ -51,13 +56,27 @@ class LakebaseDialect(Dialect):
         columns = [_double_percent(self.escape_word(name)) for name in target_fields or ()]
         return str(super().generate_insert_sql(_double_percent(table), values, columns, **kwargs))
 
+    def get_column_names(
+        self, table: str, schema: str | None = None, predicate: Callable[[Any], bool] = lambda column: True
+    ) -> list[str] | None:
+        """Return the columns of a table, in its order.
+
+        :param table: name as SQL writes it
+        :param schema: its schema, where the name does not hold it
+        :param predicate: says of a column whether it is wanted; given a dictionary with ``name``, ``type`` as SQL
+            writes it, ``nullable``, ``default``, ``autoincrement``, ``identity`` and ``computed``
+        """
+        columns = (dict(zip(_COLUMN_KEYS, row, strict=True)) for row in self._look_up(_COLUMNS, table, schema))
+        return [column["name"] for column in columns if predicate(column)]
+
     def get_target_fields(self, table: str, schema: str | None = None) -> list[str] | None:
         """Return the columns that an INSERT may set: not generated, identity or serial.
 
         :param table: name as SQL writes it
         :param schema: its schema, where the name does not hold it
         """
-        return self._names(_COLUMNS, table, schema)
+        set_by_postgres = ("autoincrement", "identity", "computed")
+        return self.get_column_names(table, schema, lambda column: not any(column[key] for key in set_by_postgres))
 
     def get_primary_keys(self, table: str, schema: str | None = None) -> list[str] | None:
         """Return the columns of the primary key, in its order.
@@ -65,7 +84,7 @@ class LakebaseDialect(Dialect):
         :param table: name as SQL writes it
         :param schema: its schema, where the name does not hold it
         """
-        return self._names(_PRIMARY_KEYS, table, schema) or None
+        return [name for (name,) in self._look_up(_PRIMARY_KEYS, table, schema)] or None
 
     def generate_replace_sql(self, table: str, values: Any, target_fields: Any, **kwargs: Any) -> str:
         """Return an upsert: ``INSERT … ON CONFLICT (key) DO UPDATE``.
@@ -90,10 +109,10 @@ class LakebaseDialect(Dialect):
         action = f"UPDATE SET {update}" if update else "NOTHING"
         return insert + _double_percent(f" ON CONFLICT ({', '.join(keys)}) DO {action}")
 
-    def _names(self, query: str, table: str, schema: str | None) -> list[str]:
+    def _look_up(self, query: str, table: str, schema: str | None) -> list[tuple[Any, ...]]:
         name = f"{self.escape_word(schema)}.{table}" if schema else table
         if (query, name) not in self._found:
-            self._found[query, name] = [row[0] for row in self.get_records(query, [name])]
+            self._found[query, name] = self.get_records(query, [name])
         return self._found[query, name]
 
 
