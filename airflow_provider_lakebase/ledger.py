@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from airflow_provider_lakebase.exceptions import LakebaseLoadError
+from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 
 TABLE = "loads"
 # A table that was dropped and made again is another one: its rows went with it.
@@ -136,8 +136,12 @@ def delete_records(connection: psycopg.Connection[Any], schema: str, older_than:
     :param connection: an open session
     :param schema: the ledger's schema
     :param older_than: age of the youngest to delete
+    :raises LakebaseSettingsError: for an age that is none
     :returns: how many there were
     """
+    if not isinstance(older_than, datetime.timedelta) or older_than < datetime.timedelta():
+        remedy = "Give an age: timedelta(days=90)."
+        raise LakebaseSettingsError(f"older_than is {older_than!r}", remedy=remedy)
     with connection.cursor() as cursor:
         if not ledger_exists(cursor, schema):
             return 0

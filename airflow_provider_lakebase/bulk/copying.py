@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 10.0
 """Seconds between two lines about the same load or export."""
 
+_UNREADABLE = (psycopg.errors.InvalidTextRepresentation, psycopg.errors.InvalidDatetimeFormat)
 _TEMPORARY = re.compile(r"lakebase_load_[0-9a-f]{32}")
 
 
@@ -204,12 +205,7 @@ def explain(
     :param table: the target, as the caller named it
     :param where: connection and endpoint, for messages
     """
-    number, column = destination.find(error) if destination else (None, error.diag.column_name)
-    if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        remedy = "Grant it to the role: LakebaseRoleBootstrapOperator does so, on the connection of the table's owner."
-        return LakebaseLoadError(
-            f"Nothing was loaded into {table}: {error.diag.message_primary}", where=where, remedy=remedy
-        )
+    number, name = destination.find(error) if destination else (None, error.diag.column_name)
     is_of_rows = number is not None and not isinstance(error, psycopg.OperationalError)
     if not is_of_rows and not isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         # Its context quotes the row that was being read.
@@ -218,9 +214,12 @@ def explain(
     quotable = isinstance(error, psycopg.IntegrityError | psycopg.errors.BadCopyFileFormat)
     detail = f": {_TEMPORARY.sub(table, error.diag.message_primary or '')}" if quotable else ""
     reason = f"{type(error).__name__}, SQLSTATE {error.sqlstate}{detail}"
-    if source and source.unit == "line" and isinstance(error, psycopg.DataError):
+    column = next((each for each in destination.columns if each.name == name), None) if destination else None
+    if column:
+        reason += f"; the column is of type {column.declared}"
+    if hasattr(source, "null") and isinstance(error, _UNREADABLE):
         reason += ". If the text stands for NULL, name it as 'null'"
-    return load_error(BadValue(reason, number, column), source, table, where)
+    return load_error(BadValue(reason, number, name), source, table, where)
 
 
 def load_error(bad: BadValue, source: Source | None, table: str, where: str) -> LakebaseLoadError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -67,7 +68,8 @@ def find_format(file: Any, wanted: str | None) -> str:
             wanted = "csv"
     if wanted is None or wanted not in FORMATS:
         what = f"The format of {describe(file)} is not known" if wanted is None else f"format is {wanted!r}"
-        raise LakebaseSettingsError(what, remedy=f"Choose 'format' from {', '.join(FORMATS)}.")
+        remedy = f"Choose 'format' from {', '.join(FORMATS)}; .gz and .zst say how a file is compressed."
+        raise LakebaseSettingsError(what, remedy=remedy)
     return wanted
 
 
@@ -108,7 +110,7 @@ def open_to_write(destination: Any) -> Iterator[IO[bytes]]:
     partial = final.with_name(f".{final.name}.{uuid4().hex}.partial")
     try:
         with ExitStack() as stack:
-            file = stack.enter_context(partial.open("wb"))
+            file = stack.enter_context(_create(partial))
             compression = _compression(final)
             if compression == "gzip":
                 file = stack.enter_context(gzip.GzipFile("", "wb", _GZIP_LEVEL, file))
@@ -120,6 +122,13 @@ def open_to_write(destination: Any) -> Iterator[IO[bytes]]:
         if partial.exists():
             partial.unlink()
         raise
+
+
+def _create(path: Any) -> Any:
+    try:
+        return path.open("wb")
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder to write to", str(path.parent)) from None
 
 
 def read_header(file: IO[bytes]) -> tuple[bytes, list[str]]:
@@ -135,8 +144,10 @@ def read_header(file: IO[bytes]) -> tuple[bytes, list[str]]:
         names = next(csv.reader(io.StringIO(header.decode("utf-8-sig"), newline="")), [])
     except UnicodeDecodeError:
         names = []
-    if not names or not all(names) or len(set(names)) < len(names):
-        raise ValueError("it does not begin with a line of UTF-8 text that names its columns, each once")
+    if not names or not all(names):
+        raise ValueError("it does not begin with a line of UTF-8 text that names its columns")
+    if len(set(names)) < len(names):
+        raise ValueError("its first line names a column twice")
     return header, names
 
 

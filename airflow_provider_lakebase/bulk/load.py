@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 
 CHANGED_MUCH = 0.1
 """Share of a table's rows beyond which a load is followed by ANALYZE."""
+_PRIVILEGES = {
+    "append": "INSERT",
+    "replace": "SELECT, INSERT and DELETE (also UPDATE where foreign keys lead to it)",
+    "upsert": "SELECT, INSERT and UPDATE",
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def load(
 
     :param connection: an open session
     :param source: iterable of tuples or dicts; path (str, ``pathlib.Path`` or ``ObjectStoragePath``) or a list of them;
-        file opened for reading bytes; pyarrow ``Table`` or ``RecordBatchReader``
+        file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of tables or record batches
     :param request: where to, and how
     :param where: connection and endpoint, for messages
     :param check: called again and again; raises when the load shall stop
@@ -125,6 +130,21 @@ def load(
     :raises psycopg.Error: for what has nothing to do with the rows
     """
     progress = Progress(f"Loading into {request.table}", check)
+    try:
+        return _load(connection, source, request, progress, where)
+    except psycopg.errors.InsufficientPrivilege as error:
+        what = f"Nothing was loaded into {request.table}: {error.diag.message_primary}"
+        remedy = (
+            f"Mode '{request.mode}' needs {_PRIVILEGES[request.mode]} on the table and USAGE on its schema: "
+            "LakebaseRoleBootstrapOperator grants them, on the connection of the table's owner."
+        )
+        raise LakebaseLoadError(what, where=where, remedy=remedy) from None
+
+
+def _load(
+    connection: psycopg.Connection[Any], source: Any, request: LoadRequest, progress: Progress, where: str
+) -> LoadResult:
+    _check_casts(connection, request.casts, where)
     if request.create_table:
         definitions = arrow_definitions(source, request)
         create_table(connection, request.table, definitions, request.key_columns or (), where=where)
@@ -186,6 +206,8 @@ def _apply(
     # The original errors may quote the value, and would be printed as the cause.
     except BadValue as error:
         raise load_error(error, application.source if application else None, request.table, where) from None
+    except psycopg.errors.InsufficientPrivilege:
+        raise
     except psycopg.Error as error:
         if application is None:
             raise
@@ -250,6 +272,16 @@ def _find_keys(request: LoadRequest, table: Table, names: Sequence[str], where: 
         )
     _check_among("key_columns", found, names, where)
     return found
+
+
+def _check_casts(connection: psycopg.Connection[Any], casts: Mapping[str, str], where: str) -> None:
+    for column, kind in casts.items():
+        try:
+            with connection.transaction():
+                connection.execute("SELECT %s::regtype", [kind])
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            what = f"casts names '{kind}' for column '{column}', which is no type"
+            raise LakebaseSettingsError(what, where=where, remedy="Name a type as SQL writes it.") from error
 
 
 def _check_among(name: str, given: Sequence[str], among: Sequence[str], where: str) -> None:

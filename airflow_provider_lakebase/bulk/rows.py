@@ -101,7 +101,7 @@ class Rows(Source):
             batch = [self._sequence(row, number) for number, row in enumerate(batch, self.sent + 1)]
         if set(map(len, batch)) != {len(self.columns)}:
             number, row = next((n, row) for n, row in enumerate(batch) if len(row) != len(self.columns))
-            reason = f"it has {len(row)} values for {len(self.columns)} columns"
+            reason = f"it has {len(row)} values for {len(self.columns)} columns; name those that it has as 'columns'"
             raise BadValue(reason, self.sent + 1 + number)
         return batch
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_provider_lakebase.bulk.copying import Source
+from airflow_provider_lakebase.bulk.copying import BadValue, Source, load_error
 from airflow_provider_lakebase.bulk.files import (
     DAMAGED,
     Csv,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.bulk.load import LoadRequest
 
 _ROWS = "the source"
+_NO_HEADER = "where the file has no line of names, give header=False; where it is not CSV, its 'format'."
 
 
 def arrow() -> ModuleType:
@@ -61,7 +62,7 @@ def arrow_definitions(source: Any, request: LoadRequest) -> list[tuple[str, str,
     :raises LakebaseSettingsError: for a source without a schema, or a type that has no counterpart
     """
     schema = _arrow_schema(source, request)
-    targets = _targets(schema.names, request.columns, describe(source) if files_of(source) else _ROWS)
+    targets = _targets(schema.names, request.columns, describe(files_of(source)[0]) if files_of(source) else _ROWS)
     definitions = []
     for field, target in zip(schema, targets, strict=True):
         kind = arrow().postgres_type(field.type)
@@ -79,9 +80,8 @@ def _arrow_schema(source: Any, request: LoadRequest) -> Any:
         with open_to_read(files[0]) as file:
             return arrow().parquet_batches(file)[0]
     if not _is_arrow(source):
-        raise LakebaseSettingsError(
-            "create_table is given for a source without a schema", remedy="Create the table first."
-        )
+        remedy = "Create the table first, or give a Parquet file, a pyarrow Table or a RecordBatchReader."
+        raise LakebaseSettingsError("create_table is given for a source without a schema", remedy=remedy)
     return source.schema
 
 
@@ -128,6 +128,13 @@ def _arrow_batches(source: Any) -> Iterable[Any]:
     return [source] if hasattr(source, "num_rows") else source
 
 
+def _alike(parts: Iterable[Any], schema: Any) -> Iterator[Any]:
+    for part in parts:
+        if not part.schema.equals(schema):
+            raise BadValue("its record batch has other columns or types than the first one", None)
+        yield from _arrow_batches(part)
+
+
 class _Opening:
     def __init__(self, connection: psycopg.Connection[Any], request: LoadRequest, table: Table, where: str) -> None:
         self.connection = connection
@@ -169,7 +176,7 @@ class _Opening:
             except ValueError as error:
                 remedy = "Give a CSV file in UTF-8 whose first line holds column names, or header=False."
                 raise self._error(f"{label} cannot be read: {error}", remedy) from error
-        columns = self._columns(names, self.request.columns, label)
+        columns = self._columns(names, label, is_header=bool(header))
         filled = [column or _nowhere(number) for number, column in enumerate(columns)]
         return Csv(file, filled, header=header, null=self.request.null, label=label)
 
@@ -187,7 +194,7 @@ class _Opening:
             raise self._error(f"{label} is no Parquet file that can be read", "Write it again.") from error
 
     def arrow(self, schema: Any, batches: Iterable[Any], *, label: str) -> Source:
-        columns = self._columns(schema.names, self.request.columns, label)
+        columns = self._columns(schema.names, label)
         positions = [number for number, column in enumerate(columns) if column]
         source: Source = arrow().ArrowBatches(
             batches,
@@ -199,6 +206,9 @@ class _Opening:
         return source
 
     def rows(self, source: Any) -> Source:
+        if hasattr(source, "dtypes"):  # a data frame, which would give its columns' names as rows
+            remedy = "Give its Arrow table: pyarrow.Table.from_pandas(frame), or frame.to_arrow() of Polars."
+            raise LakebaseSettingsError(f"source is a {type(source).__name__}", remedy=remedy)
         if isinstance(source, bytes) or not isinstance(source, Iterable):
             what = f"source is a {type(source).__name__}"
             raise LakebaseSettingsError(what, remedy="Give rows, paths of files or Arrow data.")
@@ -206,32 +216,46 @@ class _Opening:
         first = next(rows, None)
         if first is not None:
             rows = chain([first], rows)
+        if first is not None and _is_arrow(first):
+            return self.arrow(first.schema, _alike(rows, first.schema), label=_ROWS)
+        if hasattr(first, "read"):
+            remedy = "Load one at a time, or give their paths."
+            raise LakebaseSettingsError("source is a list of open files", remedy=remedy)
         if isinstance(first, Mapping):
             return self._dicts(rows, _ROWS)
-        columns = self._columns(self._names_without_header(), None, _ROWS)
+        columns = self._columns(self._names_without_header(), _ROWS)
         return Rows(rows, [column for column in columns if column], label=_ROWS)
 
     def _dicts(self, rows: Iterator[Any], label: str, *, unit: str = "row", json_strings: bool = False) -> Source:
         wanted = self.request.columns
         names = list(wanted or ())
         if not names:
-            first = next(rows, None)
+            try:
+                first = next(rows, None)
+            except BadValue as bad:
+                raise load_error(bad, Rows(rows, (), label=label, unit=unit), self.table.name, self.where) from None
             names = list(first or self.table.loadable)
             rows = chain([first] if first is not None else [], rows)
-        columns = self._columns(names, wanted if isinstance(wanted, Mapping) else None, label)
+        columns = self._columns(names, label)
         filled = [column for column in columns if column]
         return Rows(
             rows, filled, names=names, others=wanted is not None, label=label, unit=unit, json_strings=json_strings
         )
 
-    def _columns(
-        self, names: Sequence[str], wanted: Sequence[str] | Mapping[str, str] | None, label: str
-    ) -> list[Column | None]:
+    def _columns(self, names: Sequence[str], label: str, *, is_header: bool = False) -> list[Column | None]:
         """Return, for each name of a source, the table's column for it; None for one that is left out."""
-        targets = _targets(names, wanted, label)
-        for name in targets:
-            if name is not None and name not in self.table.loadable:
-                raise self._no_column(name, label)
+        targets = _targets(names, self.request.columns, label, is_header=is_header)
+        for number, name in enumerate(targets, 1):
+            if name is None or name in self.table.loadable:
+                continue
+            if name in {column.name for column in self.table.columns}:
+                what = f"Column '{name}' of table {self.table.name} is generated, so {label} cannot fill it"
+                raise self._error(what, "Leave it out, by 'columns' as a mapping.")
+            if self.request.columns:
+                what = f"columns names '{name}', which table {self.table.name} does not have"
+                remedy = f"Its columns are {', '.join(self.table.loadable)}."
+                raise LakebaseSettingsError(what, where=self.where, remedy=remedy)
+            raise self._no_column(number, name, label, is_header)
         if unknown := sorted(set(self.request.casts) - set(targets)):
             remedy = "Name columns of the table that the source fills."
             raise LakebaseSettingsError(f"casts holds '{unknown[0]}'", where=self.where, remedy=remedy)
@@ -241,22 +265,29 @@ class _Opening:
         column = self.table.loadable[name]
         return column.as_text() if name in self.request.casts else column
 
-    def _no_column(self, name: str, label: str) -> LakebaseLoadError:
-        if name in {column.name for column in self.table.columns}:
-            what = f"Column '{name}' of table {self.table.name} is generated, so {label} cannot fill it"
-            return self._error(what, "Leave it out, by 'columns' as a mapping.")
-        what = f"Table {self.table.name} has no column '{name}', which {label} holds"
-        return self._error(what, "Correct the source, or map its names to the table's by 'columns'.")
+    def _no_column(self, number: int, name: str, label: str, is_header: bool) -> LakebaseLoadError:
+        remedy = f"The table's are {', '.join(self.table.loadable)}. Map other names to them by 'columns'"
+        if not is_header:
+            return self._error(f"Table {self.table.name} has no column '{name}', which {label} holds", f"{remedy}.")
+        # What stands there may be no name, but a value of the first row.
+        what = f"Name {number} in the first line of {label} is no column of table {self.table.name}"
+        return self._error(what, f"{remedy}; {_NO_HEADER}")
 
     def _error(self, what: str, remedy: str) -> LakebaseLoadError:
         return LakebaseLoadError(what, where=self.where, remedy=remedy)
 
 
-def _targets(names: Sequence[str], wanted: Sequence[str] | Mapping[str, str] | None, label: str) -> list[str | None]:
+def _targets(
+    names: Sequence[str],
+    wanted: Sequence[str] | Mapping[str, str] | None,
+    label: str,
+    *,
+    is_header: bool = False,
+) -> list[str | None]:
     """Return the names in the table for the names of a source."""
     if isinstance(wanted, Mapping):
         if unknown := sorted(set(wanted) - set(names)):
-            remedy = f"Its columns are {', '.join(names)}."
+            remedy = f"Correct it; {_NO_HEADER}" if is_header else f"Its columns are {', '.join(names)}."
             raise LakebaseSettingsError(f"columns names '{unknown[0]}', which {label} does not hold", remedy=remedy)
         targets: list[str | None] = [wanted.get(name) for name in names]
     else:
@@ -266,7 +297,8 @@ def _targets(names: Sequence[str], wanted: Sequence[str] | Mapping[str, str] | N
         raise LakebaseSettingsError(what, remedy="Name one for each, or map the source's names to the table's.")
     given = [target for target in targets if target is not None]
     if len(set(given)) < len(given):
-        raise LakebaseSettingsError(f"columns names a column twice for {label}", remedy="Name each once.")
+        what = "columns names a column twice" if wanted else f"{label} has two columns of one name"
+        raise LakebaseSettingsError(what, remedy="Name each once.")
     return targets
 
 

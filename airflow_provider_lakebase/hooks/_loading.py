@@ -59,7 +59,8 @@ class LoadingHook(DataFrameHook):
         and refused where its column would round it. Memory does not grow with the source.
 
         :param source: iterable of tuples or dicts; path or URL of a file (str, ``pathlib.Path``, ``ObjectStoragePath``)
-            or a list of them; file opened for reading bytes; pyarrow ``Table`` or ``RecordBatchReader``
+            or a list of them; file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of
+            tables or record batches
         :param table: target, as SQL writes it: ``schema.table``, quoted where it must be
         :param mode: ``append``; ``replace``, for all rows or those of ``replace_where``, while readers see the old ones
             until the commit; ``upsert`` on ``key_columns``
@@ -203,6 +204,7 @@ class LoadingHook(DataFrameHook):
 
         :param older_than: age of the youngest record to delete: longer than any task is retried or cleared
         :param ledger_schema: schema of the ledger
+        :raises LakebaseSettingsError: for an age that is none
         :returns: how many were deleted
         """
         from airflow_provider_lakebase.ledger import delete_records
@@ -238,6 +240,7 @@ class LoadingHook(DataFrameHook):
         :param fast_executemany: without effect
         :param autocommit: passed on to psycopg, whose batches are transactions nevertheless
         :param kwargs: ``replace_index``, the key's columns, by default the primary key's
+        :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` takes
         """
         from airflow_provider_lakebase.bulk.insert import Insertion
 
@@ -248,7 +251,7 @@ class LoadingHook(DataFrameHook):
         written, statement = 0, None
         with self._create_autocommit_connection(autocommit) as connection, closing(connection.cursor()) as cursor:
             insertion = Insertion(connection, table, fields, keys)
-            for chunk in chunked(map(tuple, rows), commit_every or _BATCH_ROWS):
+            for chunk in chunked(map(_values, rows), commit_every or _BATCH_ROWS):
                 statement = statement or self._generate_insert_sql(table, chunk[0], target_fields, replace, **kwargs)
                 if not insertion.copy(chunk):
                     cursor.executemany(statement.encode(), chunk)
@@ -303,6 +306,13 @@ class LoadingHook(DataFrameHook):
     def _serialize_cell(cell: Any, conn: Any = None) -> Any:
         """Return the value as it is: psycopg adapts it."""
         return cell
+
+
+def _values(row: Iterable[Any]) -> tuple[Any, ...]:
+    if isinstance(row, Mapping):
+        remedy = "Give tuples in the order of target_fields, or use load(), which takes dicts."
+        raise LakebaseSettingsError("insert_rows was given a mapping as a row", remedy=remedy)
+    return tuple(row)
 
 
 def _unquoted(names: str | Sequence[str] | None) -> list[str] | None:

@@ -122,6 +122,13 @@ def test_insert_rows_replaces_by_copy_and_the_last_of_two_rows_wins(
     assert copied == [True, True, False]
 
 
+def test_insert_rows_refuses_rows_that_are_dicts_whose_names_it_would_insert(hook: LakebaseHook, schema: str):
+    hook.run("CREATE TABLE names.t (a text, b text)")
+    with pytest.raises(LakebaseSettingsError, match=r"a mapping as a row.*load\(\), which takes dicts"):
+        hook.insert_rows("names.t", [("x", "y"), {"a": "x", "b": "y"}])
+    assert hook.get_records("SELECT * FROM names.t") == []
+
+
 @pytest.mark.parametrize(
     "definition",
     [
@@ -240,6 +247,10 @@ def test_a_result_is_read_as_arrow(hook: LakebaseHook, schema: str):
     }
     assert found.to_pylist()[1] == {"id": 2, "Name": None, "at": None, "price": None, "tags": None, "raw": None}
     assert hook.get_arrow("SELECT 1 AS a, 2 AS a WHERE false").schema.names == ["a", "a"]
+    hook.run("CREATE TABLE names.u (LIKE names.t)")
+    for source in (hook.iter_arrow("SELECT * FROM names.t"), [found, found], found.to_batches()):
+        hook.load(source, "names.u", mode="replace")
+        assert hook.get_arrow("SELECT DISTINCT * FROM names.u WHERE id < 2").to_pylist() == found.to_pylist()[:1]
     assert hook.get_arrow("SELECT NULL::int AS only FROM generate_series(1, 3)").num_rows == 3
 
 

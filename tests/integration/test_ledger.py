@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
-from airflow_provider_lakebase.exceptions import LakebaseLoadError
+from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.roles import RoleRequest
 
@@ -65,6 +65,10 @@ def test_old_records_are_deleted_in_one_call(hook: LakebaseHook, table: str):
     assert hook.delete_load_records(older_than, ledger_schema="my_ledger") == 0
     assert hook.load([(1,)], table, load_id="new", ledger_schema="my_ledger").already_loaded
     assert hook.delete_load_records(older_than, ledger_schema="no such schema") == 0
+    for age in (90, datetime.timedelta(days=-1)):
+        with pytest.raises(LakebaseSettingsError, match=r"older_than is .*Give an age: timedelta\(days=90\)"):
+            hook.delete_load_records(age, ledger_schema="my_ledger")  # type: ignore[arg-type]
+    assert hook.load([(1,)], table, load_id="new", ledger_schema="my_ledger").already_loaded
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from airflow_provider_lakebase.exceptions import LakebaseLoadError
+from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseLoadError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 
@@ -93,7 +94,7 @@ def test_bad_input_is_refused_before_anything_changes(hook: LakebaseHook, table:
     for name in ("load.nothing", "nowhere.nothing", "not a name"):
         with pytest.raises(LakebaseLoadError, match=f"no table {name} .connection 'lakebase_default'.*Create it"):
             hook.load(io.BytesIO(b"id\n1\n"), name)
-    with pytest.raises(LakebaseLoadError, match="Table load.\"T\" has no column 'nope', which the file holds"):
+    with pytest.raises(LakebaseLoadError, match='Name 2 in the first line of the file is no column of table load."T"'):
         hook.load(io.BytesIO(b"id,nope\n1,2\n"), table, mode="replace")
     for content in (b"", b"\x1f\x8b\x08\x00", "né,id\n".encode("latin-1")):
         with pytest.raises(LakebaseLoadError, match="does not begin with a line of UTF-8 text that names its columns"):
@@ -110,6 +111,50 @@ def test_a_bad_row_is_named_whatever_the_table_is_called(hook: LakebaseHook, tab
     hook.run(f"CREATE TABLE {name} (LIKE {table})")
     with pytest.raises(LakebaseLoadError, match="does not take line 3, column id, of the file"):
         hook.load(io.BytesIO(b"id,note\n1,a\nx,b\n"), name)
+
+
+@pytest.mark.parametrize("columns", [None, {"id": "id"}])
+@pytest.mark.parametrize("content", [b'{"id": 5, "note": "confidential"}\n', b"5,confidential\n", b"confidential,5\n"])
+def test_a_first_line_that_holds_values_is_not_shown(hook: LakebaseHook, table: str, content: bytes, columns: Any):
+    with pytest.raises(LakebaseError, match="no line of names, give header=False; where it is not CSV") as caught:
+        hook.load(io.BytesIO(content), table, columns=columns)
+    assert "confidential" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"id,note\nNA,a\n", "22P02; the column is of type integer. If the text stands for NULL, name it as 'null'"),
+        (b"id,note\n99999999999,a\n", r"22003; the column is of type integer \("),
+        (b"id,note\n1\n", r"22P04: missing data for column \"note\" \("),
+        (b"id,note\n1,\xff\n", r"22021 \("),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_told(hook: LakebaseHook, table: str, content: bytes, reason: str):
+    with pytest.raises(LakebaseLoadError, match=reason):
+        hook.load(io.BytesIO(content), table)
+
+
+def test_a_file_that_is_a_json_array_is_refused_by_its_name(hook: LakebaseHook, table: str, tmp_path: Path):
+    file = tmp_path / "t.jsonl"
+    file.write_text('[{"id": 1}]\n')
+    with pytest.raises(LakebaseLoadError, match=f"does not take line 1 of {file}: it is not a JSON object"):
+        hook.load(file, table)
+
+
+@pytest.mark.parametrize(
+    ("mode", "privileges"), [("append", "INSERT on"), ("replace", "SELECT, INSERT and DELETE"), ("upsert", "UPDATE on")]
+)
+def test_a_missing_privilege_is_named(hook: LakebaseHook, admin: LakebaseHook, mode: Any, privileges: str):
+    name = "load_of_another"
+    admin.run(f"CREATE SCHEMA {name}; CREATE TABLE {name}.t (id int PRIMARY KEY, note text)")
+    try:
+        for grant in ("", f"GRANT USAGE ON SCHEMA {name} TO PUBLIC"):
+            admin.run(grant or "SELECT 1")
+            with pytest.raises(LakebaseLoadError, match=f"permission denied.*Mode '{mode}' needs .*{privileges}"):
+                hook.load([(1, "a")], f"{name}.t", mode=mode)
+    finally:
+        admin.run(f"DROP SCHEMA {name} CASCADE")
 
 
 def test_two_replacements_at_once_leave_the_rows_of_one(hook: LakebaseHook):
