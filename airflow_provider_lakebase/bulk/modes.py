@@ -8,6 +8,7 @@ that others refer to, to look whether they meet a condition, and for what a colu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -162,27 +163,36 @@ class Application:
         if not plan.last_wins:
             staging.check_repeats(plan.keys)
         self._check_identity(staging, plan.keys)
-        keys = identifiers(plan.keys)
-        newest = sql.SQL("{} DESC, ").format(sql.Identifier(plan.version)) if plan.version else NOTHING_MORE
-        upsert = sql.SQL("""
-            {into} SELECT {names} FROM (
-                SELECT DISTINCT ON ({keys}) * FROM (SELECT {values}, ctid AS {number} FROM {staging}) AS row
-                ORDER BY {keys}, {newest} {number} DESC
-            ) AS row ORDER BY {keys} ON CONFLICT ({keys}) {action}
-        """)
+        values = sql.SQL("SELECT {} FROM {}").format(staging.values, staging.relation)
         with staging.locating():
-            return self._execute(
-                upsert.format(
-                    into=self._into(),
-                    names=identifiers([column.name for column in plan.columns]),
-                    keys=keys,
-                    values=staging.values,
-                    staging=staging.relation,
-                    newest=newest,
-                    number=staging.number,
-                    action=self._action(plan.update),
-                )
-            ).rowcount
+            # To look for repeated keys costs more than to be told of one, where the statement is refused for it.
+            if plan.update:
+                with suppress(psycopg.errors.CardinalityViolation), self.connection.transaction():
+                    return self._execute(self._upsert_from(values)).rowcount
+            return self._execute(self._upsert_from(self._last_of_each_key(staging))).rowcount
+
+    def _upsert_from(self, rows: sql.Composable) -> sql.Composed:
+        upsert = sql.SQL("{into} SELECT {names} FROM ({rows}) AS row ORDER BY {keys} ON CONFLICT ({keys}) {action}")
+        return upsert.format(
+            into=self._into(),
+            names=identifiers([column.name for column in self.plan.columns]),
+            rows=rows,
+            keys=identifiers(self.plan.keys),
+            action=self._action(self.plan.update),
+        )
+
+    def _last_of_each_key(self, staging: Staging) -> sql.Composed:
+        version = self.plan.version
+        return sql.SQL("""
+            SELECT DISTINCT ON ({keys}) * FROM (SELECT {values}, ctid AS {number} FROM {staging}) AS row
+            ORDER BY {keys}, {newest} {number} DESC
+        """).format(
+            keys=identifiers(self.plan.keys),
+            values=staging.values,
+            staging=staging.relation,
+            newest=sql.SQL("{} DESC, ").format(sql.Identifier(version)) if version else NOTHING_MORE,
+            number=staging.number,
+        )
 
     def _check_identity(self, staging: Staging, keys: Sequence[str]) -> None:
         """Keep out other values for an identity that is GENERATED ALWAYS: no UPDATE would store them."""
