@@ -24,7 +24,19 @@ DEFINITION = """
     )
 """
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
+EXISTS = """
+    SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+    WHERE nspname = %s AND relname = %s
+"""
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('airflow-provider-lakebase ledger'))"
+# A role that may not make schemas can use one that is there.
+_SCHEMA = """
+    DO $do$ BEGIN
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {name}) THEN
+            CREATE SCHEMA IF NOT EXISTS {schema};
+        END IF;
+    END $do$
+"""
 
 
 @dataclass(frozen=True)
@@ -39,17 +51,52 @@ class LoadRecord:
     loaded_at: datetime.datetime
 
 
+def creation(schema: str) -> tuple[sql.Composed, ...]:
+    """Return the statements that make the ledger, for one transaction.
+
+    :param schema: the ledger's schema, unquoted
+    """
+    return (
+        sql.SQL(_LOCK).format(),  # of two at once, one would fail
+        sql.SQL(_SCHEMA).format(name=sql.Literal(schema), schema=sql.Identifier(schema)),
+        sql.SQL(DEFINITION).format(ledger=_ledger(schema)),
+    )
+
+
+def entry(schema: str) -> sql.Composed:
+    """Return the statement that enters ``load_id``, ``target`` and ``target_name``; without a row they are there.
+
+    :param schema: the ledger's schema, unquoted
+    """
+    insert = "INSERT INTO {} (load_id, target, target_name) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING RETURNING true"
+    return sql.SQL(insert).format(_ledger(schema))
+
+
+def search(schema: str) -> sql.Composed:
+    """Return the query for rows and time of ``load_id`` and ``target``.
+
+    :param schema: the ledger's schema, unquoted
+    """
+    query = "SELECT coalesce(rows, 0), loaded_at FROM {} WHERE load_id = %s AND target = %s"
+    return sql.SQL(query).format(_ledger(schema))
+
+
+def completion(schema: str) -> sql.Composed:
+    """Return the statement that sets the rows of ``load_id`` and ``target``.
+
+    :param schema: the ledger's schema, unquoted
+    """
+    update = "UPDATE {} SET rows = %s WHERE load_id = %s AND target = %s"
+    return sql.SQL(update).format(_ledger(schema))
+
+
 def ledger_exists(cursor: psycopg.Cursor[Any], schema: str) -> bool:
     """Return whether a schema holds the ledger.
 
     :param cursor: of an open session
     :param schema: the schema, unquoted
     """
-    query = """
-        SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
-        WHERE nspname = %s AND relname = %s
-    """
-    return cursor.execute(query, [schema, TABLE]).fetchone() is not None
+    return cursor.execute(EXISTS, [schema, TABLE]).fetchone() is not None
 
 
 def create_ledger(cursor: psycopg.Cursor[Any], schema: str) -> bool:
@@ -61,10 +108,8 @@ def create_ledger(cursor: psycopg.Cursor[Any], schema: str) -> bool:
     """
     if ledger_exists(cursor, schema):
         return False
-    cursor.execute(_LOCK)  # of two at once, one would fail
-    if cursor.execute("SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
-        cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
-    cursor.execute(sql.SQL(DEFINITION).format(ledger=_ledger(schema)))
+    for statement in creation(schema):
+        cursor.execute(statement)
     return True
 
 
@@ -80,7 +125,7 @@ def prepare_ledger(connection: psycopg.Connection[Any], schema: str, *, where: s
         with connection.transaction(), connection.cursor() as cursor:
             create_ledger(cursor, schema)
     except errors.InsufficientPrivilege as error:
-        raise _not_permitted(f"The ledger {schema}.{TABLE} cannot be made", error, where) from error
+        raise not_permitted(f"The ledger {schema}.{TABLE} cannot be made", error, where) from error
 
 
 def claim_load(
@@ -97,19 +142,13 @@ def claim_load(
     :param where: connection and endpoint, for messages
     :raises LakebaseLoadError: when the role may not use the ledger
     """
-    enter = sql.SQL(
-        "INSERT INTO {} (load_id, target, target_name) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING RETURNING true"
-    ).format(_ledger(schema))
-    find = sql.SQL("SELECT coalesce(rows, 0), loaded_at FROM {} WHERE load_id = %s AND target = %s").format(
-        _ledger(schema)
-    )
     oid, name = target
     try:
-        if connection.execute(enter, [load_id, oid, name]).fetchone() is not None:
+        if connection.execute(entry(schema), [load_id, oid, name]).fetchone() is not None:
             return None
-        row = connection.execute(find, [load_id, oid]).fetchone()
+        row = connection.execute(search(schema), [load_id, oid]).fetchone()
     except errors.InsufficientPrivilege as error:
-        raise _not_permitted(f"The ledger {schema}.{TABLE} cannot be used", error, where) from error
+        raise not_permitted(f"The ledger {schema}.{TABLE} cannot be used", error, where) from error
     if row is None:  # cleaned up since
         return claim_load(connection, schema, load_id, target, where=where)
     return LoadRecord(*row)
@@ -126,8 +165,7 @@ def record_rows(
     :param target: OID and name of its table
     :param rows: rows that it wrote
     """
-    update = sql.SQL("UPDATE {} SET rows = %s WHERE load_id = %s AND target = %s").format(_ledger(schema))
-    connection.execute(update, [rows, load_id, target[0]])
+    connection.execute(completion(schema), [rows, load_id, target[0]])
 
 
 def delete_records(connection: psycopg.Connection[Any], schema: str, older_than: datetime.timedelta) -> int:
@@ -153,7 +191,13 @@ def _ledger(schema: str) -> sql.Identifier:
     return sql.Identifier(schema, TABLE)
 
 
-def _not_permitted(what: str, error: psycopg.Error, where: str) -> LakebaseLoadError:
+def not_permitted(what: str, error: psycopg.Error, where: str) -> LakebaseLoadError:
+    """Return what to raise when the role may not make or use the ledger.
+
+    :param what: what could not be done
+    :param error: as Postgres raised it
+    :param where: connection and endpoint, for messages
+    """
     return LakebaseLoadError(
         f"{what}: {error.diag.message_primary}; nothing was loaded",
         where=where,

@@ -23,6 +23,11 @@ PROGRESS_SECONDS = 10.0
 """Seconds between two lines about the same load or export."""
 
 _UNREADABLE = (psycopg.errors.InvalidTextRepresentation, psycopg.errors.InvalidDatetimeFormat)
+_DETAILS = {
+    psycopg.errors.CharacterNotInRepertoire: ": it is not UTF-8, or holds a null byte",
+    # It may be the version or the key, which may be NULL in the table.
+    psycopg.errors.NotNullViolation: ": it must not be NULL",
+}
 _TEMPORARY = re.compile(r"lakebase_load_[0-9a-f]{32}")
 
 
@@ -210,16 +215,22 @@ def explain(
     if not is_of_rows and not isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         # Its context quotes the row that was being read.
         return type(error)(error.diag.message_primary or "") if error.diag.context else error
-    # These messages name columns and constraints; all others quote the value.
-    quotable = isinstance(error, psycopg.IntegrityError | psycopg.errors.BadCopyFileFormat)
-    detail = f": {_TEMPORARY.sub(table, error.diag.message_primary or '')}" if quotable else ""
-    reason = f"{type(error).__name__}, SQLSTATE {error.sqlstate}{detail}"
+    reason = f"{type(error).__name__}, SQLSTATE {error.sqlstate}{_detail(error, table)}"
     column = next((each for each in destination.columns if each.name == name), None) if destination else None
     if column:
         reason += f"; the column is of type {column.declared}"
     if hasattr(source, "null") and isinstance(error, _UNREADABLE):
         reason += ". If the text stands for NULL, name it as 'null'"
     return load_error(BadValue(reason, number, name), source, table, where)
+
+
+def _detail(error: psycopg.Error, table: str) -> str:
+    if found := next((text for kind, text in _DETAILS.items() if isinstance(error, kind)), ""):
+        return found
+    # These messages name columns and constraints; all others quote the value.
+    if isinstance(error, psycopg.IntegrityError | psycopg.errors.BadCopyFileFormat):
+        return f": {_TEMPORARY.sub(table, error.diag.message_primary or '')}"
+    return ""
 
 
 def load_error(bad: BadValue, source: Source | None, table: str, where: str) -> LakebaseLoadError:

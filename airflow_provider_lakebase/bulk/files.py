@@ -221,6 +221,8 @@ def read_json_lines(file: IO[bytes]) -> Iterator[dict[str, Any]]:
             continue
         try:
             value = json.loads(line, parse_float=Decimal, parse_int=_read_int, parse_constant=_refuse_constant)
+        except BadValue as bad:
+            raise BadValue(bad.reason, number) from None
         except (ValueError, RecursionError):
             raise BadValue("it is not JSON in UTF-8", number) from None
         if not isinstance(value, dict):
@@ -233,4 +235,4 @@ def _read_int(text: str) -> int | Decimal:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
+    raise BadValue(f"it holds {name}, which JSON does not have", None)

@@ -86,6 +86,8 @@ class LoadRequest:
             _check_choice("format", self.format, FORMATS)
         if self.replace_where is not None and self.mode != "replace":
             raise LakebaseSettingsError(f"replace_where is given with mode '{self.mode}'", remedy="Use mode 'replace'.")
+        if self.load_id is not None and not self.load_id.strip():
+            raise LakebaseSettingsError("load_id is empty", remedy="Give each load an identity of its own, or None.")
         for name in ("columns", "key_columns", "update_columns"):
             if isinstance(getattr(self, name), str):
                 raise LakebaseSettingsError(f"{name} is a str", remedy="Give a list of names.")
@@ -144,6 +146,9 @@ def load(
 def _load(
     connection: psycopg.Connection[Any], source: Any, request: LoadRequest, progress: Progress, where: str
 ) -> LoadResult:
+    if (request.null or not request.header) and not holds_csv(source, request):
+        what = "null or header is given, but the source is no CSV file"
+        raise LakebaseSettingsError(what, where=where, remedy="Leave them out.")
     _check_casts(connection, request.casts, where)
     if request.create_table:
         definitions = arrow_definitions(source, request)
@@ -201,7 +206,7 @@ def _apply(
         is_damage = isinstance(cause, (*DAMAGED, ValueError)) or getattr(cause, "errno", 0) is None
         if application is None or application.source is None or not (files_of(source) and is_damage):
             raise cause or error from None
-        what = f"{application.source.label} is damaged or cut short"
+        what = f"{application.source.label} is not what its name says, or is damaged or cut short"
         raise LakebaseLoadError(what, where=where, remedy="Write it again; nothing of it was loaded.") from cause
     # The original errors may quote the value, and would be printed as the cause.
     except BadValue as error:

@@ -30,7 +30,7 @@ class Rows(Source):
     :param rows: tuples, lists or other sequences of values, or dicts by the source's names
     :param columns: the columns that the values are for
     :param names: the columns' names in the source, for dicts
-    :param others: whether dicts may hold other names, which are left out
+    :param others: whether dicts may hold other names, which are left out, as long as each name is in one of them
     :param label: what the source is called in messages
     :param unit: what one row is called: ``row``, or ``line``
     :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON itself
@@ -53,6 +53,7 @@ class Rows(Source):
         self.columns = columns
         self.names = list(names or (column.name for column in columns))
         self.others = others
+        self.unseen = set(self.names) if others else set()
         self.label = label
         self.unit = unit
         self.json_strings = json_strings
@@ -69,6 +70,8 @@ class Rows(Source):
         left = self._copy_binary(batches, destination)
         if left is not None:
             self._copy_text(chain([left], batches), destination)
+        if self.unseen and self.sent:
+            raise BadValue(f"none has a value for '{min(self.unseen)}', which columns names", None, unit="row")
 
     def encodes(self, rows: Sequence[Sequence[Any]]) -> bool:
         """Return whether rows can go as binary, each value exactly.
@@ -94,9 +97,12 @@ class Rows(Source):
         kinds = set(map(type, batch))
         if kinds == {dict} and len(self.names) > 1 and set(map(len, batch)) == {len(self.names)}:
             try:
-                return list(map(itemgetter(*self.names), batch))
+                found = list(map(itemgetter(*self.names), batch))
             except KeyError:
                 pass
+            else:
+                self.unseen.clear()
+                return found
         if not kinds <= {tuple, list}:
             batch = [self._sequence(row, number) for number, row in enumerate(batch, self.sent + 1)]
         if set(map(len, batch)) != {len(self.columns)}:
@@ -112,6 +118,8 @@ class Rows(Source):
                     f"it has a value for '{min(unknown)}', which is none of the columns; name them all as 'columns'"
                 )
                 raise BadValue(reason, number)
+            if self.unseen:
+                self.unseen -= row.keys()
             return [row.get(name) for name in self.names]
         if isinstance(row, str | bytes):
             raise BadValue(f"it is a {type(row).__name__}, not a tuple or dict", number)

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.bulk.load import LoadRequest
 
 _ROWS = "the source"
-_NO_HEADER = "where the file has no line of names, give header=False; where it is not CSV, its 'format'."
+_NO_HEADER = (
+    "where the file has no line of names, give header=False; where it is not CSV, its 'format'; where values are not "
+    "separated by commas, load it by copy_expert."
+)
 
 
 def arrow() -> ModuleType:
@@ -70,7 +73,7 @@ def arrow_definitions(source: Any, request: LoadRequest) -> list[tuple[str, str,
             remedy = "Create the table first, or leave the column out by 'columns'."
             raise LakebaseSettingsError(f"Column {field.name} is of type {field.type}", remedy=remedy)
         if target is not None:
-            definitions.append((target, kind, field.nullable))
+            definitions.append((target, request.casts.get(target, kind), field.nullable))
     return definitions
 
 
@@ -157,7 +160,8 @@ class _Opening:
                     filled = names
                     yield source
             except DAMAGED as error:
-                raise self._error(f"{label} is damaged or cut short", "Write it again.") from error
+                what = f"{label} is not what its name says, or is damaged or cut short"
+                raise self._error(what, "Write it again.") from error
 
     def _open(self, format: str, file: Any, label: str) -> Source:
         if format == "parquet":
@@ -239,7 +243,13 @@ class _Opening:
         columns = self._columns(names, label)
         filled = [column for column in columns if column]
         return Rows(
-            rows, filled, names=names, others=wanted is not None, label=label, unit=unit, json_strings=json_strings
+            rows,
+            filled,
+            names=names,
+            others=isinstance(wanted, Mapping),
+            label=label,
+            unit=unit,
+            json_strings=json_strings,
         )
 
     def _columns(self, names: Sequence[str], label: str, *, is_header: bool = False) -> list[Column | None]:

@@ -127,6 +127,23 @@ class Staging:
                 {n: condition.format(sql.Identifier(n), sql.SQL(wanted)) for n, wanted in rounding.items()},
                 {name: f"it has more digits than {wanted} keeps" for name, wanted in rounding.items()},
             )
+            self._check_after_casts()
+
+    def _check_after_casts(self) -> None:
+        """Keep out what the column would change of the type that it was cast to first."""
+        changed = sql.SQL("{0}::{1}::{2}::{1} IS DISTINCT FROM {0}::{1}")
+        declared = {column.name: column.declared for column in self.columns}
+        conditions, reasons = {}, {}
+        for name, kind in self.casts.items():
+            parts = (sql.SQL(kind), sql.SQL(declared[name]))
+            try:
+                with self.connection.transaction():
+                    self._execute(sql.SQL("SELECT {}").format(changed.format(sql.SQL("NULL"), *parts)))
+            except psycopg.ProgrammingError:
+                continue  # there is no way back to compare by
+            conditions[name] = changed.format(sql.Identifier(name), *parts)
+            reasons[name] = f"as {kind} it does not fit {declared[name]} exactly"
+        self._refuse_first(conditions, reasons)
 
     def check_repeats(self, keys: Sequence[str]) -> None:
         """Keep out a second row with the same key.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from airflow_provider_lakebase.settings import (
     databricks_conn_id,
     read_settings,
 )
+from airflow_provider_lakebase.threads import in_thread
 
 if AIRFLOW_V_3_0_PLUS:
     from airflow.sdk.log import mask_secret
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakebase.opener import SessionOpener
     from airflow_provider_lakebase.roles import RoleRequest
-    from airflow_provider_lakebase.session.connect import LakebaseSession
+    from airflow_provider_lakebase.session.connect import AsyncLakebaseSession, LakebaseSession
     from airflow_provider_lakebase.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
     from airflow_provider_lakebase.workspace.endpoints import EndpointStatus
 
@@ -127,13 +128,32 @@ class LakebaseHook(LoadingHook):
     def _read_settings(self, conn_id: str) -> LakebaseSettings:
         """Read them under the given connection id, which messages quote."""
         fields = _fields(conn_id, self.connection, CONNECTION_TYPE)
-        for name in sorted(self._copied - set(fields.extra)):
-            raise unknown_field(fields.conn_id, name, ("endpoint", "database", "options", "read_only", "log_sql"))
         source = databricks_conn_id(fields)
         databricks = _fields(source, self.get_connection(source), "databricks") if source else None
-        settings = read_settings(fields, endpoint=self.endpoint, read_only=self.read_only, databricks=databricks)
+        settings = self._combine(fields, databricks)
         for secret in settings.secrets:
             _mask(secret, always=True)
+        return settings
+
+    async def read_settings_async(self) -> LakebaseSettings:
+        """Read the same as :attr:`settings` without blocking the event loop, as a trigger must.
+
+        :raises LakebaseSettingsError: when a field is missing, wrong or unknown
+        """
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        conn_id = self.get_conn_id()
+        fields = _fields(conn_id, await get_async_connection(conn_id), CONNECTION_TYPE)
+        source = databricks_conn_id(fields)
+        databricks = _fields(source, await get_async_connection(source), "databricks") if source else None
+        settings = self._combine(fields, databricks)
+        await _mask_async(settings.secrets, always=True)
+        return settings
+
+    def _combine(self, fields: ConnectionFields, databricks: ConnectionFields | None) -> LakebaseSettings:
+        for name in sorted(self._copied - set(fields.extra)):
+            raise unknown_field(fields.conn_id, name, ("endpoint", "database", "options", "read_only", "log_sql"))
+        settings = read_settings(fields, endpoint=self.endpoint, read_only=self.read_only, databricks=databricks)
         # common-sql hands over the connection's own options as well.
         options = None if self.options == settings.libpq.get("options") else self.options
         return settings.override(database=self.database, options=options)
@@ -155,14 +175,44 @@ class LakebaseHook(LoadingHook):
 
         return self._opener(settings).open(LakebaseSession)
 
-    def _opener(self, settings: LakebaseSettings | None = None) -> SessionOpener:
+    @asynccontextmanager
+    async def open_async(
+        self, settings: LakebaseSettings, application_name: str | None = None
+    ) -> AsyncIterator[AsyncLakebaseSession]:
+        """Open a session for the block without blocking the event loop, as :meth:`open` does.
+
+        :param settings: from :meth:`read_settings_async`
+        :param application_name: what ``pg_stat_activity`` shows; by default as of every session of this process
+        :raises LakebaseError: typed by cause, when no session can be had
+        """
+        secrets: list[str] = []
+        # It imports what takes seconds to.
+        opener = await in_thread(partial(self._opener, settings, application_name, secrets.append))
+        from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
+
+        try:
+            session = await opener.open_async(AsyncLakebaseSession)
+        finally:
+            # Here, since it speaks to the triggerer's supervisor, which the opener's threads must not do.
+            await _mask_async(secrets)
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    def _opener(
+        self,
+        settings: LakebaseSettings | None = None,
+        application_name: str | None = None,
+        on_secret: Callable[[str], None] | None = None,
+    ) -> SessionOpener:
         from airflow_provider_lakebase.opener import SessionOpener
         from airflow_provider_lakebase.session.connect import name_application
 
         return SessionOpener(
             settings or self.settings,
-            application_name=name_application(os.environ),
-            on_secret=_mask,
+            application_name=application_name or name_application(os.environ),
+            on_secret=on_secret or _mask,
             on_notice=self._log_notice,
         )
 
@@ -405,6 +455,14 @@ def _mask(secret: str, *, always: bool = False) -> None:
     _masked.add(hash(secret))
     for form in {secret, quote(secret, safe=""), quote_plus(secret)}:
         mask_secret(form)
+
+
+async def _mask_async(secrets: Iterable[str], *, always: bool = False) -> None:
+    from asgiref.sync import sync_to_async
+
+    for secret in secrets:
+        if hash(secret) not in _masked:
+            await sync_to_async(_mask)(secret, always=always)
 
 
 def _annotate(error: BaseException, where: str) -> None:

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.operators._task_instance import name_task_instance
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -122,7 +123,7 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
 
     def _load(self, context: Context, source: Any, **arguments: Any) -> dict[str, Any]:
         """Load the source and return what the task's XCom holds."""
-        load_id = _load_id(context) if self.mode == "append" and self.exactly_once else None
+        load_id = name_task_instance(context) if self.mode == "append" and self.exactly_once else None
         try:
             result = self._hook.load(
                 source,
@@ -311,10 +312,3 @@ def _locate(path: Any, conn_id: str | None) -> Any:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     return ObjectStoragePath(str(path), conn_id=conn_id)
-
-
-def _load_id(context: Context) -> str:
-    """Name the task instance as no other one is named, and all of its tries alike."""
-    ti = context["ti"]
-    map_index = -1 if ti.map_index is None else ti.map_index
-    return f"dag_id={ti.dag_id} run_id={ti.run_id} task_id={ti.task_id} map_index={map_index}"

@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
+from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.operators._task_instance import name_task_instance
+from airflow_provider_lakebase.triggers._outcomes import require_success
+from airflow_provider_lakebase.triggers.statement import LakebaseStatementTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -48,12 +53,28 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
     :param read_only: whether the session only reads, on the read-only host where there is one; by default as the
         connection says
     :param hook_params: further arguments of the hook, as ``{"options": "-c statement_timeout=5min"}`` (templated)
+    :param deferrable: run it in the triggerer, in one transaction, while the task holds no worker slot; by default as
+        ``[operators] default_deferrable`` says. ``autocommit``, COPY, statements for the session rather than the
+        transaction, and parameters that are no JSON are refused, and so is a result of more than 48 KiB. When the
+        triggerer dies, the next one ends the session it left and runs the SQL again, even if it was committed just
+        before, unless there is a ledger
+    :param ledger_schema: deferred, the commit carries a record of the task in the ledger of this schema
+        (``airflow_lakebase``, where the role bootstrap prepares it); a restarted triggerer, a retry or a cleared task
+        that finds it runs nothing and returns None (templated)
     :param kwargs: ``autocommit``, ``split_statements``, ``return_last``, ``handler`` and the other arguments of
         ``SQLExecuteQueryOperator``, but for ``show_return_value_in_logs``, which is refused
     """
 
     conn_id_field = "lakebase_conn_id"
-    template_fields: Sequence[str] = ("sql", "parameters", "lakebase_conn_id", "endpoint", "database", "hook_params")
+    template_fields: Sequence[str] = (
+        "sql",
+        "parameters",
+        "lakebase_conn_id",
+        "endpoint",
+        "database",
+        "hook_params",
+        "ledger_schema",
+    )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "parameters": "json"}
 
@@ -65,6 +86,8 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         endpoint: str | None = None,
         database: str | None = None,
         read_only: bool | None = None,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        ledger_schema: str | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("show_return_value_in_logs"):
@@ -74,9 +97,16 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         if "conn_id" in kwargs:
             raise LakebaseSettingsError("conn_id is not an argument of this operator", remedy="Use lakebase_conn_id.")
         super().__init__(sql=sql, database=database, **kwargs)
+        if ledger_schema and not deferrable:
+            raise LakebaseSettingsError("ledger_schema is given, but the task is not deferrable", remedy="Defer it.")
+        if self.autocommit and deferrable:
+            remedy = "Leave autocommit out, or run the task with deferrable=False."
+            raise LakebaseSettingsError("autocommit cannot be deferred: half of it could run twice", remedy=remedy)
         self.lakebase_conn_id = lakebase_conn_id
         self.endpoint = endpoint
         self.read_only = read_only
+        self.deferrable = deferrable
+        self.ledger_schema = ledger_schema
 
     @cached_property
     def _hook(self) -> LakebaseHook:
@@ -91,18 +121,83 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         :raises LakebaseError: when a retry may help
         :raises psycopg.Error: as Postgres refused the statement
         """
-        wanted = self._should_run_output_processing()
+        if self.deferrable:
+            self._defer(context)
         split = {} if self.split_statements is None else {"split_statements": self.split_statements}
         with failing_for_good():
             output = self._hook.run(
                 sql=self.sql,
                 autocommit=self.autocommit,
                 parameters=self.parameters,
-                handler=self.handler if wanted or self.requires_result_fetch else None,
+                handler=self.handler if self._wants_rows else None,
                 return_last=self.return_last,
                 **split,
             )
-        if not wanted:
+        return self._finish(output)
+
+    @property
+    def _wants_rows(self) -> bool:
+        return bool(self._should_run_output_processing() or self.requires_result_fetch)
+
+    def _defer(self, context: Context) -> None:
+        from airflow_provider_lakebase.session.connect import name_statements
+        from airflow_provider_lakebase.statements import refuse_what_cannot_be_deferred
+
+        ti = context["ti"]
+        statements = self._statements()
+        with failing_for_good():
+            refuse_what_cannot_be_deferred(statements, cast(Any, self.parameters))
+        hook_params = {"endpoint": self.endpoint, "database": self.database, "read_only": self.read_only}
+        self.defer(
+            trigger=LakebaseStatementTrigger(
+                statements=statements,
+                session_name=name_statements(ti.dag_id, ti.task_id, name_task_instance(context)),
+                parameters=list(self.parameters) if isinstance(self.parameters, tuple) else self.parameters,
+                lakebase_conn_id=self.lakebase_conn_id,
+                hook_params={**hook_params, **self.hook_params},
+                fetch=self._wants_rows,
+                ledger_schema=self.ledger_schema,
+                load_id=name_task_instance(context),
+            ),
+            method_name="execute_complete",
+            timeout=self.execution_timeout,
+        )
+
+    def _statements(self) -> list[str]:
+        """Return the texts of which each has a result, as ``DbApiHook.run`` makes them."""
+        if not isinstance(self.sql, str):
+            return list(self.sql)
+        if self.split_statements:
+            return list(self._hook.split_sql_string(self.sql))
+        return [self.sql] if self.sql.strip() else []
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Return the result that the trigger got, as :meth:`execute` would.
+
+        :raises AirflowFailException: when no retry can help
+        :raises LakebaseError: when a retry may help
+        :raises psycopg.Error: as Postgres refused the statement
+        """
+        from airflow_provider_lakebase.statements import ResultCursor, read_results
+
+        with failing_for_good():
+            outcome = require_success(event)
+        if outcome["results"] is None:
+            self.log.info("The ledger in schema %s holds this task already; nothing was run", self.ledger_schema)
+            return None
+        outputs = []
+        for statement, result in zip(self._statements(), read_results(outcome["results"]), strict=True):
+            cursor = ResultCursor(result, outcome["time_zone"])
+            send_sql_hook_lineage(context=self._hook, sql=statement, row_count=cursor.rowcount)
+            self.log.info("Rows: %s", cursor.rowcount)
+            if self._wants_rows and self.handler is not None:
+                outputs.append(self._hook._make_common_data_structure(self.handler(cursor)))
+                self._hook.descriptions.append(cursor.description)
+        single = return_single_query_results(self.sql, self.return_last, self.split_statements)
+        return self._finish((outputs[-1] if outputs else None) if single else outputs)
+
+    def _finish(self, output: Any) -> Any:
+        if not self._should_run_output_processing():
             return None
         if return_single_query_results(self.sql, self.return_last, self.split_statements):
             return self._process_output([output], self._hook.descriptions)[-1]

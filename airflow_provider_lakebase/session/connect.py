@@ -5,15 +5,15 @@ It gets a way to find the host and one to mint a credential handed in, and knows
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import logging
 import os
 import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import certifi
@@ -34,6 +34,7 @@ from airflow_provider_lakebase.exceptions import (
 )
 from airflow_provider_lakebase.fields import RESERVED_LIBPQ_KEYWORDS, is_pooled, unknown_field
 from airflow_provider_lakebase.settings import LakebaseSettings, Location
+from airflow_provider_lakebase.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,6 @@ class AsyncLakebaseSession(psycopg.AsyncConnection[tuple[Any, ...]]):
             raise
 
 
-T = TypeVar("T")
 Session = TypeVar("Session", bound=LakebaseSession)
 AsyncSession = TypeVar("AsyncSession", bound=AsyncLakebaseSession)
 
@@ -232,6 +232,20 @@ def name_application(variables: Mapping[str, str]) -> str:
         return PRODUCT
     run = variables.get("AIRFLOW_CTX_DAG_RUN_ID", "")
     mark = f"#{zlib.crc32(run.encode()) & 0xFFFFFF:06x}.{variables.get('AIRFLOW_CTX_TRY_NUMBER', '')}"
+    return _name(dag_id, task_id, mark)
+
+
+def name_statements(dag_id: str, task_id: str, identity: str) -> str:
+    """Return an ``application_name`` that all tries of a task instance have and no other task instance.
+
+    :param dag_id: the DAG's id
+    :param task_id: the task's id
+    :param identity: the task instance's identity
+    """
+    return _name(dag_id, task_id, f"#{hashlib.sha256(identity.encode()).hexdigest()[:12]}")
+
+
+def _name(dag_id: str, task_id: str, mark: str) -> str:
     room = _APPLICATION_NAME_BYTES - len(PRODUCT) - 1 - len(mark)
     task = f"{dag_id}.{task_id}".encode("ascii", "replace").decode()
     return f"{PRODUCT} {task[-room:]}{mark}"
@@ -324,7 +338,7 @@ class _Opening:
 
     async def attempt_async(self, session_class: type[AsyncSession]) -> AsyncSession:
         try:
-            session = await session_class.connect(**await _in_thread(self.arguments))
+            session = await session_class.connect(**await in_thread(self.arguments))
         except BaseException as error:
             raise error.with_traceback(None)  # noqa: B904
         self.ready(session)
@@ -421,36 +435,6 @@ class _Opening:
         if self.cause.retry is Retry.WAKING or (self.cause.retry is Retry.SPREADING and self.is_spreading()):
             kind, what = LakebaseWakeTimeoutError, f"No session within {self.settings.wake_timeout:g} s. {what}"
         return kind(what, where=self.settings.where, remedy=self.cause.remedy)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Await work that blocks, in a thread of its own.
-
-    The event loop's own threads are few, and it waits for them when it ends, however long they take.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: list[T], error: BaseException | None) -> None:
-        if done.done():  # the waiter was cancelled
-            return
-        if error is None:
-            done.set_result(result[0])
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        result: list[T] = []
-        failure: BaseException | None = None
-        try:
-            result.append(work())
-        except BaseException as error:
-            failure = error
-        with suppress(RuntimeError):  # the event loop has ended
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="lakebase-opening", daemon=True).start()
-    return await done
 
 
 def _count_addresses(host: str, keywords: Mapping[str, str]) -> int:

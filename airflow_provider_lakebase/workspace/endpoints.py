@@ -25,6 +25,7 @@ class EndpointStatus:
     :param disabled: whether connections are refused and do not wake it
     :param host: Postgres host, or None while it has none
     :param read_only_host: host for sessions that only read, or None where there is none
+    :param suspend_timeout: seconds without use after which it is suspended, or None where it never is
     """
 
     name: str
@@ -32,6 +33,7 @@ class EndpointStatus:
     disabled: bool
     host: str | None
     read_only_host: str | None
+    suspend_timeout: float | None = None
 
 
 _locations: dict[tuple[str | bool | None, ...], Location] = {}
@@ -61,6 +63,7 @@ def read_endpoint(settings: LakebaseSettings, *, timeout: float) -> EndpointStat
         disabled=bool(status.disabled),
         host=status.hosts.host if status.hosts else None,
         read_only_host=status.hosts.read_only_host if status.hosts else None,
+        suspend_timeout=status.suspend_timeout_duration.seconds if status.suspend_timeout_duration else None,
     )
 
 

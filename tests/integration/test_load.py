@@ -127,7 +127,7 @@ def test_a_first_line_that_holds_values_is_not_shown(hook: LakebaseHook, table: 
         (b"id,note\nNA,a\n", "22P02; the column is of type integer. If the text stands for NULL, name it as 'null'"),
         (b"id,note\n99999999999,a\n", r"22003; the column is of type integer \("),
         (b"id,note\n1\n", r"22P04: missing data for column \"note\" \("),
-        (b"id,note\n1,\xff\n", r"22021 \("),
+        (b"id,note\n1,\xff\n", r"22021: it is not UTF-8, or holds a null byte \("),
     ],
 )
 def test_what_is_wrong_with_a_line_is_told(hook: LakebaseHook, table: str, content: bytes, reason: str):

@@ -101,6 +101,13 @@ def test_another_run_or_map_index_appends_again(hook: LakebaseHook, file: str):
     assert len(rows(hook)) == 2 * 4
 
 
+def test_without_a_task_instance_an_append_says_how_to_run_it(hook: LakebaseHook, file: str):
+    operator = LakebaseLoadOperator(task_id="load", source=file, table="ops.keyless")
+    with pytest.raises(LakebaseSettingsError, match=r"no task instance.*dag\.test\(\), or .*exactly_once=False"):
+        operator.execute({})
+    assert rows(hook) == []
+
+
 def test_without_exactly_once_every_try_appends_and_there_is_no_ledger(hook: LakebaseHook, file: str):
     for _ in range(2):
         load(file, {}, exactly_once=False)

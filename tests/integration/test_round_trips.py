@@ -682,13 +682,16 @@ def test_replace_where_refuses_a_row_for_which_it_is_null(hook: LakebaseHook, da
 @pytest.mark.parametrize("mode", MODES)
 def test_casts_turn_text_into_the_column_s_type(hook: LakebaseHook, days: Probe, tmp_path: Path, mode: Any):
     days("CREATE TABLE around.c (id integer PRIMARY KEY, v integer, j jsonb)")
-    file = write_csv(tmp_path / "c.csv", ["id", "v", "j"], [["1", "1.6", '"x"'], ["2", None, None]])
+    file = write_csv(tmp_path / "c.csv", ["id", "v", "j"], [["1", "2.0", '"x"'], ["2", None, None]])
     hook.load(file, "around.c", mode=mode, casts={"v": "numeric"})
     assert days("SELECT * FROM around.c ORDER BY id") == [(1, 2, "x"), (2, None, None)]
-    file = write_csv(tmp_path / "c.csv", ["id", "v"], [["3", "1.6"], ["4", "SECRETVALUE77"]])
+    file = write_csv(tmp_path / "c.csv", ["id", "v"], [["3", "1"], ["4", "SECRETVALUE77"]])
     with pytest.raises(LakebaseLoadError, match="line 3, column v, of") as refused:
         hook.load(file, "around.c", mode=mode, casts={"v": "numeric"})
     assert "SECRET" not in str(refused.value)
+    file = write_csv(tmp_path / "c.csv", ["id", "v"], [["3", "1"], ["4", "1.6"]])
+    with pytest.raises(LakebaseLoadError, match="line 3, column v, of .*as numeric it does not fit integer exactly"):
+        hook.load(file, "around.c", mode=mode, casts={"v": "numeric"})
 
 
 @every_form

@@ -1,0 +1,63 @@
+"""What a trigger tells its task, as plain values, and how the task takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_lakebase import exceptions
+
+
+def event(payload: Mapping[str, Any]) -> TriggerEvent:
+    """Return an event.
+
+    :param payload: plain values
+    """
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+
+def success(**values: Any) -> dict[str, Any]:
+    """Return what tells a task that it can go on.
+
+    :param values: plain values for the task
+    """
+    return {"status": "success", **values}
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """Return what tells a task of an error.
+
+    :param error: raised in the trigger
+    """
+    notes = [*getattr(error, "__notes__", ())]
+    return {
+        "status": "error",
+        "error": type(error).__name__,
+        "sqlstate": getattr(error, "sqlstate", None),
+        "message": "\n".join([str(error), *notes]),
+    }
+
+
+def require_success(outcome: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return what a trigger told, if it ended well; else raise its error as if it had been raised here.
+
+    :param outcome: payload of the trigger's event
+    :raises LakebaseError: of the class that the trigger saw
+    :raises psycopg.Error: of the class that the trigger saw
+    :raises AirflowException: for any other error
+    """
+    if outcome is None:
+        raise AirflowException("The trigger ended without an outcome")
+    if outcome["status"] == "success":
+        return outcome
+    kind = getattr(exceptions, outcome["error"], None)
+    if kind is not None:
+        raise kind(outcome["message"])
+    if outcome.get("sqlstate"):
+        import psycopg
+
+        raise psycopg.errors.lookup(outcome["sqlstate"])(outcome["message"])
+    raise AirflowException(f"{outcome['error']}: {outcome['message']}")

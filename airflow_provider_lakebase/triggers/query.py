@@ -1,0 +1,246 @@
+"""Ask a query again and again, in the triggerer: until its first cell is true, or for every row that it finds."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettingsError
+from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+from airflow_provider_lakebase.triggers._endpoint_poll import read_status
+from airflow_provider_lakebase.triggers._outcomes import event, failure, success
+
+if AIRFLOW_V_3_0_PLUS:
+    from airflow.triggers.base import BaseEventTrigger
+else:  # goes with Airflow 2, which has no asset watchers
+    BaseEventTrigger = BaseTrigger  # type: ignore[misc, assignment]
+
+if TYPE_CHECKING:
+    from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
+    from airflow_provider_lakebase.settings import LakebaseSettings
+
+MOST_BACK_OFF_SECONDS = 600.0
+"""Seconds between two polls while they fail."""
+MOST_ROWS = 10_000
+"""Rows that one poll takes; the rest wait for the next one."""
+WATERMARK = "lakebase_watermark"
+"""Key of the watermark in an asset's state."""
+
+
+class _Polling(BaseTrigger):
+    """Hold what both have: where to ask, how often, and whether a sleeping endpoint is left asleep."""
+
+    def __init__(
+        self,
+        sql: str,
+        lakebase_conn_id: str = DEFAULT_CONN_ID,
+        hook_params: dict[str, Any] | None = None,
+        poll_interval: float = 60.0,
+        only_when_awake: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sql = sql
+        self.lakebase_conn_id = lakebase_conn_id
+        self.hook_params = hook_params
+        self.poll_interval = poll_interval
+        self.only_when_awake = only_when_awake
+        self._is_first = True
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "sql": self.sql,
+            "lakebase_conn_id": self.lakebase_conn_id,
+            "hook_params": self.hook_params,
+            "poll_interval": self.poll_interval,
+            "only_when_awake": self.only_when_awake,
+        }
+
+    async def _pause(self, failures: int = 0) -> None:
+        pause = self.poll_interval * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
+        if failures:
+            pause = max(pause, min(2.0**failures, MOST_BACK_OFF_SECONDS))
+        await asyncio.sleep(pause)
+
+    async def _may_ask(self, settings: LakebaseSettings) -> bool:
+        """Return whether to open a session, and warn once when that keeps the endpoint awake for ever."""
+        if not (self._is_first or self.only_when_awake) or settings.password is not None:
+            return True
+        status = await read_status(settings, max_age=self.poll_interval / 2)
+        if self._is_first and status.suspend_timeout and self.poll_interval < status.suspend_timeout:
+            self.log.warning(
+                "A query every %.0f s never lets endpoint %s suspend, which it does after %.0f s without use. Ask less "
+                "often to let it sleep.",
+                *(self.poll_interval, settings.endpoint, status.suspend_timeout),
+            )
+        self._is_first = False
+        return not self.only_when_awake or status.state == "ACTIVE"
+
+
+class LakebaseQuerySensorTrigger(_Polling):
+    """Fire when the first cell of a query's first row is true.
+
+    :param sql: the query
+    :param parameters: of the query
+    :param lakebase_conn_id: Airflow connection of type ``lakebase``
+    :param hook_params: further arguments of the hook: ``endpoint``, ``database``, ``read_only``, ``options``
+    :param poll_interval: seconds between two polls
+    :param only_when_awake: leave a poll out while the endpoint sleeps, rather than wake it
+    """
+
+    def __init__(self, sql: str, parameters: Any = None, **kwargs: Any) -> None:
+        super().__init__(sql, **kwargs)
+        self.parameters = parameters
+
+    def __repr__(self) -> str:
+        return f"<LakebaseQuerySensorTrigger on {self.lakebase_conn_id}>"
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments."""
+        path = "airflow_provider_lakebase.triggers.query.LakebaseQuerySensorTrigger"
+        return path, {**self._arguments(), "parameters": self.parameters}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield one event: that the cell is true, or the error that waiting does not help."""
+        failures = 0
+        try:
+            hook = LakebaseHook(self.lakebase_conn_id, **(self.hook_params or {}))
+            settings = await hook.read_settings_async()
+            while True:
+                try:
+                    if await self._is_true(hook, settings):
+                        break
+                    failures = 0
+                except Exception as error:
+                    if not passes_by_itself(error):
+                        raise
+                    failures += 1
+                    self.log.warning("The query is asked again later: %s", error)
+                await self._pause(failures)
+        except Exception as error:
+            yield event(failure(error))
+        else:
+            yield event(success())
+
+    async def _is_true(self, hook: LakebaseHook, settings: LakebaseSettings) -> bool:
+        if not await self._may_ask(settings):
+            return False
+        async with hook.open_async(settings) as session:
+            row = await (await session.execute(self.sql.encode(), self.parameters)).fetchone()
+            await session.commit()
+        return bool(row and row[0])
+
+
+class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, valid-type, unused-ignore]
+    """Fire whenever a query returns rows, for an asset's ``AssetWatcher``.
+
+    Each row is told of once, in one of two ways; one must be named:
+
+    - ``mark``: a statement that marks the rows that were taken, in the same transaction as the query. It gets
+      ``%(taken)s``, an array of the values in the query's first column. Let the query lock what it takes
+      (``FOR UPDATE SKIP LOCKED``), so that two watchers do not take the same.
+    - ``watermark_column``: the column of the query whose last value is kept in the asset's state and given to the query
+      as ``%(watermark)s``, NULL at first. Sort by it. Needs Airflow 3.3, which keeps it across restarts.
+
+    The mark or the watermark is written after the event was handed to the triggerer: when that dies in between, the
+    rows are told of again, rather than never. The event holds the number of rows and nothing of them.
+
+    ::
+
+        watcher = AssetWatcher(
+            name="orders",
+            trigger=LakebaseQueryTrigger(
+                "SELECT id FROM shop.orders WHERE taken_at IS NULL FOR UPDATE SKIP LOCKED",
+                mark="UPDATE shop.orders SET taken_at = now() WHERE id = ANY(%(taken)s)",
+            ),
+        )
+        orders = Asset("orders", watchers=[watcher])
+
+    :param sql: the query
+    :param mark: statement that marks what was taken
+    :param watermark_column: column of the query that only grows
+    :param lakebase_conn_id: Airflow connection of type ``lakebase``
+    :param hook_params: further arguments of the hook: ``endpoint``, ``database``, ``options``
+    :param poll_interval: seconds between two polls
+    :param only_when_awake: leave a poll out while the endpoint sleeps, rather than wake it: nothing can have been
+        written meanwhile
+    :raises LakebaseSettingsError: when neither mark nor watermark_column is named, or both are
+    """
+
+    def __init__(self, sql: str, mark: str | None = None, watermark_column: str | None = None, **kwargs: Any) -> None:
+        if (mark is None) == (watermark_column is None):
+            raise LakebaseSettingsError(
+                "A query trigger tells of a row once by either mark or watermark_column", remedy="Name one of them."
+            )
+        super().__init__(sql, **kwargs)
+        self.mark = mark
+        self.watermark_column = watermark_column
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments."""
+        path = "airflow_provider_lakebase.triggers.query.LakebaseQueryTrigger"
+        return path, {**self._arguments(), "mark": self.mark, "watermark_column": self.watermark_column}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll for ever, and yield an event for each poll that found rows.
+
+        A failure is logged and tried again later, whatever it is: nobody would start the watcher anew.
+
+        :raises LakebaseSettingsError: for watermark_column where Airflow keeps no state of assets
+        """
+        state = getattr(self, "asset_state_store", None)
+        if self.watermark_column is not None and state is None:
+            remedy = "Name 'mark' instead: the watermark is kept by Airflow 3.3 and later, for an asset's watcher."
+            raise LakebaseSettingsError("watermark_column is given, but nothing keeps the watermark", remedy=remedy)
+        hook = LakebaseHook(self.lakebase_conn_id, **(self.hook_params or {}))
+        failures = 0
+        while True:
+            try:
+                settings = await hook.read_settings_async()
+                if await self._may_ask(settings):
+                    async with hook.open_async(settings) as session:
+                        rows = await self._take(session, state)
+                        if rows:
+                            yield event({"rows": len(rows)})
+                            await self._mark(session, state, rows)
+                        await session.commit()
+                failures = 0
+            except Exception as error:
+                failures += 1
+                self.log.warning("The query is asked again later: %s: %s", type(error).__name__, error)
+            await self._pause(failures)
+
+    async def _take(self, session: AsyncLakebaseSession, state: Any) -> Sequence[Mapping[str, Any]]:
+        from psycopg.rows import dict_row
+
+        parameters = None
+        if self.watermark_column is not None:
+            parameters = {"watermark": await state.aget(WATERMARK)}
+        async with session.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(self.sql.encode(), parameters)
+            return await cursor.fetchmany(MOST_ROWS)
+
+    async def _mark(self, session: AsyncLakebaseSession, state: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.mark is not None:
+            taken = [next(iter(row.values())) for row in rows]
+            await session.execute(self.mark.encode(), {"taken": taken})
+            return
+        # As text, which Postgres reads back exactly, and which any state keeps.
+        await state.aset(WATERMARK, str(rows[-1][self.watermark_column or ""]))
+
+
+def passes_by_itself(error: Exception) -> bool:
+    """Return whether the next poll can help: a lost session, a waking endpoint, a workspace that does not answer.
+
+    :param error: what a poll raised
+    """
+    if isinstance(error, LakebaseError):
+        return error.retryable
+    import psycopg
+
+    return isinstance(error, psycopg.OperationalError)
