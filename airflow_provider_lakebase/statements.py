@@ -234,8 +234,23 @@ class _Runner:
             if error.sqlstate is not None:
                 raise
             return TextResult()  # WITH … INSERT, which returns no rows
-        result.rowcount = len(result.rows) if keep and self.request.fetch else -1
+        if keep and self.request.fetch:
+            result.rowcount = len(result.rows)
+            result.columns = result.columns or await self._describe(cursor, statement, parameters)
         return result
+
+    async def _describe(
+        self, cursor: psycopg.AsyncCursor[Any], statement: str, parameters: Parameters
+    ) -> list[tuple[str, int]]:
+        """Return the columns of a query that returned no rows, of which psycopg's stream then tells nothing."""
+        bound = psycopg.AsyncClientCursor(self.session).mogrify(statement.encode(), parameters)
+        try:
+            async with self.session.transaction(force_rollback=True):
+                await cursor.execute(f"DECLARE lakebase_columns CURSOR FOR {bound}".encode())
+                await cursor.execute("FETCH 0 FROM lakebase_columns")
+                return [(column.name, column.type_code) for column in cursor.description or ()]
+        except psycopg.ProgrammingError:  # WITH … INSERT … RETURNING has no cursor
+            return [("?column?", 0)]
 
     def _read(self, found: Any, result: TextResult, keep: bool) -> None:
         if not (keep and self.request.fetch):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +18,16 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
+from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
 from airflow_provider_lakebase.sensors.endpoint import LakebaseEndpointSensor
+from airflow_provider_lakebase.sensors.query import LakebaseQuerySensor
+from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
+from airflow_provider_lakebase.triggers import query as query_module
 from airflow_provider_lakebase.triggers.endpoint import LakebaseEndpointTrigger
+from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger, LakebaseQueryTrigger
+from airflow_provider_lakebase.triggers.statement import LakebaseStatementTrigger
 
 
 class Task(SimpleNamespace):
@@ -116,7 +124,7 @@ def test_many_waiters_for_one_endpoint_share_its_readings_and_the_knock(emulator
     emulator.suspend()
     emulator.wake_seconds = 1.5
     LakebaseHook().endpoint_status()  # signs in
-    calls, logins = len(emulator.calls), len(emulator.logins)
+    calls, logins = len(emulator.requests), len(emulator.logins)
 
     async def wait() -> list[TriggerEvent]:
         triggers = [LakebaseEndpointTrigger(poll_interval=0.5 + n / 100) for n in range(100)]
@@ -124,7 +132,7 @@ def test_many_waiters_for_one_endpoint_share_its_readings_and_the_knock(emulator
 
     assert {event.payload["status"] for event in asyncio.run(wait())} == {"success"}
     assert len(emulator.logins) - logins == 1
-    assert len(emulator.calls) - calls <= 5
+    assert len(emulator.requests) - calls <= 5
 
 
 def test_those_who_only_watch_are_told_by_the_reading_of_the_most_eager(emulator: LakebaseEmulator):
@@ -167,9 +175,9 @@ def test_a_waiter_that_is_cancelled_leaves_the_others_waiting_and_the_last_one_e
         await asyncio.sleep(0.5)
         alone.cancel()
         await asyncio.sleep(0.5)
-        calls = len(emulator.calls)
+        calls = len(emulator.requests)
         await asyncio.sleep(1)
-        assert len(emulator.calls) == calls
+        assert len(emulator.requests) == calls
 
     asyncio.run(wait())
 
@@ -180,7 +188,7 @@ def test_a_workspace_that_fails_for_a_while_fails_no_wait(emulator: LakebaseEmul
     async def wait() -> dict[str, Any]:
         waiting = asyncio.create_task(first_event(LakebaseEndpointTrigger(wake=False, poll_interval=0.2)))
         await asyncio.sleep(0.5)
-        emulator.faults.fail_calls(503, times=20)
+        emulator.faults.answer("/endpoints/", status=503, times=50)
         await asyncio.sleep(1)
         emulator.wake()
         emulator.faults.clear()
@@ -207,3 +215,373 @@ def test_an_endpoint_that_waiting_does_not_help_fails_each_waiter_with_the_cause
         assert event.payload["error"] == "LakebaseEndpointDisabledError"
         with pytest.raises(AirflowFailException, match="disabled.*'lakebase_default'.*Enable"):
             LakebaseEndpointSensor(task_id="wait").execute_complete(CONTEXT, event.payload)
+
+
+# ── SQL ──
+
+VALUES = """
+    SELECT 1 AS a, 1.50::numeric, 'x'::text, '2026-01-01'::date, timestamptz '2026-01-01 10:00+03', '{1,2}'::int[],
+    '{"a": 1}'::jsonb, NULL, '\\x00ff'::bytea, interval '1 day', true, 'NaN'::float8, '[1,3)'::int4range,
+    ARRAY[timestamptz '2026-01-01 10:00+03'], '{}'::text[]
+"""
+STATEMENTS: list[tuple[Any, dict[str, Any]]] = [
+    (VALUES, {"hook_params": {"options": "-c timezone=Europe/Berlin"}}),
+    ("SELECT 1 WHERE false", {}),
+    ("SELECT %s::int AS a WHERE false", {"parameters": [1], "handler": lambda c: [name[0] for name in c.description]}),
+    ("WITH x AS (INSERT INTO deferral.t VALUES (3) RETURNING id) SELECT id FROM x WHERE false", {}),
+    ("INSERT INTO deferral.t VALUES (1), (2)", {}),
+    ("INSERT INTO deferral.t VALUES (%(a)s) RETURNING id", {"parameters": {"a": 7}}),
+    ("WITH x AS (SELECT 1) INSERT INTO deferral.t SELECT * FROM x", {}),
+    ("-- a comment\nSELECT 1; SELECT %s, 'a;b'", {"parameters": (4,)}),
+    (["SELECT 1", "SELECT 2"], {}),
+    ("SELECT 1; SELECT 2", {"split_statements": True, "return_last": False}),
+    ("SELECT 1; SELECT 2", {"split_statements": True}),
+    ("SET LOCAL work_mem = '5MB'; SHOW work_mem", {}),
+    ("SELECT 1 AS a, 2 AS b", {"handler": lambda cursor: [column[0] for column in cursor.description]}),
+    ("SELECT 1", {"handler": lambda cursor: (cursor.rowcount, cursor.fetchone(), cursor.fetchmany(2), list(cursor))}),
+    ("SELECT 1", {"do_xcom_push": False}),
+]
+
+
+@pytest.mark.parametrize(("sql", "arguments"), STATEMENTS)
+def test_a_deferred_statement_has_the_result_of_one_that_is_not(schema: str, sql: Any, arguments: dict[str, Any]):
+    plain = statement(sql, **arguments, deferrable=False).execute(CONTEXT)
+    assert repr(run_deferred(statement(sql, **arguments))) == repr(plain)
+
+
+def test_a_deferred_statement_is_applied_and_rows_do_not_reach_the_log(
+    hook: LakebaseHook, schema: str, task_log: Callable[[], str]
+):
+    sql = "INSERT INTO deferral.t SELECT n FROM generate_series(770001, 770003) n RETURNING id"
+    event = asyncio.run(first_event(defer(statement(sql))))
+    assert "770002" in str(event.payload)
+    assert "770002" not in f"{event!r} {event} {task_log()}"
+    assert hook.get_first("SELECT count(*) FROM deferral.t") == (3,)
+
+
+def test_what_no_parameter_shows_is_in_no_repr():
+    trigger = LakebaseStatementTrigger(["SELECT %s"], "name", parameters=["confidential"])
+    assert "confidential" not in repr(trigger)
+
+
+@pytest.mark.parametrize(
+    ("sql", "arguments", "message"),
+    [
+        ("COPY deferral.t TO STDOUT", {}, "COPY cannot be deferred: its data.*deferrable=False"),
+        ("SELECT 1; /* now */ commit", {}, "COMMIT cannot be deferred: .*one transaction"),
+        ("BEGIN", {}, "BEGIN cannot be deferred"),
+        ("SET work_mem = '1MB'", {}, "SET cannot be deferred: .*SET LOCAL, or 'options' in hook_params"),
+        ("LISTEN x", {}, "LISTEN cannot be deferred"),
+        ("SELECT %s", {"parameters": [date(2026, 1, 1)]}, "parameters .*cannot be deferred. Give their text"),
+    ],
+)
+def test_what_cannot_be_deferred_is_refused_before_it_is(sql: str, arguments: dict[str, Any], message: str):
+    with pytest.raises(AirflowFailException, match=message):
+        statement(sql, **arguments).execute(CONTEXT)
+
+
+def test_autocommit_cannot_be_deferred_and_a_ledger_needs_it():
+    with pytest.raises(LakebaseSettingsError, match="autocommit cannot be deferred"):
+        statement("SELECT 1", autocommit=True)
+    with pytest.raises(LakebaseSettingsError, match="ledger_schema is given, but the task is not deferrable"):
+        statement("SELECT 1", ledger_schema="airflow_lakebase", deferrable=False)
+
+
+@pytest.mark.parametrize("sql", ["SELECT repeat('x', 60000)", "SELECT generate_series(1, 100000000)"])
+def test_a_result_too_large_for_an_event_is_refused_and_nothing_is_applied(hook: LakebaseHook, schema: str, sql: str):
+    started_at = time.monotonic()
+    with pytest.raises(AirflowFailException, match="more than 48 KiB; the transaction was rolled back.*export it"):
+        run_deferred(statement(f"INSERT INTO deferral.t VALUES (1); {sql}"))
+    assert time.monotonic() - started_at < 10
+    assert hook.get_first("SELECT count(*) FROM deferral.t") == (0,)
+
+
+def test_an_error_of_postgres_arrives_as_psycopgs_own_with_the_place(schema: str):
+    with pytest.raises(psycopg.errors.UndefinedColumn, match="nope.*\n.*\n.*\nconnection 'lakebase_default', endpoint"):
+        run_deferred(statement("SELECT nope FROM deferral.t"))
+
+
+def test_settings_that_cannot_work_fail_the_task_for_good():
+    with pytest.raises(AirflowFailException, match="endpoint"):
+        run_deferred(statement("SELECT 1", endpoint="projects/demo/branches/production/endpoints/none"))
+
+
+def test_a_statement_that_is_cancelled_ends_on_the_server(schema: str, superuser: psycopg.Connection[Any]):
+    trigger = defer(statement("INSERT INTO deferral.t SELECT 1 FROM pg_sleep(60)"))
+
+    async def cancel() -> None:
+        task = asyncio.create_task(first_event(trigger))
+        await until(lambda: running(superuser) == 1, 10)
+        task.cancel()
+        await until(lambda: running(superuser) == 0, 5)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+
+
+def test_a_second_run_ends_the_session_of_the_first_and_never_runs_beside_it(
+    schema: str, hook: LakebaseHook, superuser: psycopg.Connection[Any]
+):
+    """As after a triggerer that died, or is believed to have."""
+    trigger = defer(statement("INSERT INTO deferral.t SELECT 1 FROM pg_sleep(1.5)"))
+    most = 0
+
+    async def both() -> list[TriggerEvent]:
+        first = asyncio.create_task(first_event(trigger))
+        await until(lambda: running(superuser) == 1, 10)
+        second = asyncio.create_task(first_event(trigger))
+        watched = asyncio.create_task(asyncio.to_thread(watch))
+        events = await asyncio.gather(first, second)
+        await watched
+        return events
+
+    def watch() -> None:
+        nonlocal most
+        until_then = time.monotonic() + 2
+        while time.monotonic() < until_then:
+            most = max(most, running(superuser))
+
+    first, second = asyncio.run(both())
+    assert first.payload["sqlstate"] == "57P01"
+    assert second.payload["status"] == "success"
+    assert most == 1
+    assert hook.get_first("SELECT count(*) FROM deferral.t") == (1,)
+
+
+def test_with_a_ledger_a_second_run_finds_that_the_first_was_committed(hook: LakebaseHook, schema: str):
+    task = statement("INSERT INTO deferral.t VALUES (1)", ledger_schema="deferral")
+    trigger = defer(task)
+    asyncio.run(first_event(trigger))  # its event is lost
+    again = asyncio.run(first_event(trigger))
+    assert task.execute_complete(CONTEXT, again.payload) is None
+    assert hook.get_first("SELECT count(*) FROM deferral.t") == (1,)
+    assert hook.get_first("SELECT rows, target_name FROM deferral.loads") == (1, "statements")
+
+
+def test_with_a_ledger_a_commit_whose_answer_was_lost_is_found(
+    hook: LakebaseHook, schema: str, monkeypatch: pytest.MonkeyPatch
+):
+    commit, lost = AsyncLakebaseSession.commit, []
+
+    async def lose(session: AsyncLakebaseSession) -> None:
+        wrote = (await (await session.execute("SELECT count(*) FROM deferral.t")).fetchone() or (0,))[0]
+        await commit(session)
+        if wrote and not lost:
+            lost.append(session)
+            raise LakebaseOutcomeUnknownError("lost")
+
+    monkeypatch.setattr(AsyncLakebaseSession, "commit", lose)
+    run_deferred(statement("INSERT INTO deferral.t VALUES (1)", ledger_schema="deferral"))
+    assert lost
+    assert hook.get_first("SELECT count(*) FROM deferral.t") == (1,)
+
+
+# ── queries ──
+
+
+def test_a_query_sensor_waits_until_the_first_cell_is_true(hook: LakebaseHook, schema: str):
+    hook.run("INSERT INTO deferral.t VALUES (0)")
+    task = LakebaseQuerySensor(
+        task_id="wait",
+        sql="SELECT max(id) FROM deferral.t WHERE id < %(most)s",
+        parameters={"most": 9},
+        poke_interval=0.2,
+        deferrable=True,
+    )
+
+    async def wait() -> TriggerEvent:
+        waiting = asyncio.create_task(first_event(defer(task)))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        await asyncio.to_thread(hook.run, "INSERT INTO deferral.t VALUES (1)")
+        return await waiting
+
+    task.execute_complete(CONTEXT, asyncio.run(wait()).payload)
+    assert task.poke(CONTEXT) is True
+    hook.run("UPDATE deferral.t SET id = 0")
+    assert task.poke(CONTEXT) is False
+
+
+def test_a_query_sensor_goes_on_when_its_session_is_cut_and_ends_at_an_error_of_the_query(
+    hook: LakebaseHook, schema: str, emulator: LakebaseEmulator
+):
+    task = LakebaseQuerySensor(
+        task_id="wait", sql="SELECT count(*) FROM deferral.t", poke_interval=0.2, deferrable=True
+    )
+
+    async def wait() -> TriggerEvent:
+        waiting = asyncio.create_task(first_event(defer(task)))
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            emulator.suspend()
+        await asyncio.to_thread(hook.run, "INSERT INTO deferral.t VALUES (1)")
+        return await waiting
+
+    assert asyncio.run(wait()).payload == {"status": "success"}
+    task.sql = "SELECT nope"
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        run_deferred(task)
+
+
+class Clock:
+    """Lets a trigger sleep without waiting, and counts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        self._sleep = asyncio.sleep
+        monkeypatch.setattr(query_module.asyncio, "sleep", self.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        await self._sleep(0.01)
+
+
+def test_an_hour_of_polls_only_when_awake_opens_no_session_on_a_sleeping_endpoint(
+    emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch
+):
+    emulator.suspend()
+    logins, clock = len(emulator.logins), Clock(monkeypatch)
+    triggers = [
+        LakebaseQuerySensorTrigger("SELECT true", poll_interval=60, only_when_awake=True),
+        LakebaseQueryTrigger("SELECT 1", mark="SELECT 1", poll_interval=60, only_when_awake=True),
+    ]
+
+    async def hour(trigger: Any) -> None:
+        waiting = asyncio.create_task(first_event(trigger))
+        clock.seconds = 0
+        while clock.seconds < 3600:
+            await clock._sleep(0.01)
+        assert not waiting.done()
+        waiting.cancel()
+
+    for trigger in triggers:
+        asyncio.run(hour(trigger))
+    assert emulator.state == "IDLE"
+    assert len(emulator.logins) == logins
+
+    async def awake() -> TriggerEvent:
+        emulator.wake()
+        return await first_event(triggers[0])
+
+    assert asyncio.run(awake()).payload == {"status": "success"}
+
+
+@pytest.mark.parametrize(("interval", "warned"), [(60, True), (100_000, False)])
+def test_an_interval_that_never_lets_the_endpoint_sleep_is_warned_of(
+    emulator: LakebaseEmulator, task_log: Callable[[], str], interval: float, warned: bool
+):
+    asyncio.run(first_event(LakebaseQuerySensorTrigger("SELECT true", poll_interval=interval)))
+    assert ("never lets endpoint" in task_log()) is warned
+
+
+async def events_of(trigger: LakebaseQueryTrigger, count: int) -> list[Any]:
+    events: list[Any] = []
+    async for event in trigger.run():
+        events.append(event.payload)
+        if len(events) == count:
+            break
+    return events
+
+
+def test_a_watcher_claims_rows_and_marks_them_in_one_transaction(hook: LakebaseHook, schema: str):
+    hook.run("CREATE TABLE deferral.orders (id text PRIMARY KEY, taken boolean NOT NULL DEFAULT false)")
+    hook.run("INSERT INTO deferral.orders VALUES ('a'), ('b')")
+    trigger = LakebaseQueryTrigger(
+        "SELECT id FROM deferral.orders WHERE NOT taken FOR UPDATE SKIP LOCKED",
+        mark="UPDATE deferral.orders SET taken = true WHERE id = ANY(%(taken)s)",
+        poll_interval=0.2,
+    )
+    found: list[Any] = []
+
+    async def watch() -> None:
+        async for event in through_the_database(trigger).run():
+            found.append(event.payload)
+
+    async def run() -> None:
+        watching = asyncio.create_task(watch())
+        await until(lambda: hook.get_first("SELECT bool_and(taken) FROM deferral.orders") == (True,), 10)
+        await asyncio.to_thread(hook.run, "INSERT INTO deferral.orders VALUES ('c')")
+        await until(lambda: len(found) == 2, 10)
+        await asyncio.sleep(0.5)
+        watching.cancel()
+
+    asyncio.run(run())
+    assert found == [{"rows": 2}, {"rows": 1}]
+
+
+def test_a_watcher_that_dies_before_it_marked_tells_of_the_rows_again(hook: LakebaseHook, schema: str):
+    hook.run("INSERT INTO deferral.t VALUES (1)")
+    trigger = LakebaseQueryTrigger("SELECT id FROM deferral.t", mark="DELETE FROM deferral.t WHERE id = ANY(%(taken)s)")
+    for _ in range(2):
+        assert asyncio.run(events_of(trigger, 1)) == [{"rows": 1}]
+    assert hook.get_first("SELECT count(*) FROM deferral.t") == (1,)
+
+
+class State:
+    """What Airflow 3.3 keeps of an asset."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        return self.values.get(key, default)
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.values[key] = json.loads(json.dumps(value))
+
+
+def test_a_watermark_lets_only_newer_rows_fire_across_restarts(hook: LakebaseHook, schema: str):
+    hook.run("INSERT INTO deferral.t VALUES (1), (2)")
+    sql = "SELECT id FROM deferral.t WHERE id > coalesce(%(watermark)s::int, 0) ORDER BY id"
+    state, found = State(), []
+
+    async def watch() -> None:
+        trigger: Any = through_the_database(LakebaseQueryTrigger(sql, watermark_column="id", poll_interval=0.1))
+        trigger.asset_state_store = state
+        async for event in trigger.run():
+            found.append(event.payload)
+
+    async def restart(value: str) -> None:
+        watching = asyncio.create_task(watch())
+        await until(lambda: state.values.get("lakebase_watermark") == value, 10)
+        await asyncio.sleep(0.3)
+        watching.cancel()
+
+    asyncio.run(restart("2"))
+    hook.run("INSERT INTO deferral.t VALUES (3)")
+    asyncio.run(restart("3"))
+    assert found == [{"rows": 2}, {"rows": 1}]
+
+
+def test_a_watcher_without_a_way_to_tell_of_rows_once_is_refused():
+    for arguments in ({}, {"mark": "SELECT 1", "watermark_column": "id"}):
+        with pytest.raises(LakebaseSettingsError, match="either mark or watermark_column"):
+            LakebaseQueryTrigger("SELECT 1", **arguments)
+    with pytest.raises(LakebaseSettingsError, match="nothing keeps the watermark.*mark"):
+        asyncio.run(events_of(LakebaseQueryTrigger("SELECT 1", watermark_column="id"), 1))
+
+
+# ── the event loop ──
+
+
+def test_the_event_loop_is_never_held_up(emulator: LakebaseEmulator):
+    emulator.suspend()
+    emulator.wake_seconds = 1
+    lags: list[float] = []
+
+    async def measure() -> None:
+        while True:
+            started_at = time.monotonic()
+            await asyncio.sleep(0.01)
+            lags.append(time.monotonic() - started_at - 0.01)
+
+    async def wait() -> None:
+        measuring = asyncio.create_task(measure())
+        await asyncio.gather(*(first_event(LakebaseEndpointTrigger(poll_interval=0.5)) for _ in range(20)))
+        await first_event(defer(statement("SELECT 1")))
+        measuring.cancel()
+
+    asyncio.run(wait())
+    assert sorted(lags)[int(len(lags) * 0.95)] < 0.1
+    assert threading.active_count() < 50

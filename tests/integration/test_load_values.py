@@ -925,7 +925,11 @@ WRONG: Sequence[tuple[Any, dict[str, Any], str]] = [
     ([io.BytesIO(b"id\n1\n")], {}, "list of open files.*one at a time"),
     ([{"x": 1, "y": "a"}], {"columns": ["id", "v"]}, "row 1 of the source: it has a value for 'x', which is none"),
     ([{"x": 1}, {"x": 2, "y": 3}], {"columns": {"X": "v", "x": "id"}}, "a row of .*none has a value for 'X'"),
-    ([{"x": 1, "y": "a"}] * 2, {"columns": {"X": "v", "x": "id"}}, "a row of the source: none has a value for 'X'"),
+    (
+        [{"x": 1, "y": "a"}, {"x": 2, "y": "a"}],
+        {"columns": {"X": "v", "x": "id"}},
+        "a row of the source: none has a value for 'X'",
+    ),
     ([(1, "x")], {"null": "NA"}, "null or header is given, but the source is no CSV"),
     ([(1, "x")], {"header": False}, "null or header is given, but the source is no CSV"),
     ([(1, "x")], {"load_id": " "}, "load_id is empty"),
