@@ -249,7 +249,7 @@ class _Runner:
                 await cursor.execute(f"DECLARE lakebase_columns CURSOR FOR {bound}".encode())
                 await cursor.execute("FETCH 0 FROM lakebase_columns")
                 return [(column.name, column.type_code) for column in cursor.description or ()]
-        except psycopg.ProgrammingError:  # WITH … INSERT … RETURNING has no cursor
+        except (psycopg.ProgrammingError, psycopg.NotSupportedError):  # WITH … INSERT … RETURNING has no cursor
             return [("?column?", 0)]
 
     def _read(self, found: Any, result: TextResult, keep: bool) -> None:
