@@ -38,7 +38,18 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": f"{_MODULES}.transfers.sql_to_lakebase",
             }
         ],
-        "sensors": [{"integration-name": _INTEGRATION, "python-modules": [f"{_MODULES}.sensors.endpoint"]}],
+        "sensors": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_MODULES}.sensors.{name}" for name in ("endpoint", "query")],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_MODULES}.triggers.{name}" for name in ("endpoint", "query", "statement")],
+            }
+        ],
         "connection-types": [
             {
                 "connection-type": "lakebase",

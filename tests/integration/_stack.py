@@ -1,0 +1,144 @@
+"""A whole Airflow on loopback, for tests: its processes, started and stopped, and what its database says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+AIRFLOW = Path(sys.executable).with_name("airflow")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Stack:
+    """Scheduler, triggerer and what else a version of Airflow needs to run DAGs.
+
+    :param home: an empty directory
+    :param variables: added to the environment: connections
+    """
+
+    def __init__(self, home: Path, variables: dict[str, str]) -> None:
+        self.home = home
+        self.dags = home / "dags"
+        self.dags.mkdir(parents=True)
+        self.port = free_port()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        address = f"http://127.0.0.1:{self.port}"
+        settings = {
+            "CORE__DAGS_FOLDER": str(self.dags),
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "CORE__PARALLELISM": "4",
+            "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
+            "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "CORE__EXECUTOR": "LocalExecutor" if AIRFLOW_V_3_0_PLUS else "SequentialExecutor",
+            "API__BASE_URL": address,
+            "API__SECRET_KEY": "for a test alone",
+            "API_AUTH__JWT_SECRET": "for a test alone, but of 64 bytes, as it is recommended for HS512",
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
+            "SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",
+            "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
+            "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
+        }
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+            **{f"AIRFLOW__{name}": value for name, value in settings.items()},
+            **variables,
+            "AIRFLOW_HOME": str(home),
+        }
+
+    def start(self) -> None:
+        self.command("db", "migrate")
+        if AIRFLOW_V_3_0_PLUS:
+            self.run("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
+            self.run("dag-processor")
+            wait_until(self.answers, 90, "the API server did not answer")
+        self.run("scheduler", "--skip-serve-logs")
+        self.start_triggerer()
+
+    def start_triggerer(self) -> None:
+        self.run("triggerer", "--skip-serve-logs")
+
+    def run(self, command: str, *arguments: str) -> None:
+        with (self.home / f"{command}.log").open("ab") as log:
+            self.processes[command] = subprocess.Popen(
+                [AIRFLOW, command, *arguments],
+                env=self.environment,
+                cwd=self.home,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def command(self, *arguments: str) -> None:
+        subprocess.run([AIRFLOW, *arguments], env=self.environment, check=True, capture_output=True, cwd=self.home)
+
+    def answers(self) -> bool:
+        with suppress(OSError):
+            return bool(urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v2/version", timeout=2).status == 200)
+        return False
+
+    def kill_triggerer(self) -> None:
+        """Kill it and what it started as a machine does that loses power."""
+        process = self.processes.pop("triggerer")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                pass
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def query(self, sql: str, *parameters: Any) -> list[Any]:
+        path = f"file:{self.home}/airflow.db?mode=ro"
+        for _ in range(50):
+            try:
+                with closing(sqlite3.connect(path, uri=True, timeout=10)) as connection:
+                    return connection.execute(sql, parameters).fetchall()
+            except sqlite3.OperationalError:  # locked
+                time.sleep(0.1)
+        raise AssertionError("the metadata database stayed locked")
+
+    def states(self, dag_id: str) -> dict[str, str]:
+        return dict(self.query("SELECT task_id, coalesce(state, '') FROM task_instance WHERE dag_id = ?", dag_id))
+
+    def runs(self, dag_id: str) -> list[str]:
+        return [state for (state,) in self.query("SELECT state FROM dag_run WHERE dag_id = ?", dag_id)]
+
+    def logs(self) -> str:
+        files = [*self.home.glob("*.log"), *(self.home / "logs").rglob("*.log")]
+        return "\n".join(f"── {file.relative_to(self.home)}\n{file.read_text(errors='replace')}" for file in files)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str = "it did not happen in time") -> None:
+    started_at = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started_at < seconds, what
+        time.sleep(0.1)
