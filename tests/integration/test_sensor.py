@@ -78,4 +78,4 @@ def test_a_workspace_that_cannot_be_reached_is_tried_again(
     started_at = time.monotonic()
     assert sensor(lakebase_conn_id="unreachable").poke({}) is False
     assert time.monotonic() - started_at < 12
-    assert "The next poke tries again" in task_log()
+    assert "It is tried again" in task_log()
