@@ -65,6 +65,7 @@ class Stack:
             **{f"AIRFLOW__{name}": value for name, value in settings.items()},
             **variables,
             "AIRFLOW_HOME": str(home),
+            "PATH": f"{AIRFLOW.parent}{os.pathsep}{os.environ['PATH']}",
         }
 
     def start(self) -> None:
