@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MOST_BACK_OFF_SECONDS = 600.0
 """Seconds between two polls while they fail."""
+SHARED_SECONDS = 1.0
+"""Seconds that a reading of the state serves others too; an older one might miss a suspend, and wake what sleeps."""
 MOST_ROWS = 10_000
 """Rows that one poll takes; the rest wait for the next one."""
 WATERMARK = "lakebase_watermark"
@@ -71,7 +73,7 @@ class _Polling(BaseTrigger):
         """Return whether to open a session, and warn once when that keeps the endpoint awake for ever."""
         if not (self._is_first or self.only_when_awake) or settings.password is not None:
             return True
-        status = await read_status(settings, max_age=self.poll_interval / 2)
+        status = await read_status(settings, max_age=SHARED_SECONDS)
         if self._is_first and status.suspend_timeout and self.poll_interval < status.suspend_timeout:
             self.log.warning(
                 "A query every %.0f s never lets endpoint %s suspend, which it does after %.0f s without use. Ask less "

@@ -149,12 +149,15 @@ def test_a_deferred_statement_that_is_cleared_is_cancelled_on_the_server(
     started_at = time.monotonic()
     wait_until(lambda: first[0] not in superuser.execute(pid).fetchall(), 5, "it runs on")
     print(f"cancelled {time.monotonic() - started_at:.1f} s after it was cleared")
-    stack.command("dags", "pause", "cleared")
+    (stack.dags / "cleared.py").unlink()
     stack.command("dags", "delete", "cleared", "--yes")
+    wait_until(lambda: running(superuser, "pg_sleep(600)") == 0, 30)
 
 
 def test_a_wait_survives_triggerers_that_are_killed(stack: Stack, emulator: LakebaseEmulator):
     emulator.suspend()
+    time.sleep(3)
+    emulator.suspend()  # a watcher that had just seen it awake has woken it
     add_dag(stack, "sleeping", SLEEPING)
     wait_until(lambda: stack.states("sleeping").get("awake") == "deferred", 90)
     for _ in range(KILLS):
