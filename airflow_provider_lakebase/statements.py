@@ -7,6 +7,7 @@ psycopg, so that its values are those of a session of his own.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ _END_EARLIER = """
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 _NO_TRANSACTION = ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT")
 _OUTLASTS_TRANSACTION = ("SET", "RESET", "DISCARD", "LISTEN", "UNLISTEN", "PREPARE", "EXECUTE", "DEALLOCATE", "LOAD")
+_BEFORE_WORDS = re.compile(r"\A(?:[\s(]+|--[^\n]*(?:\n|\Z)|/\*.*?\*/)+", re.DOTALL)
 _SET_WITHIN_TRANSACTION = ("LOCAL", "TRANSACTION", "CONSTRAINTS")
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
@@ -304,7 +306,8 @@ def _split(text: str) -> list[str]:
 
 
 def _words(statement: str) -> list[str]:
-    return [word.upper() for word in sqlparse.format(statement, strip_comments=True).lstrip("( \t\r\n").split()[:3]]
+    """Return the first words behind comments and parentheses; sqlparse reads no long statement to the end."""
+    return [word.upper() for word in _BEFORE_WORDS.sub("", statement, count=1)[:100].split()[:2]]
 
 
 def _unsafe(words: Sequence[str]) -> str:

@@ -145,6 +145,8 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
 
         ti = context["ti"]
         statements = self._statements()
+        if not statements:
+            raise ValueError("List of SQL statements is empty")  # as DbApiHook.run says it
         with failing_for_good():
             refuse_what_cannot_be_deferred(statements, cast(Any, self.parameters))
         hook_params = {"endpoint": self.endpoint, "database": self.database, "read_only": self.read_only}

@@ -240,6 +240,11 @@ STATEMENTS: list[tuple[Any, dict[str, Any]]] = [
     ("SELECT 1 AS a, 2 AS b", {"handler": lambda cursor: [column[0] for column in cursor.description]}),
     ("SELECT 1", {"handler": lambda cursor: (cursor.rowcount, cursor.fetchone(), cursor.fetchmany(2), list(cursor))}),
     ("SELECT 1", {"do_xcom_push": False}),
+    ("INSERT INTO deferral.t VALUES " + ", ".join(f"({n})" for n in range(9000)), {}),
+    ("DO $$ BEGIN INSERT INTO deferral.t VALUES (1); END $$; SELECT '50%', $$;$$", {}),
+    ("/* set */ ((SELECT 1)) -- done", {}),
+    ("EXPLAIN (COSTS off) SELECT 1", {}),
+    ("TABLE deferral.t", {}),
 ]
 
 
@@ -278,6 +283,13 @@ def test_what_no_parameter_shows_is_in_no_repr():
 def test_what_cannot_be_deferred_is_refused_before_it_is(sql: str, arguments: dict[str, Any], message: str):
     with pytest.raises(AirflowFailException, match=message):
         statement(sql, **arguments).execute(CONTEXT)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize("sql", ["", []])
+def test_no_sql_is_refused(sql: Any, deferrable: bool):
+    with pytest.raises(ValueError, match="List of SQL statements is empty"):
+        statement(sql, deferrable=deferrable).execute(CONTEXT)
 
 
 def test_autocommit_cannot_be_deferred_and_a_ledger_needs_it():
