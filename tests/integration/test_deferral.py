@@ -122,12 +122,12 @@ def test_a_sensor_defers_before_it_knocks_and_the_triggerer_wakes_the_endpoint(e
 
 def test_many_waiters_for_one_endpoint_share_its_readings_and_the_knock(emulator: LakebaseEmulator):
     emulator.suspend()
-    emulator.wake_seconds = 3  # before Airflow 3.3, triggers read their connections one after the other
+    emulator.wake_seconds = 4  # before Airflow 3.3, triggers read their connections one after the other
     LakebaseHook().endpoint_status()  # signs in
     calls, logins = len(emulator.requests), len(emulator.logins)
 
     async def wait() -> list[TriggerEvent]:
-        triggers = [LakebaseEndpointTrigger(poll_interval=0.5 + n / 100) for n in range(40)]
+        triggers = [LakebaseEndpointTrigger(poll_interval=0.5 + n / 100) for n in range(15)]
         return await asyncio.gather(*map(first_event, triggers))
 
     assert {event.payload["status"] for event in asyncio.run(wait())} == {"success"}
