@@ -233,9 +233,9 @@ class _Runner:
                         last = cursor.pgresult
                         self._read(last, result, keep)
         except psycopg.ProgrammingError as error:
-            if error.sqlstate is not None:
+            if "didn't produce a result" not in str(error):
                 raise
-            return TextResult()  # WITH … INSERT, which returns no rows
+            return TextResult()  # WITH … INSERT, which was run and returns no rows
         if keep and self.request.fetch:
             result.rowcount = len(result.rows)
             result.columns = result.columns or await self._describe(cursor, statement, parameters)

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
@@ -311,6 +311,11 @@ def test_a_result_too_large_for_an_event_is_refused_and_nothing_is_applied(hook:
 def test_an_error_of_postgres_arrives_as_psycopgs_own_with_the_place(schema: str):
     with pytest.raises(psycopg.errors.UndefinedColumn, match="nope.*\n.*\n.*\nconnection 'lakebase_default', endpoint"):
         run_deferred(statement("SELECT nope FROM deferral.t"))
+
+
+def test_parameters_that_do_not_fit_are_an_error(schema: str):
+    with pytest.raises(AirflowException, match="ProgrammingError: the query has 2 placeholders but 1 parameters"):
+        run_deferred(statement("SELECT %s, %s", parameters=[1]))
 
 
 def test_settings_that_cannot_work_fail_the_task_for_good():
