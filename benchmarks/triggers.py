@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,10 @@ def measure(*, own_poll: bool) -> dict[str, float]:
     """Run the triggers in a process of their own against an emulator in this one."""
     from airflow_provider_lakebase.emulator import LakebaseEmulator
 
-    with tempfile.TemporaryDirectory(prefix="trigger-benchmark-") as folder, LakebaseEmulator() as emulator:
+    with (
+        tempfile.TemporaryDirectory(prefix="trigger-benchmark-") as folder,
+        LakebaseEmulator(wake_seconds=0) as emulator,
+    ):
         names = [emulator.add_endpoint(f"e{number}", branch=f"b{number}") for number in range(ENDPOINTS)]
         for name in names:
             emulator.suspend(name)
@@ -126,17 +130,27 @@ def run_triggers(endpoints: list[str], own_poll: bool) -> None:
         for number in range(SENSORS)
     ]
 
+    class Events(deque[Any]):
+        """What triggers fire, and when."""
+
+        fired_at: list[float] = []
+
+        def append(self, event: Any) -> None:
+            self.fired_at.append(time.monotonic())
+            super().append(event)
+
     class Runner(TriggerRunner):
         """Airflow's own, but for the messages to its supervisor."""
 
-        fired_at: list[float] = []
+        def __init__(self) -> None:
+            super().__init__()
+            self.events = Events()
 
         async def init_comms(self) -> None:
             reader = asyncio.create_task(asyncio.sleep(3600))
             self.comms_decoder = type("NoSupervisor", (), {"_reader_task": reader})()
 
         async def asend(self, message: Any) -> Any:
-            self.fired_at += [time.monotonic() for _ in message.events or ()]
             created, to_create[:] = list(to_create), []
             return messages.TriggerStateSync(to_create=created, to_cancel=set())
 
@@ -168,9 +182,9 @@ async def watch(runner: Any) -> None:
     }
     print(f"measured {json.dumps(figures)}", flush=True)
     until = time.monotonic() + 6 * INTERVAL
-    while len(runner.fired_at) < SENSORS and time.monotonic() < until:
+    while len(runner.events.fired_at) < SENSORS and time.monotonic() < until:
         await asyncio.sleep(0.1)
-    print(f"fired {json.dumps(runner.fired_at)}", flush=True)
+    print(f"fired {json.dumps(runner.events.fired_at)}", flush=True)
     threading.Event().wait()
 
 
