@@ -9,37 +9,49 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import psycopg
-import sqlparse
+from psycopg import generators
 from psycopg.adapt import AdaptersMap, Transformer
-from psycopg.pq import Format
+from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.types.datetime import TimestamptzLoader
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.ledger import EXISTS as LEDGER_EXISTS
 from airflow_provider_lakebase.ledger import TABLE, completion, creation, entry, not_permitted, search
 from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
+from airflow_provider_lakebase.threads import in_thread
 
 MOST_RESULT_BYTES = 48 * 1024
 """Bytes of text that the results of one task may have: Airflow keeps them in a column of its metadata database."""
 
 _TARGET = (0, "statements")
-_RETURNING_ROWS = ("SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN")
 _END_EARLIER = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-    WHERE application_name = %s AND usename = current_user AND pid <> pg_backend_pid()
+    WHERE application_name = %s AND usename = session_user AND pid <> pg_backend_pid()
 """
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 _NO_TRANSACTION = ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT")
 _OUTLASTS_TRANSACTION = ("SET", "RESET", "DISCARD", "LISTEN", "UNLISTEN", "PREPARE", "EXECUTE", "DEALLOCATE", "LOAD")
-_BEFORE_WORDS = re.compile(r"\A(?:[\s(]+|--[^\n]*(?:\n|\Z)|/\*.*?\*/)+", re.DOTALL)
-_SET_WITHIN_TRANSACTION = ("LOCAL", "TRANSACTION", "CONSTRAINTS")
+_SET_WITHIN_TRANSACTION = ("LOCAL", "CONSTRAINTS")
+_COPY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
+_READABLE = {"DateStyle": "ISO", "IntervalStyle": "postgres"}
+# As Postgres reads SQL: comments may be nested, and only E'…' knows a backslash.
+_TOKEN = re.compile(
+    r"""
+    [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
+    | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
+    | (?P<line>--[^\n]*) | (?P<block>/\*)
+    | (?P<word>[^\W\d][\w$]*) | (?P<end>;) | (?P<space>[\s(]+)
+    | [^\w\s'"$/;(-]+ | .
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -71,24 +83,37 @@ class TextResult:
     :param columns: name and type OID of each column; none for a statement without rows
     :param rows: text of each value, None for NULL
     :param rowcount: rows returned or affected, -1 where Postgres does not say
+    :param time_zone: TimeZone of the session, in which its times are told
     """
 
     columns: list[tuple[str, int]] = field(default_factory=list)
     rows: list[list[str | None]] = field(default_factory=list)
     rowcount: int = -1
+    time_zone: str = "UTC"
+
+
+class ResultColumn(NamedTuple):
+    """Describe a column as the Python database API has it."""
+
+    name: str
+    type_code: int
+    display_size: None = None
+    internal_size: None = None
+    precision: None = None
+    scale: None = None
+    null_ok: None = None
 
 
 class ResultCursor:
     """Give a result as a cursor does, to common-sql's handlers.
 
     :param result: the result
-    :param time_zone: TimeZone of the session that it came from
     """
 
-    def __init__(self, result: TextResult, time_zone: str) -> None:
+    def __init__(self, result: TextResult) -> None:
         self.rowcount = result.rowcount
-        self.description = [(name, oid, None, None, None, None, None) for name, oid in result.columns] or None
-        self._rows = _load(result, time_zone)
+        self.description = [ResultColumn(name, oid) for name, oid in result.columns] or None
+        self._rows = _load(result)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return self._rows
@@ -118,12 +143,10 @@ def refuse_what_cannot_be_deferred(statements: Sequence[str], parameters: Parame
         parameters that are no JSON
     """
     for text in statements:
-        for statement in _split(text):
-            words = _words(statement)
-            reason = _unsafe(words)
-            if reason:
+        for statement in split_statements(text):
+            if reason := _unsafe(statement.words):
                 remedy = "Run the task with deferrable=False."
-                raise LakebaseSettingsError(f"{words[0]} cannot be deferred: {reason}", remedy=remedy)
+                raise LakebaseSettingsError(f"{statement.words[0]} cannot be deferred: {reason}", remedy=remedy)
     if not _is_plain(parameters):
         raise LakebaseSettingsError(
             "parameters that are not str, int, float, bool, None, or lists and dicts of them cannot be deferred",
@@ -151,10 +174,14 @@ async def run_statements(session: AsyncLakebaseSession, request: StatementsReque
     if request.ledger_schema is not None and not await _claim(session, request.ledger_schema, request.load_id):
         await session.rollback()
         return None
-    runner = _Runner(session, request)
-    results = [await runner.run(text) for text in request.statements]
+    results, room = [], MOST_RESULT_BYTES
+    for text in request.statements:
+        result = await run_text(session, text, request.parameters, fetch=request.fetch, most_bytes=room)
+        room -= len(write_results([result]).encode())
+        results.append(result)
     if request.ledger_schema is not None:
         rows = sum(max(result.rowcount, 0) for result in results)
+        await session.execute("RESET ROLE")
         await session.execute(completion(request.ledger_schema), [rows, request.load_id, _TARGET[0]])
     await session.commit()
     return results
@@ -165,7 +192,7 @@ def write_results(results: Sequence[TextResult]) -> str:
 
     :param results: of :func:`run_statements`
     """
-    return json.dumps([[each.columns, each.rows, each.rowcount] for each in results], separators=(",", ":"))
+    return _to_json([[each.columns, each.rows, each.rowcount, each.time_zone] for each in results])
 
 
 def read_results(text: str) -> list[TextResult]:
@@ -174,9 +201,43 @@ def read_results(text: str) -> list[TextResult]:
     :param text: what it returned
     """
     return [
-        TextResult([(name, oid) for name, oid in columns], rows, rowcount)
-        for columns, rows, rowcount in json.loads(text)
+        TextResult([(name, oid) for name, oid in columns], rows, rowcount, time_zone)
+        for columns, rows, rowcount, time_zone in json.loads(text)
     ]
+
+
+async def run_text(
+    session: AsyncLakebaseSession,
+    text: str,
+    parameters: Parameters,
+    *,
+    fetch: bool = True,
+    most_bytes: int | None = None,
+) -> TextResult:
+    """Run a text of one or more statements in the session's transaction, and return the result of the last one.
+
+    :param session: an open session
+    :param text: the statements
+    :param parameters: of all of them together
+    :param fetch: whether rows are wanted
+    :param most_bytes: bytes that the result may have
+    :raises LakebaseSettingsError: when it has more, or tells times as none can read them
+    :raises psycopg.Error: as Postgres refused a statement
+    """
+    if parameters:
+        text = psycopg.AsyncClientCursor(session).mogrify(text.encode(), parameters)
+    statements = await in_thread(partial(split_statements, text))
+    if session.info.transaction_status == TransactionStatus.IDLE:
+        await session.execute("SELECT 1")  # with which psycopg begins the transaction
+    result = TextResult()
+    for number, statement in enumerate(statements, 1):
+        result = await _run_one(session, statement.text, fetch and number == len(statements), most_bytes)
+    result.time_zone = session.info.parameter_status("TimeZone") or "UTC"
+    for name, wanted in _READABLE.items():
+        if result.rows and not (session.info.parameter_status(name) or wanted).startswith(wanted):
+            remedy = f"Leave {name} as it is, or run the task with deferrable=False."
+            raise LakebaseSettingsError(f"{name} was changed", where=session.where, remedy=remedy)
+    return result
 
 
 async def _claim(session: AsyncLakebaseSession, schema: str, load_id: str) -> bool:
@@ -193,81 +254,59 @@ async def _claim(session: AsyncLakebaseSession, schema: str, load_id: str) -> bo
     return True
 
 
-class _Runner:
-    def __init__(self, session: AsyncLakebaseSession, request: StatementsRequest) -> None:
-        self.session = session
-        self.request = request
-        self.bytes = 0
+async def _run_one(session: AsyncLakebaseSession, statement: str, keep: bool, most_bytes: int | None) -> TextResult:
+    """Run one statement and read its rows one by one, as text.
 
-    async def run(self, text: str) -> TextResult:
-        pieces = _split(text)
-        parameters = self.request.parameters
-        if len(pieces) > 1 and parameters:
-            # The server takes several statements only without parameters.
-            bound = psycopg.AsyncClientCursor(self.session).mogrify(text.encode(), parameters)
-            pieces, parameters = _split(bound), None
-        result = TextResult()
-        for number, piece in enumerate(pieces, 1):
-            result = await self._run_one(piece, parameters or None, keep=number == len(pieces))
-        return result
+    So a large result is refused before it fills the memory that all triggers share, nothing is decoded that nobody
+    wants, and the server takes no second statement that was hidden in the first.
+    """
+    result, size = TextResult(), 0
+    async with session.lock:
+        session.pgconn.send_query_params(statement.encode(), None)
+        session.pgconn.set_single_row_mode()
+        await session.wait(generators.send(session.pgconn))
+        failed: Exception | None = None
+        while (found := await _next(session, failed)) is not None:
+            if found.status in _COPY:
+                raise psycopg.ProgrammingError("COPY has no result that could be read here")
+            if found.status == ExecStatus.FATAL_ERROR:
+                failed = failed or psycopg.errors.error_from_result(found, encoding="utf-8")
+            elif found.status in (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_OK) and keep and failed is None:
+                result.columns = [((found.fname(n) or b"").decode(), found.ftype(n)) for n in range(found.nfields)]
+                for row in range(found.ntuples):
+                    values = [found.get_value(row, column) for column in range(found.nfields)]
+                    result.rows.append([None if value is None else value.decode() for value in values])
+                    size += len(_to_json(result.rows[-1]).encode()) + 1
+                if most_bytes is not None and size > most_bytes:
+                    failed = _too_large(session.where)
+                    result.rows.clear()
+                    await session.cancel_safe()
+            if found.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK) and found.command_tuples is not None:
+                result.rowcount = found.command_tuples
+    if failed is not None:
+        raise failed
+    return result
 
-    async def _run_one(self, statement: str, parameters: Parameters, *, keep: bool) -> TextResult:
-        async with self.session.cursor() as cursor:
-            if _words(statement)[:1] and _words(statement)[0] in _RETURNING_ROWS:
-                return await self._stream(cursor, statement, parameters, keep)
-            await cursor.execute(statement.encode(), parameters)
-            result = TextResult(rowcount=cursor.rowcount)
-            if cursor.pgresult is not None and cursor.description is not None:
-                self._read(cursor.pgresult, result, keep)
-            return result
 
-    async def _stream(
-        self, cursor: psycopg.AsyncCursor[Any], statement: str, parameters: Parameters, keep: bool
-    ) -> TextResult:
-        """Read row by row, so that a large result is refused before it fills the memory that all triggers share."""
-        result, last = TextResult(), None
-        try:
-            async with aclosing(cursor.stream(statement.encode(), parameters)) as rows:  # type: ignore[type-var]
-                async for _ in rows:
-                    if cursor.pgresult is not None and cursor.pgresult is not last:
-                        last = cursor.pgresult
-                        self._read(last, result, keep)
-        except psycopg.ProgrammingError as error:
-            if "didn't produce a result" not in str(error):
-                raise
-            return TextResult()  # WITH … INSERT, which was run and returns no rows
-        if keep and self.request.fetch:
-            result.rowcount = len(result.rows)
-            result.columns = result.columns or await self._describe(cursor, statement, parameters)
-        return result
+async def _next(session: AsyncLakebaseSession, failed: Exception | None) -> Any:
+    try:
+        return await session.wait(generators.fetch(session.pgconn))
+    except psycopg.OperationalError:  # the session was lost, which the server may have explained before
+        if failed is None:
+            raise
+        return None
 
-    async def _describe(
-        self, cursor: psycopg.AsyncCursor[Any], statement: str, parameters: Parameters
-    ) -> list[tuple[str, int]]:
-        """Return the columns of a query that returned no rows, of which psycopg's stream then tells nothing."""
-        bound = psycopg.AsyncClientCursor(self.session).mogrify(statement.encode(), parameters)
-        try:
-            async with self.session.transaction(force_rollback=True):
-                await cursor.execute(f"DECLARE lakebase_columns CURSOR FOR {bound}".encode())
-                await cursor.execute("FETCH 0 FROM lakebase_columns")
-                return [(column.name, column.type_code) for column in cursor.description or ()]
-        except (psycopg.ProgrammingError, psycopg.NotSupportedError):  # WITH … INSERT … RETURNING has no cursor
-            return [("?column?", 0)]
 
-    def _read(self, found: Any, result: TextResult, keep: bool) -> None:
-        if not (keep and self.request.fetch):
-            return
-        result.columns = [((found.fname(n) or b"").decode(), found.ftype(n)) for n in range(found.nfields)]
-        for row in range(found.ntuples):
-            values = [found.get_value(row, column) for column in range(found.nfields)]
-            self.bytes += sum(len(value) + 4 for value in values if value is not None)
-            if self.bytes > MOST_RESULT_BYTES:
-                raise LakebaseSettingsError(
-                    f"The result has more than {MOST_RESULT_BYTES // 1024} KiB; the transaction was rolled back",
-                    where=self.session.where,
-                    remedy="Write it into a table, export it, select less, or run the task with deferrable=False.",
-                )
-            result.rows.append([None if value is None else value.decode() for value in values])
+def _too_large(where: str) -> LakebaseSettingsError:
+    return LakebaseSettingsError(
+        f"The result has more than {MOST_RESULT_BYTES // 1024} KiB; the transaction was rolled back",
+        where=where,
+        remedy="Write it into a table, export it, select less, or run the task with deferrable=False.",
+    )
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 class _Context:
@@ -279,8 +318,8 @@ class _Context:
         self.adapters = adapters
 
 
-def _load(result: TextResult, time_zone: str) -> Iterator[tuple[Any, ...]]:
-    zone = _zone(time_zone)
+def _load(result: TextResult) -> Iterator[tuple[Any, ...]]:
+    zone = _zone(result.time_zone)
 
     class ZonedLoader(TimestamptzLoader):
         def load(self, data: Any) -> Any:
@@ -301,20 +340,57 @@ def _zone(name: str) -> tzinfo:
         return UTC
 
 
-def _split(text: str) -> list[str]:
-    return [piece for piece in sqlparse.split(text, strip_semicolon=True) if piece]
+class Statement(NamedTuple):
+    """Hold one statement and its first words, in capitals."""
+
+    text: str
+    words: tuple[str, ...]
 
 
-def _words(statement: str) -> list[str]:
-    """Return the first words behind comments and parentheses; sqlparse reads no long statement to the end."""
-    return [word.upper() for word in _BEFORE_WORDS.sub("", statement, count=1)[:100].split()[:2]]
+def split_statements(text: str) -> list[Statement]:
+    """Return the statements of a text, split where Postgres ends one; comments alone are none.
+
+    :param text: SQL
+    """
+    found: list[Statement] = []
+    words: list[str] = []
+    start = position = body = 0
+    is_empty = True
+    while match := _TOKEN.match(text, position):
+        position = match.end()
+        if match["block"]:
+            position = _end_of_comment(text, position)
+        elif match["word"]:
+            is_empty = False
+            word = match["word"].upper()
+            # A function's body between BEGIN ATOMIC and END holds semicolons of its own.
+            body += (word == "ATOMIC") + (body > 0 and word in ("CASE", "BEGIN")) - (body > 0 and word == "END")
+            if len(words) < 4:
+                words.append(word)
+        elif match["end"] and not body:
+            if not is_empty:
+                found.append(Statement(text[start : match.start()].strip(), tuple(words)))
+            start, words, is_empty = position, [], True
+        elif not (match["line"] or match["space"]):
+            is_empty = False
+    if not is_empty:
+        found.append(Statement(text[start:].strip(), tuple(words)))
+    return found
+
+
+def _end_of_comment(text: str, position: int) -> int:
+    depth = 1
+    while depth and (mark := re.compile(r"/\*|\*/").search(text, position)):
+        depth += 1 if mark[0] == "/*" else -1
+        position = mark.end()
+    return len(text) if depth else position
 
 
 def _unsafe(words: Sequence[str]) -> str:
     first, second = [*words, "", ""][:2]
     if first == "COPY":
         return "its data does not reach the triggerer"
-    if first in _NO_TRANSACTION:
+    if first in _NO_TRANSACTION and "TO" not in words:  # ROLLBACK TO SAVEPOINT stays within
         return "the statements run in one transaction of their own"
     if first == "SET" and second in _SET_WITHIN_TRANSACTION:
         return ""

@@ -192,10 +192,12 @@ class LakebaseHook(LoadingHook):
 
         try:
             session = await opener.open_async(AsyncLakebaseSession)
-        finally:
+        except BaseException:
+            await _mask_async(secrets)
+            raise
+        try:
             # Here, since it speaks to the triggerer's supervisor, which the opener's threads must not do.
             await _mask_async(secrets)
-        try:
             yield session
         finally:
             await session.close()

@@ -60,7 +60,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         before, unless there is a ledger
     :param ledger_schema: deferred, the commit carries a record of the task in the ledger of this schema
         (``airflow_lakebase``, where the role bootstrap prepares it); a restarted triggerer, a retry or a cleared task
-        that finds it runs nothing and returns None (templated)
+        that finds it runs nothing and returns None (templated). A handler runs after the commit
     :param kwargs: ``autocommit``, ``split_statements``, ``return_last``, ``handler`` and the other arguments of
         ``SQLExecuteQueryOperator``, but for ``show_return_value_in_logs``, which is refused
     """
@@ -189,7 +189,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
             return None
         outputs = []
         for statement, result in zip(self._statements(), read_results(outcome["results"]), strict=True):
-            cursor = ResultCursor(result, outcome["time_zone"])
+            cursor = ResultCursor(result)
             send_sql_hook_lineage(context=self._hook, sql=statement, row_count=cursor.rowcount)
             self.log.info("Rows: %s", cursor.rowcount)
             if self._wants_rows and self.handler is not None:

@@ -176,7 +176,8 @@ class _Poll:
         except Exception as error:
             self._tell(group, error)
         else:
-            self._tell(group)
+            # Those too who came while it was held, and those who only watch: it is awake.
+            self._tell(each for each in self.waiters if not each.wake or each.session == waiter.session)
 
     def _tell(self, waiters: Iterable[_Waiter], error: BaseException | None = None) -> None:
         for waiter in list(waiters):

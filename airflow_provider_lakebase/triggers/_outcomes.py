@@ -10,6 +10,9 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_lakebase import exceptions
 
+MOST_MESSAGE_CHARACTERS = 8192
+"""Characters of an error that an event carries."""
+
 
 def event(payload: Mapping[str, Any]) -> TriggerEvent:
     """Return an event.
@@ -32,12 +35,12 @@ def failure(error: Exception) -> dict[str, Any]:
 
     :param error: raised in the trigger
     """
-    notes = [*getattr(error, "__notes__", ())]
     return {
         "status": "error",
         "error": type(error).__name__,
+        "is_psycopgs": hasattr(error, "sqlstate"),
         "sqlstate": getattr(error, "sqlstate", None),
-        "message": "\n".join([str(error), *notes]),
+        "message": "\n".join([str(error)[:MOST_MESSAGE_CHARACTERS], *getattr(error, "__notes__", ())]),
     }
 
 
@@ -56,8 +59,12 @@ def require_success(outcome: Mapping[str, Any] | None) -> Mapping[str, Any]:
     kind = getattr(exceptions, outcome["error"], None)
     if kind is not None:
         raise kind(outcome["message"])
-    if outcome.get("sqlstate"):
+    if outcome.get("is_psycopgs"):
         import psycopg
 
-        raise psycopg.errors.lookup(outcome["sqlstate"])(outcome["message"])
+        try:
+            psycopgs = psycopg.errors.lookup(outcome["sqlstate"] or "")
+        except KeyError:  # one that a function of the user's has raised, or none at all
+            psycopgs = getattr(psycopg, outcome["error"], psycopg.DatabaseError)
+        raise psycopgs(outcome["message"])
     raise AirflowException(f"{outcome['error']}: {outcome['message']}")

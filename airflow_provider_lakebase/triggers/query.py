@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -29,8 +29,6 @@ MOST_BACK_OFF_SECONDS = 600.0
 """Seconds between two polls while they fail."""
 SHARED_SECONDS = 1.0
 """Seconds that a reading of the state serves others too; an older one might miss a suspend, and wake what sleeps."""
-MOST_ROWS = 10_000
-"""Rows that one poll takes; the rest wait for the next one."""
 WATERMARK = "lakebase_watermark"
 """Key of the watermark in an asset's state."""
 
@@ -73,7 +71,12 @@ class _Polling(BaseTrigger):
         """Return whether to open a session, and warn once when that keeps the endpoint awake for ever."""
         if not (self._is_first or self.only_when_awake) or settings.password is not None:
             return True
-        status = await read_status(settings, max_age=SHARED_SECONDS)
+        try:
+            status = await read_status(settings, max_age=SHARED_SECONDS)
+        except LakebaseError:
+            if self.only_when_awake:
+                raise
+            return True  # it was read for the warning alone
         if self._is_first and status.suspend_timeout and self.poll_interval < status.suspend_timeout:
             self.log.warning(
                 "A query every %.0f s never lets endpoint %s suspend, which it does after %.0f s without use. Ask less "
@@ -133,7 +136,9 @@ class LakebaseQuerySensorTrigger(_Polling):
         if not await self._may_ask(settings):
             return False
         async with hook.open_async(settings) as session:
-            row = await (await session.execute(self.sql.encode(), self.parameters)).fetchone()
+            from airflow_provider_lakebase.statements import ResultCursor, run_text
+
+            row = ResultCursor(await run_text(session, self.sql, self.parameters)).fetchone()
             await session.commit()
         return bool(row and row[0])
 
@@ -147,9 +152,11 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
       ``%(taken)s``, an array of the values in the query's first column. Let the query lock what it takes
       (``FOR UPDATE SKIP LOCKED``), so that two watchers do not take the same.
     - ``watermark_column``: the column of the query whose last value is kept in the asset's state and given to the query
-      as ``%(watermark)s``, NULL at first. Sort by it. Needs Airflow 3.3, which keeps it across restarts.
+      as ``%(watermark)s``, a text, NULL at first: ``WHERE id > coalesce(%(watermark)s::bigint, 0) ORDER BY id``. Needs
+      Airflow 3.3, which keeps it across restarts, and an asset of the trigger's own.
 
-    The mark or the watermark is written after the event was handed to the triggerer: when that dies in between, the
+    All rows of a poll are held in memory; a query with ``mark`` may have a LIMIT. The transaction is committed, or the
+    watermark written, after the event was handed to the triggerer: when that dies in between, the
     rows are told of again, rather than never. The event holds the number of rows and nothing of them.
 
     ::
@@ -195,7 +202,7 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
 
         :raises LakebaseSettingsError: for watermark_column where Airflow keeps no state of assets
         """
-        state = getattr(self, "asset_state_store", None)
+        state: Any = getattr(self, "asset_state_store", None)
         if self.watermark_column is not None and state is None:
             remedy = "Name 'mark' instead: the watermark is kept by Airflow 3.3 and later, for an asset's watcher."
             raise LakebaseSettingsError("watermark_column is given, but nothing keeps the watermark", remedy=remedy)
@@ -206,10 +213,11 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
                 settings = await hook.read_settings_async()
                 if await self._may_ask(settings):
                     async with hook.open_async(settings) as session:
-                        rows = await self._take(session, state)
+                        rows, watermark = await self._take(session, state)
                         if rows:
-                            yield event({"rows": len(rows)})
-                            await self._mark(session, state, rows)
+                            yield event({"rows": rows})
+                        if watermark is not None:
+                            await state.aset(WATERMARK, watermark)
                         await session.commit()
                 failures = 0
             except Exception as error:
@@ -217,23 +225,27 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
                 self.log.warning("The query is asked again later: %s: %s", type(error).__name__, error)
             await self._pause(failures)
 
-    async def _take(self, session: AsyncLakebaseSession, state: Any) -> Sequence[Mapping[str, Any]]:
-        from psycopg.rows import dict_row
+    async def _take(self, session: AsyncLakebaseSession, state: Any) -> tuple[int, str | None]:
+        """Ask, and mark what was found; return the number of rows and the watermark to keep."""
+        from airflow_provider_lakebase.statements import ResultCursor, run_text
 
-        parameters = None
-        if self.watermark_column is not None:
-            parameters = {"watermark": await state.aget(WATERMARK)}
-        async with session.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(self.sql.encode(), parameters)
-            return await cursor.fetchmany(MOST_ROWS)
-
-    async def _mark(self, session: AsyncLakebaseSession, state: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        parameters = None if self.watermark_column is None else {"watermark": await state.aget(WATERMARK)}
+        result = await run_text(session, self.sql, parameters)
+        if not result.rows:
+            return 0, None
         if self.mark is not None:
-            taken = [next(iter(row.values())) for row in rows]
+            taken = [row[0] for row in ResultCursor(result)]
             await session.execute(self.mark.encode(), {"taken": taken})
-            return
-        # As text, which Postgres reads back exactly, and which any state keeps.
-        await state.aset(WATERMARK, str(rows[-1][self.watermark_column or ""]))
+            return len(result.rows), None
+        names = [name for name, _ in result.columns]
+        if self.watermark_column not in names:
+            remedy = f"Name one of its columns: {', '.join(names)}."
+            raise LakebaseSettingsError(f"The query has no column '{self.watermark_column}'", remedy=remedy)
+        values = [row[names.index(self.watermark_column)] for row in result.rows]
+        if values[-1] is None:
+            remedy = "Leave such rows out of the query: they would be told of for ever."
+            raise LakebaseSettingsError("The watermark of the last row is NULL", where=session.where, remedy=remedy)
+        return len(result.rows), values[-1]
 
 
 def passes_by_itself(error: Exception) -> bool:

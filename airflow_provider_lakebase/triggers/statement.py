@@ -98,18 +98,19 @@ class LakebaseStatementTrigger(BaseTrigger):
         while True:
             try:
                 async with hook.open_async(settings, self.session_name) as session:
-                    return await self._run_in(session)
+                    return await self._run_in(session, bool(hook.log_sql))
             except LakebaseOutcomeUnknownError:
                 if self.ledger_schema is None or tries == _TRIES_TO_LEARN:
                     raise
                 self.log.info("The session was lost while the transaction was committed; the ledger will tell")
                 tries += 1
 
-    async def _run_in(self, session: Any) -> dict[str, Any]:
+    async def _run_in(self, session: Any, log_sql: bool) -> dict[str, Any]:
         from airflow_provider_lakebase.statements import StatementsRequest, run_statements, write_results
 
-        for text in self.statements:
-            self.log.info("Running statement: %s", shorten_statement(text))
+        if log_sql:
+            for text in self.statements:
+                self.log.info("Running statement: %s", shorten_statement(text))
         request = StatementsRequest(
             statements=self.statements,
             parameters=self.parameters,
@@ -124,5 +125,4 @@ class LakebaseStatementTrigger(BaseTrigger):
             if hasattr(error, "sqlstate"):
                 error.add_note(session.where)
             raise
-        time_zone = session.info.parameter_status("TimeZone") or "UTC"
-        return success(results=None if results is None else write_results(results), time_zone=time_zone)
+        return success(results=None if results is None else write_results(results))

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
@@ -135,6 +135,22 @@ def test_many_waiters_for_one_endpoint_share_its_readings_and_the_knock(emulator
     assert len(emulator.requests) - calls <= 5
 
 
+def test_who_comes_during_a_knock_is_told_by_it(emulator: LakebaseEmulator):
+    emulator.suspend()
+    emulator.wake_seconds = 2
+
+    async def wait() -> None:
+        waiting = [asyncio.create_task(first_event(LakebaseEndpointTrigger(poll_interval=1)))]
+        await asyncio.sleep(1)
+        waiting += [
+            asyncio.create_task(first_event(LakebaseEndpointTrigger(wake=wake, poll_interval=60)))
+            for wake in (True, False)
+        ]
+        await asyncio.wait_for(asyncio.gather(*waiting), 10)
+
+    asyncio.run(wait())
+
+
 def test_those_who_only_watch_are_told_by_the_reading_of_the_most_eager(emulator: LakebaseEmulator):
     emulator.suspend()
     logins = len(emulator.logins)
@@ -244,6 +260,28 @@ STATEMENTS: list[tuple[Any, dict[str, Any]]] = [
     ("DO $$ BEGIN INSERT INTO deferral.t VALUES (1); END $$; SELECT '50%', $$;$$", {}),
     ("/* set */ ((SELECT 1)) -- done", {}),
     ("EXPLAIN (COSTS off) SELECT 1", {}),
+    ("SELECT 1;\n-- done", {}),
+    ("SELECT 'a\\'; SELECT 'b;c', E'\\';', \"a;b\".* FROM (SELECT 1) AS \"a;b\"", {}),
+    ("SELECT %s, '\\'; SELECT ';'", {"parameters": ["x"]}),
+    ("/* a /* ; */ b; */ SELECT 1 /* /* ; */ ; */", {}),
+    (
+        "DROP FUNCTION IF EXISTS deferral.f; CREATE FUNCTION deferral.f() RETURNS int "
+        "BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT deferral.f()",
+        {},
+    ),
+    ("SAVEPOINT a; INSERT INTO deferral.t VALUES (9); ROLLBACK TO SAVEPOINT a; SELECT 1", {}),
+    ("SET LOCAL timezone = 'Asia/Tokyo'; SELECT timestamptz '2026-01-01 10:00+03'", {}),
+    ("SELECT 'infinity'::timestamptz", {"do_xcom_push": False}),
+    ("SELECT 'a%' LIKE 'a%'", {"parameters": []}),
+    (
+        "SELECT NULL, '' FROM generate_series(1, 3)",
+        {"handler": lambda c: [(x.name, x.type_code) for x in c.description]},
+    ),
+    (
+        "WITH x AS (INSERT INTO deferral.t VALUES (3) RETURNING id) SELECT id AS a, 'a' b FROM x WHERE false",
+        {"handler": lambda cursor: [column.name for column in cursor.description]},
+    ),
+    ("WITH x AS (SELECT 1) INSERT INTO deferral.t SELECT * FROM x", {"handler": lambda cursor: cursor.rowcount}),
     ("TABLE deferral.t", {}),
 ]
 
@@ -277,6 +315,10 @@ def test_what_no_parameter_shows_is_in_no_repr():
         ("BEGIN", {}, "BEGIN cannot be deferred"),
         ("SET work_mem = '1MB'", {}, "SET cannot be deferred: .*SET LOCAL, or 'options' in hook_params"),
         ("LISTEN x", {}, "LISTEN cannot be deferred"),
+        ("INSERT INTO t VALUES (77); COMMIT/* */; SELECT nope", {}, "COMMIT cannot be deferred"),
+        ("SELECT 'C:\\'; COMMIT; SELECT 'D:\\'", {}, "COMMIT cannot be deferred"),
+        ("SET/**/work_mem = '1MB'", {}, "SET cannot be deferred"),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT 1", {}, "SET cannot be deferred"),
         ("SELECT %s", {"parameters": [date(2026, 1, 1)]}, "parameters .*cannot be deferred. Give their text"),
     ],
 )
@@ -299,7 +341,17 @@ def test_autocommit_cannot_be_deferred_and_a_ledger_needs_it():
         statement("SELECT 1", ledger_schema="airflow_lakebase", deferrable=False)
 
 
-@pytest.mark.parametrize("sql", ["SELECT repeat('x', 60000)", "SELECT generate_series(1, 100000000)"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT repeat('x', 60000)",
+        "SELECT generate_series(1, 100000000)",
+        "SELECT NULL FROM generate_series(1, 300000)",
+        "SELECT FROM generate_series(1, 300000)",
+        "SELECT repeat(chr(1), 12000)",
+        "INSERT INTO deferral.t SELECT generate_series(1, 30000) RETURNING id",
+    ],
+)
 def test_a_result_too_large_for_an_event_is_refused_and_nothing_is_applied(hook: LakebaseHook, schema: str, sql: str):
     started_at = time.monotonic()
     with pytest.raises(AirflowFailException, match="more than 48 KiB; the transaction was rolled back.*export it"):
@@ -313,8 +365,23 @@ def test_an_error_of_postgres_arrives_as_psycopgs_own_with_the_place(schema: str
         run_deferred(statement("SELECT nope FROM deferral.t"))
 
 
+def test_an_error_that_a_function_made_up_arrives_too(schema: str):
+    with pytest.raises(psycopg.DatabaseError, match="boom"):
+        run_deferred(statement("DO $$ BEGIN RAISE EXCEPTION 'boom' USING ERRCODE = 'AB123'; END $$"))
+    with pytest.raises(psycopg.DatabaseError, match="^x{8000}"):
+        run_deferred(statement("DO $$ BEGIN RAISE EXCEPTION '%', repeat('x', 1000000); END $$"))
+
+
+def test_times_that_nobody_could_read_are_refused_before_the_commit(hook: LakebaseHook, schema: str):
+    with pytest.raises(AirflowFailException, match="DateStyle was changed"):
+        run_deferred(
+            statement("SET LOCAL datestyle = 'german'; INSERT INTO deferral.t VALUES (1) RETURNING date '2026-02-03'")
+        )
+    assert hook.get_first("SELECT count(*) FROM deferral.t") == (0,)
+
+
 def test_parameters_that_do_not_fit_are_an_error(schema: str):
-    with pytest.raises(AirflowException, match="ProgrammingError: the query has 2 placeholders but 1 parameters"):
+    with pytest.raises(psycopg.ProgrammingError, match="the query has 2 placeholders but 1 parameters"):
         run_deferred(statement("SELECT %s, %s", parameters=[1]))
 
 
@@ -416,6 +483,8 @@ def test_a_query_sensor_waits_until_the_first_cell_is_true(hook: LakebaseHook, s
 
     task.execute_complete(CONTEXT, asyncio.run(wait()).payload)
     assert task.poke(CONTEXT) is True
+    for sql in ("SELECT false; SELECT true", "SET LOCAL work_mem = '4MB'; SELECT true", "SELECT 'a%' LIKE 'a%'"):
+        run_deferred(LakebaseQuerySensor(task_id="wait", sql=sql, parameters=[], deferrable=True))
     hook.run("UPDATE deferral.t SET id = 0")
     assert task.poke(CONTEXT) is False
 
@@ -533,6 +602,47 @@ def test_a_watcher_that_dies_before_it_marked_tells_of_the_rows_again(hook: Lake
     for _ in range(2):
         assert asyncio.run(events_of(trigger, 1)) == [{"rows": 1}]
     assert hook.get_first("SELECT count(*) FROM deferral.t") == (1,)
+
+
+def test_a_watcher_whose_mark_fails_tells_of_nothing(hook: LakebaseHook, schema: str, monkeypatch: pytest.MonkeyPatch):
+    hook.run("INSERT INTO deferral.t VALUES (1)")
+    clock = Clock(monkeypatch)
+
+    async def watch(trigger: Any) -> list[Any]:
+        trigger.asset_state_store = State()
+        watching = asyncio.create_task(events_of(trigger, 1))
+        while clock.seconds < 300:
+            await clock._sleep(0.01)
+        assert not watching.done()
+        watching.cancel()
+        return list(trigger.asset_state_store.values)
+
+    refused: list[dict[str, str]] = [
+        {"sql": "SELECT id FROM deferral.t", "mark": "UPDATE nope SET x = 1"},
+        {"sql": "SELECT id FROM deferral.t", "watermark_column": "misspelt"},
+        {"sql": "SELECT NULL AS id FROM deferral.t", "watermark_column": "id"},
+    ]
+    for arguments in refused:
+        clock.seconds = 0
+        assert asyncio.run(watch(LakebaseQueryTrigger(**arguments))) == []
+
+
+def test_a_watcher_marks_by_the_first_column_whatever_the_others_are_called(hook: LakebaseHook, schema: str):
+    hook.run("CREATE TABLE deferral.o (id int, c int); INSERT INTO deferral.o VALUES (1, 6), (2, 6), (6, 9)")
+    trigger = LakebaseQueryTrigger(
+        "SELECT id, c AS id FROM deferral.o WHERE c = 6",
+        mark="DELETE FROM deferral.o WHERE id = ANY(%(taken)s)",
+        poll_interval=0.1,
+    )
+
+    async def watch() -> None:
+        watching = asyncio.create_task(events_of(trigger, 2))
+        await until(lambda: hook.get_records("SELECT id FROM deferral.o") == [(6,)], 10)
+        await asyncio.sleep(0.5)
+        assert not watching.done()
+        watching.cancel()
+
+    asyncio.run(watch())
 
 
 class State:
