@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg import generators
+from psycopg._queries import PostgresQuery
 from psycopg.adapt import AdaptersMap, Transformer
 from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.types.datetime import TimestamptzLoader
@@ -39,16 +40,18 @@ _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 _NO_TRANSACTION = ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT")
 _OUTLASTS_TRANSACTION = ("SET", "RESET", "DISCARD", "LISTEN", "UNLISTEN", "PREPARE", "EXECUTE", "DEALLOCATE", "LOAD")
 _SET_WITHIN_TRANSACTION = ("LOCAL", "CONSTRAINTS")
+_ROWS = (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_OK)
+_DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 _COPY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
 _READABLE = {"DateStyle": "ISO", "IntervalStyle": "postgres"}
 # As Postgres reads SQL: comments may be nested, and only E'…' knows a backslash.
 _TOKEN = re.compile(
     r"""
-    [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
+    [eE]'(?:[^'\\]|\\.|'')*'(?:\s*\n\s*'(?:[^'\\]|\\.|'')*')* | '(?:[^']|'')*' | "(?:[^"]|"")*"
     | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
     | (?P<line>--[^\n]*) | (?P<block>/\*)
-    | (?P<word>[^\W\d][\w$]*) | (?P<end>;) | (?P<space>[\s(]+)
-    | [^\w\s'"$/;(-]+ | .
+    | (?P<word>[^\W\d][\w$]*) | (?P<end>;) | (?P<space>\s+) | (?P<open>\() | (?P<close>\))
+    | [^\w\s'"$/;()-]+ | .
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -147,6 +150,15 @@ def refuse_what_cannot_be_deferred(statements: Sequence[str], parameters: Parame
             if reason := _unsafe(statement.words):
                 remedy = "Run the task with deferrable=False."
                 raise LakebaseSettingsError(f"{statement.words[0]} cannot be deferred: {reason}", remedy=remedy)
+    refuse_parameters(parameters)
+
+
+def refuse_parameters(parameters: Parameters) -> None:
+    """Keep out parameters that would reach the triggerer as something else.
+
+    :param parameters: of a statement
+    :raises LakebaseSettingsError: for those that are no JSON
+    """
     if not _is_plain(parameters):
         raise LakebaseSettingsError(
             "parameters that are not str, int, float, bool, None, or lists and dicts of them cannot be deferred",
@@ -169,6 +181,8 @@ async def run_statements(session: AsyncLakebaseSession, request: StatementsReque
     :returns: a result for each text; None when the ledger holds the task already
     """
     await session.execute(_END_EARLIER, [request.session_name])
+    if request.ledger_schema is not None:
+        await _prepare_ledger(session, request.ledger_schema)
     await session.commit()
     await session.execute(_ALONE, [request.session_name])
     if request.ledger_schema is not None and not await _claim(session, request.ledger_schema, request.load_id):
@@ -183,6 +197,8 @@ async def run_statements(session: AsyncLakebaseSession, request: StatementsReque
         rows = sum(max(result.rowcount, 0) for result in results)
         await session.execute("RESET ROLE")
         await session.execute(completion(request.ledger_schema), [rows, request.load_id, _TARGET[0]])
+    for result in results:
+        ResultCursor(result).fetchall()  # what nobody can read is found out before the commit
     await session.commit()
     return results
 
@@ -213,6 +229,7 @@ async def run_text(
     *,
     fetch: bool = True,
     most_bytes: int | None = None,
+    most_rows: int | None = None,
 ) -> TextResult:
     """Run a text of one or more statements in the session's transaction, and return the result of the last one.
 
@@ -221,17 +238,21 @@ async def run_text(
     :param parameters: of all of them together
     :param fetch: whether rows are wanted
     :param most_bytes: bytes that the result may have
+    :param most_rows: rows that are wanted; when there are more, the statement is cancelled and its transaction lost
     :raises LakebaseSettingsError: when it has more, or tells times as none can read them
     :raises psycopg.Error: as Postgres refused a statement
     """
-    if parameters:
-        text = psycopg.AsyncClientCursor(session).mogrify(text.encode(), parameters)
     statements = await in_thread(partial(split_statements, text))
+    if len(statements) > 1 and parameters:
+        # The server takes several statements only without parameters.
+        bound = psycopg.AsyncClientCursor(session).mogrify(text.encode(), parameters)
+        statements, parameters = await in_thread(partial(split_statements, bound)), None
     if session.info.transaction_status == TransactionStatus.IDLE:
         await session.execute("SELECT 1")  # with which psycopg begins the transaction
     result = TextResult()
     for number, statement in enumerate(statements, 1):
-        result = await _run_one(session, statement.text, fetch and number == len(statements), most_bytes)
+        last = number == len(statements)
+        result = await _run_one(session, statement.text, parameters or None, fetch and last, most_bytes, most_rows)
     result.time_zone = session.info.parameter_status("TimeZone") or "UTC"
     for name, wanted in _READABLE.items():
         if result.rows and not (session.info.parameter_status(name) or wanted).startswith(wanted):
@@ -240,12 +261,19 @@ async def run_text(
     return result
 
 
-async def _claim(session: AsyncLakebaseSession, schema: str, load_id: str) -> bool:
-    """Enter the task into the ledger; return False when it is there."""
+async def _prepare_ledger(session: AsyncLakebaseSession, schema: str) -> None:
+    """Make the ledger where there is none, for a transaction of its own, so that nobody waits for the statements."""
     try:
         if await (await session.execute(LEDGER_EXISTS, [schema, TABLE])).fetchone() is None:
             for statement in creation(schema):
                 await session.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise not_permitted(f"The ledger {schema}.{TABLE} cannot be made", error, session.where) from error
+
+
+async def _claim(session: AsyncLakebaseSession, schema: str, load_id: str) -> bool:
+    """Enter the task into the ledger; return False when it is there."""
+    try:
         while await (await session.execute(entry(schema), [load_id, *_TARGET])).fetchone() is None:
             if await (await session.execute(search(schema), [load_id, _TARGET[0]])).fetchone() is not None:
                 return False
@@ -254,15 +282,26 @@ async def _claim(session: AsyncLakebaseSession, schema: str, load_id: str) -> bo
     return True
 
 
-async def _run_one(session: AsyncLakebaseSession, statement: str, keep: bool, most_bytes: int | None) -> TextResult:
+async def _run_one(
+    session: AsyncLakebaseSession,
+    statement: str,
+    parameters: Parameters,
+    keep: bool,
+    most_bytes: int | None,
+    most_rows: int | None,
+) -> TextResult:
     """Run one statement and read its rows one by one, as text.
 
     So a large result is refused before it fills the memory that all triggers share, nothing is decoded that nobody
     wants, and the server takes no second statement that was hidden in the first.
     """
-    result, size = TextResult(), 0
+    query = PostgresQuery(Transformer.from_context(session))
+    query.convert(statement.encode(), parameters)
+    result, size, enough = TextResult(), 0, False
     async with session.lock:
-        session.pgconn.send_query_params(statement.encode(), None)
+        session.pgconn.send_query_params(
+            query.query, query.params, param_types=query.types, param_formats=query.formats
+        )
         session.pgconn.set_single_row_mode()
         await session.wait(generators.send(session.pgconn))
         failed: Exception | None = None
@@ -271,21 +310,29 @@ async def _run_one(session: AsyncLakebaseSession, statement: str, keep: bool, mo
                 raise psycopg.ProgrammingError("COPY has no result that could be read here")
             if found.status == ExecStatus.FATAL_ERROR:
                 failed = failed or psycopg.errors.error_from_result(found, encoding="utf-8")
-            elif found.status in (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_OK) and keep and failed is None:
-                result.columns = [((found.fname(n) or b"").decode(), found.ftype(n)) for n in range(found.nfields)]
-                for row in range(found.ntuples):
-                    values = [found.get_value(row, column) for column in range(found.nfields)]
-                    result.rows.append([None if value is None else value.decode() for value in values])
-                    size += len(_to_json(result.rows[-1]).encode()) + 1
+            elif keep and failed is None and not enough and found.status in _ROWS:
+                size += _read(found, result)
+                enough = most_rows is not None and len(result.rows) > most_rows
                 if most_bytes is not None and size > most_bytes:
                     failed = _too_large(session.where)
-                    result.rows.clear()
+                if enough or failed:
                     await session.cancel_safe()
-            if found.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK) and found.command_tuples is not None:
+            if found.status in _DONE and found.command_tuples is not None:
                 result.rowcount = found.command_tuples
-    if failed is not None:
+    if failed is not None and not enough:
         raise failed
     return result
+
+
+def _read(found: Any, result: TextResult) -> int:
+    """Add what the server has sent to a result; return the bytes that it takes in an event."""
+    result.columns = [((found.fname(n) or b"").decode(), found.ftype(n)) for n in range(found.nfields)]
+    size = 0
+    for row in range(found.ntuples):
+        values = [found.get_value(row, column) for column in range(found.nfields)]
+        result.rows.append([None if value is None else value.decode() for value in values])
+        size += len(_to_json(result.rows[-1]).encode()) + 1
+    return size
 
 
 async def _next(session: AsyncLakebaseSession, failed: Exception | None) -> Any:
@@ -323,7 +370,11 @@ def _load(result: TextResult) -> Iterator[tuple[Any, ...]]:
 
     class ZonedLoader(TimestamptzLoader):
         def load(self, data: Any) -> Any:
-            return super().load(data).astimezone(zone)
+            value = super().load(data)
+            try:
+                return value.astimezone(zone)
+            except OverflowError:  # the last year of the calendar
+                return value
 
     adapters = AdaptersMap(psycopg.adapters)
     adapters.register_loader("timestamptz", ZonedLoader)
@@ -354,8 +405,8 @@ def split_statements(text: str) -> list[Statement]:
     """
     found: list[Statement] = []
     words: list[str] = []
-    start = position = body = 0
-    is_empty = True
+    start = position = body = depth = 0
+    is_empty, before = True, ""
     while match := _TOKEN.match(text, position):
         position = match.end()
         if match["block"]:
@@ -364,13 +415,20 @@ def split_statements(text: str) -> list[Statement]:
             is_empty = False
             word = match["word"].upper()
             # A function's body between BEGIN ATOMIC and END holds semicolons of its own.
-            body += (word == "ATOMIC") + (body > 0 and word in ("CASE", "BEGIN")) - (body > 0 and word == "END")
+            body += (
+                (before == "BEGIN" and word == "ATOMIC")
+                + (body > 0 and word in ("CASE", "BEGIN"))
+                - (body > 0 and word == "END")
+            )
+            before = word
             if len(words) < 4:
                 words.append(word)
-        elif match["end"] and not body:
+        elif match["open"] or match["close"]:
+            depth = max(depth + (1 if match["open"] else -1), 0)
+        elif match["end"] and not body and not depth:
             if not is_empty:
                 found.append(Statement(text[start : match.start()].strip(), tuple(words)))
-            start, words, is_empty = position, [], True
+            start, words, is_empty, before = position, [], True, ""
         elif not (match["line"] or match["space"]):
             is_empty = False
     if not is_empty:

@@ -7,9 +7,10 @@ import ipaddress
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowFailException, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -54,10 +55,10 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         connection says
     :param hook_params: further arguments of the hook, as ``{"options": "-c statement_timeout=5min"}`` (templated)
     :param deferrable: run it in the triggerer, in one transaction, while the task holds no worker slot; by default as
-        ``[operators] default_deferrable`` says. ``autocommit``, COPY, statements for the session rather than the
-        transaction, and parameters that are no JSON are refused, and so is a result of more than 48 KiB. When the
-        triggerer dies, the next one ends the session it left and runs the SQL again, even if it was committed just
-        before, unless there is a ledger
+        ``[operators] default_deferrable`` says, for what can be. ``autocommit``, COPY, statements for the session
+        rather than the transaction, and parameters that are no JSON are refused, and so is a result of more than
+        48 KiB. When the triggerer dies, the next one ends the session it left and runs the SQL again, even if it was
+        committed just before, unless there is a ledger
     :param ledger_schema: deferred, the commit carries a record of the task in the ledger of this schema
         (``airflow_lakebase``, where the role bootstrap prepares it); a restarted triggerer, a retry or a cleared task
         that finds it runs nothing and returns None (templated). A handler runs after the commit
@@ -86,7 +87,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         endpoint: str | None = None,
         database: str | None = None,
         read_only: bool | None = None,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        deferrable: bool | None = None,
         ledger_schema: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -97,6 +98,9 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         if "conn_id" in kwargs:
             raise LakebaseSettingsError("conn_id is not an argument of this operator", remedy="Use lakebase_conn_id.")
         super().__init__(sql=sql, database=database, **kwargs)
+        self.is_deferrable_by_choice = bool(deferrable)
+        if deferrable is None:
+            deferrable = not self.autocommit and conf.getboolean("operators", "default_deferrable", fallback=False)
         if ledger_schema and not deferrable:
             raise LakebaseSettingsError("ledger_schema is given, but the task is not deferrable", remedy="Defer it.")
         if self.autocommit and deferrable:
@@ -147,8 +151,13 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         statements = self._statements()
         if not statements:
             raise ValueError("List of SQL statements is empty")  # as DbApiHook.run says it
-        with failing_for_good():
+        try:
             refuse_what_cannot_be_deferred(statements, cast(Any, self.parameters))
+        except LakebaseSettingsError as error:
+            if self.is_deferrable_by_choice or self.ledger_schema:
+                raise AirflowFailException(str(error)) from error
+            self.log.info("The task is not deferred: %s", error)
+            return
         hook_params = {"endpoint": self.endpoint, "database": self.database, "read_only": self.read_only}
         self.defer(
             trigger=LakebaseStatementTrigger(
@@ -188,14 +197,19 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
             self.log.info("The ledger in schema %s holds this task already; nothing was run", self.ledger_schema)
             return None
         outputs = []
-        for statement, result in zip(self._statements(), read_results(outcome["results"]), strict=True):
+        single = return_single_query_results(self.sql, self.return_last, self.split_statements)
+        # Rendered anew, the SQL may have become another one.
+        for statement, result in zip_longest(self._statements(), read_results(outcome["results"]), fillvalue=None):
+            if result is None:
+                break
             cursor = ResultCursor(result)
-            send_sql_hook_lineage(context=self._hook, sql=statement, row_count=cursor.rowcount)
+            send_sql_hook_lineage(context=self._hook, sql=statement or "", row_count=cursor.rowcount)
             self.log.info("Rows: %s", cursor.rowcount)
             if self._wants_rows and self.handler is not None:
                 outputs.append(self._hook._make_common_data_structure(self.handler(cursor)))
+                if single:
+                    self._hook.descriptions.clear()
                 self._hook.descriptions.append(cursor.description)
-        single = return_single_query_results(self.sql, self.return_last, self.split_statements)
         return self._finish((outputs[-1] if outputs else None) if single else outputs)
 
     def _finish(self, output: Any) -> Any:

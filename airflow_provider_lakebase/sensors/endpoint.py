@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseSensorOperator, conf
 
 from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
@@ -62,8 +62,13 @@ class LakebaseEndpointSensor(BaseSensorOperator):
         """
         if not self.deferrable:
             return super().execute(context)
-        if self._is_ready(wake=False) and (not self.wake or self._is_ready(wake=True)):
-            return None
+        try:
+            if self._is_ready(wake=False) and (not self.wake or self._is_ready(wake=True)):
+                return None
+        except AirflowException as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException("Skipping, as soft_fail or never_fail says") from error
+            raise
         self.defer(
             trigger=LakebaseEndpointTrigger(self.lakebase_conn_id, self.endpoint, self.wake, self.poke_interval),
             method_name="execute_complete",

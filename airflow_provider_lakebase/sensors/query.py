@@ -10,8 +10,8 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
-from airflow_provider_lakebase.triggers._outcomes import require_success
-from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger, passes_by_itself
+from airflow_provider_lakebase.triggers._outcomes import passes_by_itself, require_success
+from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -70,6 +70,10 @@ class LakebaseQuerySensor(BaseSensorOperator):
         """
         if not self.deferrable:
             return super().execute(context)
+        from airflow_provider_lakebase.statements import refuse_parameters
+
+        with failing_for_good():
+            refuse_parameters(self.parameters)
         self.defer(
             trigger=LakebaseQuerySensorTrigger(
                 sql=self.sql,

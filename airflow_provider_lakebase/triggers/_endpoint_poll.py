@@ -11,10 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseWakeTimeoutError
+from airflow_provider_lakebase.exceptions import LakebaseError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.settings import LakebaseSettings
 from airflow_provider_lakebase.threads import in_thread
+from airflow_provider_lakebase.triggers._outcomes import passes_by_itself
 
 if TYPE_CHECKING:
     from airflow_provider_lakebase.workspace.endpoints import EndpointStatus
@@ -115,6 +116,7 @@ class _Poll:
         self.joined = asyncio.Event()
         self.failures = 0
         self.task: asyncio.Task[None] | None = None
+        self.knocks: list[tuple[Any, asyncio.Task[None]]] = []
 
     def add(self, waiter: _Waiter) -> None:
         self.waiters.append(waiter)
@@ -126,7 +128,8 @@ class _Poll:
         """Let a waiter go; return whether it was the last, with which the poll ends."""
         self.waiters.remove(waiter)
         if not self.waiters and self.task is not None:
-            self.task.cancel()
+            for task in (self.task, *(knock for _, knock in self.knocks)):
+                task.cancel()
         return not self.waiters
 
     async def _run(self) -> None:
@@ -150,34 +153,28 @@ class _Poll:
         log.debug("Endpoint %s is %s", self.settings.endpoint, status.state)
         if status.state == "ACTIVE":
             self._tell([waiter for waiter in self.waiters if not waiter.wake])
-        wanted: list[tuple[Any, list[_Waiter]]] = []
+        # Beside the readings: a knock is held until the endpoint has woken, or for ever where something hangs.
+        self.knocks = [(session, knock) for session, knock in self.knocks if not knock.done()]
         for waiter in self.waiters:
-            if waiter.wake and not waiter.ready.done():
-                same = next((group for session, group in wanted if session == waiter.session), None)
-                if same is None:
-                    wanted.append((waiter.session, [waiter]))
-                else:
-                    same.append(waiter)
-        await asyncio.gather(*(self._knock(group) for _, group in wanted))
+            if waiter.wake and not waiter.ready.done() and all(waiter.session != each for each, _ in self.knocks):
+                self.knocks.append((waiter.session, asyncio.create_task(self._knock(waiter))))
 
-    async def _knock(self, group: list[_Waiter]) -> None:
-        waiter = group[0]
+    async def _knock(self, waiter: _Waiter) -> None:
         timeout = min(KNOCK_SECONDS, waiter.settings.wake_timeout)
         try:
-            async with waiter.hook.open_async(replace(waiter.settings, wake_timeout=timeout)) as session:
-                await session.execute("SELECT 1")
-        except LakebaseWakeTimeoutError as error:
+            async with asyncio.timeout(timeout + ANSWER_SECONDS):
+                async with waiter.hook.open_async(replace(waiter.settings, wake_timeout=timeout)) as session:
+                    await session.execute("SELECT 1")
+        except TimeoutError as error:  # LakebaseWakeTimeoutError is one
             log.info("It does not answer yet: %s", error)
-        except LakebaseError as error:
-            if not error.retryable:
-                self._tell(group, error)
-            else:
-                log.warning("The next knock is later: %s", error)
         except Exception as error:
-            self._tell(group, error)
+            if passes_by_itself(error):
+                log.warning("The next knock is later: %s", error)
+            else:
+                self._tell([each for each in self.waiters if each.wake and each.session == waiter.session], error)
         else:
-            # Those too who came while it was held, and those who only watch: it is awake.
-            self._tell(each for each in self.waiters if not each.wake or each.session == waiter.session)
+            # Those who only watch too: it is awake.
+            self._tell([each for each in self.waiters if not each.wake or each.session == waiter.session])
 
     def _tell(self, waiters: Iterable[_Waiter], error: BaseException | None = None) -> None:
         for waiter in list(waiters):
@@ -195,7 +192,7 @@ class _Poll:
                 continue
             pause = min(waiting) * jitter
             if self.failures:
-                pause = max(pause, min(2.0**self.failures, MOST_BACK_OFF_SECONDS))
+                pause = max(pause, min(2.0 ** min(self.failures, 10), MOST_BACK_OFF_SECONDS))
             left = started_at + pause - loop.time()
             if left <= 0:
                 return

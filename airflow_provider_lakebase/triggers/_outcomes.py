@@ -9,9 +9,20 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_lakebase import exceptions
+from airflow_provider_lakebase.exceptions import LakebaseError
 
+_SHOWN = ("status", "error", "sqlstate", "rows")
 MOST_MESSAGE_CHARACTERS = 8192
 """Characters of an error that an event carries."""
+
+
+class _Event(TriggerEvent):
+    """An event of which the triggerer logs no row and no parameter: neither a result nor Postgres's own words."""
+
+    def __repr__(self) -> str:
+        return f"TriggerEvent<{', '.join(str(self.payload[key]) for key in _SHOWN if self.payload.get(key))}>"
+
+    __str__ = __repr__
 
 
 def event(payload: Mapping[str, Any]) -> TriggerEvent:
@@ -19,7 +30,19 @@ def event(payload: Mapping[str, Any]) -> TriggerEvent:
 
     :param payload: plain values
     """
-    return TriggerEvent(payload)  # type: ignore[no-untyped-call]
+    return _Event(payload)  # type: ignore[call-arg, no-untyped-call, unused-ignore]
+
+
+def passes_by_itself(error: Exception) -> bool:
+    """Return whether another attempt can help: a lost session, a waking endpoint, a workspace that does not answer.
+
+    :param error: what an attempt raised
+    """
+    if isinstance(error, LakebaseError):
+        return error.retryable
+    import psycopg
+
+    return isinstance(error, psycopg.OperationalError)
 
 
 def success(**values: Any) -> dict[str, Any]:

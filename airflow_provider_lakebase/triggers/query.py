@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -14,7 +15,7 @@ from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettings
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.triggers._endpoint_poll import read_status
-from airflow_provider_lakebase.triggers._outcomes import event, failure, success
+from airflow_provider_lakebase.triggers._outcomes import event, failure, passes_by_itself, success
 
 if AIRFLOW_V_3_0_PLUS:
     from airflow.triggers.base import BaseEventTrigger
@@ -64,11 +65,15 @@ class _Polling(BaseTrigger):
     async def _pause(self, failures: int = 0) -> None:
         pause = self.poll_interval * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         if failures:
-            pause = max(pause, min(2.0**failures, MOST_BACK_OFF_SECONDS))
+            pause = max(pause, min(2.0 ** min(failures, 10), MOST_BACK_OFF_SECONDS))
         await asyncio.sleep(pause)
 
     async def _may_ask(self, settings: LakebaseSettings) -> bool:
         """Return whether to open a session, and warn once when that keeps the endpoint awake for ever."""
+        if settings.password is not None and self.only_when_awake:
+            remedy = "Leave only_when_awake out, or use a connection of an identity of the workspace."
+            what = "A native Postgres login cannot ask for the endpoint's state"
+            raise LakebaseSettingsError(what, where=settings.where, remedy=remedy)
         if not (self._is_first or self.only_when_awake) or settings.password is not None:
             return True
         try:
@@ -138,7 +143,7 @@ class LakebaseQuerySensorTrigger(_Polling):
         async with hook.open_async(settings) as session:
             from airflow_provider_lakebase.statements import ResultCursor, run_text
 
-            row = ResultCursor(await run_text(session, self.sql, self.parameters)).fetchone()
+            row = ResultCursor(await run_text(session, self.sql, self.parameters, most_rows=1)).fetchone()
             await session.commit()
         return bool(row and row[0])
 
@@ -234,7 +239,8 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
         if not result.rows:
             return 0, None
         if self.mark is not None:
-            taken = [row[0] for row in ResultCursor(result)]
+            first = replace(result, columns=result.columns[:1], rows=[row[:1] for row in result.rows])
+            taken = [value for (value,) in ResultCursor(first)]
             await session.execute(self.mark.encode(), {"taken": taken})
             return len(result.rows), None
         names = [name for name, _ in result.columns]
@@ -246,15 +252,3 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
             remedy = "Leave such rows out of the query: they would be told of for ever."
             raise LakebaseSettingsError("The watermark of the last row is NULL", where=session.where, remedy=remedy)
         return len(result.rows), values[-1]
-
-
-def passes_by_itself(error: Exception) -> bool:
-    """Return whether the next poll can help: a lost session, a waking endpoint, a workspace that does not answer.
-
-    :param error: what a poll raised
-    """
-    if isinstance(error, LakebaseError):
-        return error.retryable
-    import psycopg
-
-    return isinstance(error, psycopg.OperationalError)

@@ -16,15 +16,6 @@ _TRIES_TO_LEARN = 3
 """Runs with a ledger, when the session is lost at each COMMIT."""
 
 
-class _Result(TriggerEvent):
-    """An event whose rows the triggerer does not log."""
-
-    def __repr__(self) -> str:
-        return "TriggerEvent<the statements' result>"
-
-    __str__ = __repr__
-
-
 class LakebaseStatementTrigger(BaseTrigger):
     """Run statements in one transaction, and fire with their result.
 
@@ -89,7 +80,7 @@ class LakebaseStatementTrigger(BaseTrigger):
         except Exception as error:
             yield event(failure(error))
         else:
-            yield _Result(outcome)  # type: ignore[call-arg, no-untyped-call, unused-ignore]
+            yield event(outcome)
 
     async def _run(self) -> dict[str, Any]:
         hook = LakebaseHook(self.lakebase_conn_id, **(self.hook_params or {}))

@@ -132,7 +132,7 @@ def test_many_waiters_for_one_endpoint_share_its_readings_and_the_knock(emulator
 
     assert {event.payload["status"] for event in asyncio.run(wait())} == {"success"}
     assert len(emulator.logins) - logins == 1
-    assert len(emulator.requests) - calls <= 5
+    assert len(emulator.requests) - calls <= 16  # one about every 0.45 s
 
 
 def test_who_comes_during_a_knock_is_told_by_it(emulator: LakebaseEmulator):
@@ -272,6 +272,11 @@ STATEMENTS: list[tuple[Any, dict[str, Any]]] = [
     ("SAVEPOINT a; INSERT INTO deferral.t VALUES (9); ROLLBACK TO SAVEPOINT a; SELECT 1", {}),
     ("SET LOCAL timezone = 'Asia/Tokyo'; SELECT timestamptz '2026-01-01 10:00+03'", {}),
     ("SELECT 'infinity'::timestamptz", {"do_xcom_push": False}),
+    ("SELECT %s, 5 / %s, pg_typeof(%s)::text, %s", {"parameters": [1.5, 2.0, 7, None]}),
+    ("SELECT 1 AS atomic; SELECT 2", {}),
+    ("CREATE OR REPLACE RULE r AS ON INSERT TO deferral.t DO ALSO (SELECT 1; SELECT 2); SELECT 3", {}),
+    ("SELECT E'a'\n'b\\';c'", {}),
+    ("SELECT FROM generate_series(1, 3)", {"handler": lambda cursor: cursor.rowcount}),
     ("SELECT 'a%' LIKE 'a%'", {"parameters": []}),
     (
         "SELECT NULL, '' FROM generate_series(1, 3)",
@@ -363,6 +368,44 @@ def test_a_result_too_large_for_an_event_is_refused_and_nothing_is_applied(hook:
 def test_an_error_of_postgres_arrives_as_psycopgs_own_with_the_place(schema: str):
     with pytest.raises(psycopg.errors.UndefinedColumn, match="nope.*\n.*\n.*\nconnection 'lakebase_default', endpoint"):
         run_deferred(statement("SELECT nope FROM deferral.t"))
+
+
+def test_the_last_day_of_the_calendar_arrives():
+    arguments: dict[str, Any] = {"hook_params": {"options": "-c timezone=America/New_York"}}
+    sql = "SELECT timestamptz '9999-12-31 18:00:00'"
+    plain = statement(sql, deferrable=False, **arguments).execute(CONTEXT)
+    assert run_deferred(statement(sql, **arguments)) == plain
+
+
+def test_what_nobody_can_read_is_found_out_before_the_commit(hook: LakebaseHook, schema: str):
+    with pytest.raises(psycopg.DataError):
+        run_deferred(statement("INSERT INTO deferral.t VALUES (1) RETURNING id, 'infinity'::timestamptz"))
+    assert hook.get_first("SELECT count(*) FROM deferral.t") == (0,)
+
+
+def test_parameters_and_the_words_of_postgres_do_not_reach_the_triggerers_log(schema: str):
+    event = asyncio.run(first_event(defer(statement("SELECT nope, %s", parameters=["confidential"]))))
+    assert (
+        f"{event!r} {event}"
+        == "TriggerEvent<error, UndefinedColumn, 42703> TriggerEvent<error, UndefinedColumn, 42703>"
+    )
+    with pytest.raises(psycopg.errors.UndefinedColumn) as raised:
+        statement("SELECT 1").execute_complete(CONTEXT, event.payload)
+    assert "confidential" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("sql", "arguments"), [("VACUUM deferral.t", {"autocommit": True}), ("SET work_mem = '1MB'", {}), ("SELECT 1", {})]
+)
+def test_what_the_configuration_wants_deferred_is_run_here_where_it_cannot_be(
+    schema: str, monkeypatch: pytest.MonkeyPatch, sql: str, arguments: dict[str, Any]
+):
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    task = LakebaseSQLOperator(task_id="statement", sql=sql, **arguments)
+    if sql == "SELECT 1":
+        defer(task)
+    else:
+        task.execute(CONTEXT)
 
 
 def test_an_error_that_a_function_made_up_arrives_too(schema: str):
@@ -485,6 +528,11 @@ def test_a_query_sensor_waits_until_the_first_cell_is_true(hook: LakebaseHook, s
     assert task.poke(CONTEXT) is True
     for sql in ("SELECT false; SELECT true", "SET LOCAL work_mem = '4MB'; SELECT true", "SELECT 'a%' LIKE 'a%'"):
         run_deferred(LakebaseQuerySensor(task_id="wait", sql=sql, parameters=[], deferrable=True))
+    started_at = time.monotonic()
+    run_deferred(LakebaseQuerySensor(task_id="wait", sql="SELECT generate_series(1, 100000000)", deferrable=True))
+    assert time.monotonic() - started_at < 10
+    with pytest.raises(AirflowFailException, match="parameters .*cannot be deferred"):
+        LakebaseQuerySensor(task_id="wait", sql="SELECT %s", parameters=[b"x"], deferrable=True).execute(CONTEXT)
     hook.run("UPDATE deferral.t SET id = 0")
     assert task.poke(CONTEXT) is False
 
