@@ -183,13 +183,22 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
     :param poll_interval: seconds between two polls
     :param only_when_awake: leave a poll out while the endpoint sleeps, rather than wake it: nothing can have been
         written meanwhile
-    :raises LakebaseSettingsError: when neither mark nor watermark_column is named, or both are
+    :raises LakebaseSettingsError: when neither mark nor watermark_column is named, or both are, or what they need is
+        not used
     """
 
     def __init__(self, sql: str, mark: str | None = None, watermark_column: str | None = None, **kwargs: Any) -> None:
         if (mark is None) == (watermark_column is None):
             raise LakebaseSettingsError(
                 "A query trigger tells of a row once by either mark or watermark_column", remedy="Name one of them."
+            )
+        if mark is not None and "%(taken)s" not in mark:
+            remedy = "Use it: WHERE id = ANY(%(taken)s)."
+            raise LakebaseSettingsError("mark has no %(taken)s, so that it would mark every row", remedy=remedy)
+        if watermark_column is not None and "%(watermark)s" not in sql:
+            remedy = "Use it: WHERE id > coalesce(%(watermark)s::bigint, 0) ORDER BY id."
+            raise LakebaseSettingsError(
+                "The query has no %(watermark)s, so that it would find all again", remedy=remedy
             )
         super().__init__(sql, **kwargs)
         self.mark = mark

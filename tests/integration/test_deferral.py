@@ -578,7 +578,7 @@ def test_an_hour_of_polls_only_when_awake_opens_no_session_on_a_sleeping_endpoin
     logins, clock = len(emulator.logins), Clock(monkeypatch)
     triggers = [
         LakebaseQuerySensorTrigger("SELECT true", poll_interval=60, only_when_awake=True),
-        LakebaseQueryTrigger("SELECT 1", mark="SELECT 1", poll_interval=60, only_when_awake=True),
+        LakebaseQueryTrigger("SELECT 1", mark="SELECT %(taken)s", poll_interval=60, only_when_awake=True),
     ]
 
     async def hour(trigger: Any) -> None:
@@ -666,9 +666,9 @@ def test_a_watcher_whose_mark_fails_tells_of_nothing(hook: LakebaseHook, schema:
         return list(trigger.asset_state_store.values)
 
     refused: list[dict[str, str]] = [
-        {"sql": "SELECT id FROM deferral.t", "mark": "UPDATE nope SET x = 1"},
-        {"sql": "SELECT id FROM deferral.t", "watermark_column": "misspelt"},
-        {"sql": "SELECT NULL AS id FROM deferral.t", "watermark_column": "id"},
+        {"sql": "SELECT id FROM deferral.t", "mark": "UPDATE nope SET x = %(taken)s"},
+        {"sql": "SELECT id, %(watermark)s::text FROM deferral.t", "watermark_column": "misspelt"},
+        {"sql": "SELECT NULL AS id, %(watermark)s::text FROM deferral.t", "watermark_column": "id"},
     ]
     for arguments in refused:
         clock.seconds = 0
@@ -734,7 +734,11 @@ def test_a_watcher_without_a_way_to_tell_of_rows_once_is_refused():
         with pytest.raises(LakebaseSettingsError, match="either mark or watermark_column"):
             LakebaseQueryTrigger("SELECT 1", **arguments)
     with pytest.raises(LakebaseSettingsError, match="nothing keeps the watermark.*mark"):
-        asyncio.run(events_of(LakebaseQueryTrigger("SELECT 1", watermark_column="id"), 1))
+        asyncio.run(events_of(LakebaseQueryTrigger("SELECT %(watermark)s", watermark_column="id"), 1))
+    with pytest.raises(LakebaseSettingsError, match="no %.taken.s, so that it would mark every row"):
+        LakebaseQueryTrigger("SELECT 1", mark="UPDATE t SET taken = true")
+    with pytest.raises(LakebaseSettingsError, match="no %.watermark.s, so that it would find all again"):
+        LakebaseQueryTrigger("SELECT 1", watermark_column="id")
 
 
 # ── the event loop ──
