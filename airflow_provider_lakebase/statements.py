@@ -55,6 +55,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_COMMENT_MARK = re.compile(r"/\*|\*/")
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -438,7 +439,7 @@ def split_statements(text: str) -> list[Statement]:
 
 def _end_of_comment(text: str, position: int) -> int:
     depth = 1
-    while depth and (mark := re.compile(r"/\*|\*/").search(text, position)):
+    while depth and (mark := _COMMENT_MARK.search(text, position)):
         depth += 1 if mark[0] == "/*" else -1
         position = mark.end()
     return len(text) if depth else position

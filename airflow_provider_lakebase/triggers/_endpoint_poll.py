@@ -78,6 +78,15 @@ async def read_status(settings: LakebaseSettings, *, max_age: float = 0.0) -> En
     return await asyncio.shield(readings[key][1])
 
 
+def back_off(failures: int, most: float) -> float:
+    """Return the seconds to wait after failures in a row: twice as many after each.
+
+    :param failures: how many there were
+    :param most: seconds at most
+    """
+    return min(2.0 ** min(failures, 10), most)
+
+
 def _read(settings: LakebaseSettings) -> EndpointStatus:
     # Here in the thread: to import it takes seconds.
     from airflow_provider_lakebase.workspace.endpoints import read_endpoint, require_enabled
@@ -192,7 +201,7 @@ class _Poll:
                 continue
             pause = min(waiting) * jitter
             if self.failures:
-                pause = max(pause, min(2.0 ** min(self.failures, 10), MOST_BACK_OFF_SECONDS))
+                pause = max(pause, back_off(self.failures, MOST_BACK_OFF_SECONDS))
             left = started_at + pause - loop.time()
             if left <= 0:
                 return

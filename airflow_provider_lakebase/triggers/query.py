@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.triggers._endpoint_poll import read_status
+from airflow_provider_lakebase.triggers._endpoint_poll import back_off, read_status
 from airflow_provider_lakebase.triggers._outcomes import event, failure, passes_by_itself, success
 
 if AIRFLOW_V_3_0_PLUS:
@@ -65,7 +65,7 @@ class _Polling(BaseTrigger):
     async def _pause(self, failures: int = 0) -> None:
         pause = self.poll_interval * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         if failures:
-            pause = max(pause, min(2.0 ** min(failures, 10), MOST_BACK_OFF_SECONDS))
+            pause = max(pause, back_off(failures, MOST_BACK_OFF_SECONDS))
         await asyncio.sleep(pause)
 
     async def _may_ask(self, settings: LakebaseSettings) -> bool:
@@ -256,8 +256,8 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
         if self.watermark_column not in names:
             remedy = f"Name one of its columns: {', '.join(names)}."
             raise LakebaseSettingsError(f"The query has no column '{self.watermark_column}'", remedy=remedy)
-        values = [row[names.index(self.watermark_column)] for row in result.rows]
-        if values[-1] is None:
+        watermark = result.rows[-1][names.index(self.watermark_column)]
+        if watermark is None:
             remedy = "Leave such rows out of the query: they would be told of for ever."
             raise LakebaseSettingsError("The watermark of the last row is NULL", where=session.where, remedy=remedy)
-        return len(result.rows), values[-1]
+        return len(result.rows), watermark
