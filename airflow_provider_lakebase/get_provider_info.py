@@ -50,6 +50,10 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [f"{_MODULES}.triggers.{name}" for name in ("endpoint", "query", "statement")],
             }
         ],
+        "extra-links": [
+            f"{_MODULES}.links.{name}"
+            for name in ("LakebaseProjectLink", "LakebaseBranchLink", "LakebaseSQLEditorLink")
+        ],
         "connection-types": [
             {
                 "connection-type": "lakebase",
@@ -66,6 +70,8 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "placeholders": {
                         "host": "https://my-workspace.cloud.databricks.com",
+                        "login": "application ID of the service principal",
+                        "password": "OAuth secret of the service principal",
                         "schema": "databricks_postgres",
                         "port": "5432",
                     },
@@ -83,8 +89,15 @@ _EXTRA_FIELDS: dict[str, tuple[Any, ...]] = {
     ),
     "auth_type": (
         "Authentication",
-        "oauth-m2m (client ID and secret) when empty; *-oidc: workload identity; password: a native Postgres role.",
-        ["oauth-m2m", "env-oidc", "file-oidc", "github-oidc", "azure-devops-oidc", "password"],
+        "How to log in. With client ID and OAuth secret when empty.",
+        {
+            "oauth-m2m": "oauth-m2m: client ID and OAuth secret",
+            "env-oidc": "env-oidc: workload identity, its token in a variable",
+            "file-oidc": "file-oidc: workload identity, its token in a file",
+            "github-oidc": "github-oidc: workload identity of GitHub Actions",
+            "azure-devops-oidc": "azure-devops-oidc: workload identity of Azure DevOps",
+            "password": "password: a Postgres role with a password of its own",
+        },
     ),
     "databricks_conn_id": (
         "Databricks connection",
@@ -94,10 +107,22 @@ _EXTRA_FIELDS: dict[str, tuple[Any, ...]] = {
     "oidc_token_filepath": ("OIDC token file", "File that holds the identity token, for file-oidc."),
     "token_audience": ("OIDC audience", "Whom the identity token is for."),
     "group_name": ("Group", "Log in as the role of this group, where databricks-sdk can."),
-    "read_only": ("Read only", "Sessions only read, on the read-only host where there is one.", ["true", "false"]),
+    "read_only": (
+        "Read only",
+        "Sessions only read, on the read-only host where there is one.",
+        {"true": "yes", "false": "no"},
+    ),
     "pg_host": ("Postgres host", "Looked up from the endpoint when empty."),
     "user": ("Postgres role", "The client ID when empty."),
-    "sslmode": ("TLS mode", "require when empty.", ["require", "verify-ca", "verify-full"]),
+    "sslmode": (
+        "TLS mode",
+        "Encrypts without checking the server's certificate (require) when empty.",
+        {
+            "require": "require: encrypt",
+            "verify-ca": "verify-ca: and check who signed the server's certificate",
+            "verify-full": "verify-full: and check that it is the server's",
+        },
+    ),
     "sslrootcert": ("CA file", "Path of a file with the certificate authorities to trust."),
     "wake_timeout": ("Wake timeout", "Seconds that opening a session may take, waking included. 120 when empty."),
     "credential_ttl": ("Credential lifetime", "Seconds from 300 to 3600. The service's own when empty."),
@@ -105,8 +130,8 @@ _EXTRA_FIELDS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _text_field(label: str, description: str, choices: list[str] | None = None) -> dict[str, Any]:
+def _text_field(label: str, description: str, choices: dict[str, str] | None = None) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": ["string", "null"]}
     if choices:
-        schema["enum"] = choices
+        schema |= {"enum": list(choices), "values_display": choices}
     return {"label": label, "description": description, "schema": schema}

@@ -1,9 +1,11 @@
-"""Start the emulator, run the example DAG through Airflow, show what came of it. Started by scripts/demo."""
+"""Start the emulator, and run the example DAG through Airflow or open Airflow's web UI. Started by scripts/demo."""
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import sqlite3
@@ -14,6 +16,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
+
+from _stack import Stack
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 
@@ -37,8 +41,10 @@ TASKS = """
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/demo", description="Show the provider at work on the emulator.")
+    parser.add_argument("--ui", action="store_true", help="open Airflow's web UI, until Ctrl-C")
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
-    started_at = time.monotonic()
     lock = (REPOSITORY / ".environments" / "demo").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,26 +57,55 @@ def main() -> int:
     print("Starting the Lakebase emulator, its endpoint asleep …", flush=True)
     with LakebaseEmulator(asleep=True) as emulator:
         print(f"  workspace {emulator.workspace_url}, Postgres on port {emulator.port}")
-        variables = airflow_variables(HOME, emulator.connections)
-        print("Making Airflow's database …", flush=True)
-        if run_airflow(variables, HOME / "migrate.log", "db", "migrate").wait():
-            return failed(HOME / "migrate.log")
-        print(f"Running the DAG {DAG_ID} …", flush=True)
-        run = run_airflow(variables, HOME / "dag.log", "dags", "test", DAG_ID)
-        try:
-            follow(run, HOME / "airflow.db")
-        finally:
-            # A task that Airflow runs may not heed SIGTERM.
-            run.kill()
-            run.wait()
-        tasks = task_rows(HOME / "airflow.db")
-        print_tasks(tasks)
-        if run.returncode or not tasks or any(state != "success" for _, state, _, _ in tasks):
-            return failed(HOME / "dag.log")
-        query_back(variables)
+        return (show_ui if arguments.ui else run_example)(emulator.connections)
+
+
+def run_example(connections: Mapping[str, str]) -> int:
+    """Run the example DAG and print what came of it."""
+    started_at = time.monotonic()
+    variables = airflow_variables(HOME, connections)
+    print("Making Airflow's database …", flush=True)
+    if run_airflow(variables, HOME / "migrate.log", "db", "migrate").wait():
+        return failed(HOME / "migrate.log")
+    print(f"Running the DAG {DAG_ID} …", flush=True)
+    run = run_airflow(variables, HOME / "dag.log", "dags", "test", DAG_ID)
+    try:
+        follow(run, HOME / "airflow.db")
+    finally:
+        # A task that Airflow runs may not heed SIGTERM.
+        run.kill()
+        run.wait()
+    tasks = task_rows(HOME / "airflow.db")
+    print_tasks(tasks)
+    if run.returncode or not tasks or any(state != "success" for _, state, _, _ in tasks):
+        return failed(HOME / "dag.log")
+    query_back(variables)
     seconds = time.monotonic() - started_at
     print(f"\nDone in {seconds:.0f} s. What the tasks logged is in {(HOME / 'dag.log').relative_to(REPOSITORY)}.")
     return 0
+
+
+def show_ui(connections: Mapping[str, str]) -> int:
+    """Run a whole Airflow with the example DAGs and the connections in it, until it is interrupted."""
+    password = secrets.token_urlsafe(12)
+    # An example starts when somebody wants it to: one of them would look for new rows all the time.
+    paused = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True"}
+    stack = Stack(HOME, paused, REPOSITORY / "dags_examples", login=("admin", password))
+    print("Starting Airflow: api-server, scheduler, dag-processor, triggerer …", flush=True)
+    try:
+        stack.start()
+        stack.import_connections(connections)
+        print(f"\n  {stack.url}    user admin, password {password}\n")
+        print(f"Trigger the DAG {DAG_ID}, or press Test on a connection (Admin, Connections). Ctrl-C stops everything.")
+        sys.stdout.flush()
+        while (ended := stack.ended()) is None:
+            time.sleep(0.5)
+        return failed(HOME / f"{ended}.log")
+    except KeyboardInterrupt:
+        print("\nStopping …", flush=True)
+        return 0
+    finally:
+        stack.stop()
 
 
 def airflow_variables(home: Path, connections: Mapping[str, str]) -> dict[str, str]:

@@ -41,10 +41,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; ``principal`` is the client ID of who asked, where that is known."""
+    """An answer; ``principal`` is the client ID of who asked, where that is known. A text is a page for a browser."""
 
     status: int
-    body: Json
+    body: Json | str
     principal: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
 

@@ -89,6 +89,16 @@ def endpoint(endpoint: Endpoint) -> Json:
     }
 
 
+def page(state: State, path: str) -> str | None:
+    """Return the page that a workspace shows a browser of a project or branch, or None where there is none."""
+    project = f"/lakebase/projects/{state.project_uid}"
+    pages = {project: PROJECT}
+    for name, uid in state.branches.items():
+        pages |= {f"{project}/branches/{uid}": name, f"{project}/branches/{uid}/sql-editor": f"SQL editor of {name}"}
+    title = pages.get(path)
+    return title and f"<!doctype html><title>Lakebase emulator</title><h1>{title}</h1><p>A workspace shows it here."
+
+
 def _hosts(endpoint: Endpoint) -> Json:
     pooled = "read_only_pooled_host" if endpoint.endpoint_type == READ_ONLY else "read_write_pooled_host"
     hosts = {"host": endpoint.host, pooled: endpoint.pooled_host}

@@ -24,6 +24,8 @@ def answer(state: State, call: Call) -> Reply:
     try:
         if call.path in oauth.ROUTES:
             caller, body = oauth.ROUTES[call.path](state, call)
+        elif (page := resources.page(state, call.path)) and call.method == "GET":
+            return Reply(200, page)
         else:
             caller = _caller(state, call)
             _require_workspace_access(caller)

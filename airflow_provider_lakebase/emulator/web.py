@@ -110,9 +110,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append(Request(call.method, call.path, status, principal))
 
     def _send(self, reply: Reply) -> None:
-        body = json.dumps(reply.body).encode()
+        page = isinstance(reply.body, str)
+        body = (reply.body if isinstance(reply.body, str) else json.dumps(reply.body)).encode()
         self.send_response(reply.status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html; charset=utf-8" if page else "application/json")
         self.send_header("Content-Length", str(len(body)))
         for name, value in reply.headers.items():
             self.send_header(name, value)

@@ -28,6 +28,7 @@ from airflow_provider_lakebase.exceptions import (
 )
 from airflow_provider_lakebase.fields import CONNECTION_TYPE, DEFAULT_CONN_ID, unknown_field
 from airflow_provider_lakebase.hooks._connection_check import ConnectionCheck
+from airflow_provider_lakebase.hooks._connection_form import form_widgets, ui_field_behaviour
 from airflow_provider_lakebase.hooks._loading import LoadingHook
 from airflow_provider_lakebase.settings import (
     ConnectionFields,
@@ -315,6 +316,19 @@ class LakebaseHook(LoadingHook):
             return bootstrap_role(connection, request, where=connection.where)
 
     # ── DbApiHook's contract ──
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the connection form's own fields to an Airflow before 3.2; later ones know them without the hook.
+
+        :raises ModuleNotFoundError: where WTForms or Flask-AppBuilder is missing, as it is where nobody sees forms
+        """
+        return form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return labels and placeholders of the fields that every connection has, to an Airflow before 3.2."""
+        return ui_field_behaviour()
 
     @cached_property
     def dialect(self) -> LakebaseDialect:

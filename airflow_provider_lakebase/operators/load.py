@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.links import LINKS, keeping_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class LakebaseBulkOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("lakebase_conn_id", "endpoint", "database", "hook_params")
+    operator_extra_links = LINKS
 
     def __init__(
         self,
@@ -206,7 +208,7 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator):
         :raises FileNotFoundError: when a file is missing
         :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
         """
-        with failing_for_good():
+        with failing_for_good(), keeping_links(context, self._hook):
             return self._load(
                 context,
                 self._files(),
@@ -288,7 +290,7 @@ class LakebaseExportOperator(LakebaseBulkOperator):
         :returns: ``destination``, ``rows``, ``bytes`` before compression, and ``seconds``
         """
         query_or_table: Any = self.sql if self.table is None else self.table
-        with failing_for_good():
+        with failing_for_good(), keeping_links(context, self._hook):
             result = self._hook.export(
                 query_or_table,
                 _locate(self.destination, self.destination_conn_id),

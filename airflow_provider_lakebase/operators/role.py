@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.links import LINKS, keeping_links
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -44,6 +45,7 @@ class LakebaseRoleBootstrapOperator(BaseOperator):
         "privileges",
         "ledger_schema",
     )
+    operator_extra_links = LINKS
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class LakebaseRoleBootstrapOperator(BaseOperator):
         from airflow_provider_lakebase.roles import RoleRequest
 
         hook = LakebaseHook(self.lakebase_conn_id, self.endpoint, self.database)
-        with failing_for_good():
+        with failing_for_good(), keeping_links(context, hook):
             request = RoleRequest(
                 identity=self.identity,
                 identity_type=self.identity_type,

@@ -19,6 +19,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.links import LINKS, keeping_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
 from airflow_provider_lakebase.triggers._outcomes import require_success
 from airflow_provider_lakebase.triggers.statement import LakebaseStatementTrigger
@@ -78,6 +79,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "parameters": "json"}
+    operator_extra_links = LINKS
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         if self.deferrable:
             self._defer(context)
         split = {} if self.split_statements is None else {"split_statements": self.split_statements}
-        with failing_for_good():
+        with failing_for_good(), keeping_links(context, self._hook):
             output = self._hook.run(
                 sql=self.sql,
                 autocommit=self.autocommit,
@@ -191,7 +193,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         """
         from airflow_provider_lakebase.statements import ResultCursor, read_results
 
-        with failing_for_good():
+        with failing_for_good(), keeping_links(context, self._hook):
             outcome = require_success(event)
         if outcome["results"] is None:
             self.log.info("The ledger in schema %s holds this task already; nothing was run", self.ledger_schema)

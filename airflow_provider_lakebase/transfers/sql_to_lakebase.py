@@ -12,6 +12,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import failing_for_good
+from airflow_provider_lakebase.links import keeping_links
 from airflow_provider_lakebase.operators.load import LakebaseLoadBaseOperator
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         :raises Exception: as the source's driver raised it
         :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
         """
-        with failing_for_good(), self._query() as cursor:
+        with failing_for_good(), keeping_links(context, self._hook), self._query() as cursor:
             # Some server-side cursors know their columns only once something was fetched.
             first = cursor.fetchmany(BATCH_ROWS)
             names = _names(cursor.description)

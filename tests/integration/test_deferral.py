@@ -36,6 +36,9 @@ class Task(SimpleNamespace):
     task_id = "statement"
     map_index = -1
 
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep nothing."""
+
 
 CONTEXT: Any = {"ti": Task()}
 

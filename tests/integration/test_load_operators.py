@@ -50,7 +50,8 @@ def file(tmp_path: Path) -> str:
 
 def run_of(run_id: str = "scheduled__2026-01-01", map_index: int | None = -1) -> Any:
     """Return the context of a task instance."""
-    return {"ti": SimpleNamespace(dag_id="d", run_id=run_id, task_id="load", map_index=map_index)}
+    keep = lambda key, value: None  # noqa: E731
+    return {"ti": SimpleNamespace(dag_id="d", run_id=run_id, task_id="load", map_index=map_index, xcom_push=keep)}
 
 
 def load(source: Any, context: Any = None, table: str = "ops.keyless", **arguments: Any) -> dict[str, Any]:
@@ -642,7 +643,8 @@ operator = SqlToLakebaseOperator(
 )
 # As Airflow's task runner does.
 signal.signal(signal.SIGTERM, lambda number, frame: operator.on_kill())
-operator.execute({"ti": SimpleNamespace(dag_id="d", run_id="r", task_id="load", map_index=-1)})
+ti = SimpleNamespace(dag_id="d", run_id="r", task_id="load", map_index=-1, xcom_push=lambda key, value: None)
+operator.execute({"ti": ti})
 """
 
 

@@ -1,8 +1,10 @@
-"""A whole Airflow on loopback, for tests: its processes, started and stopped, and what its database says."""
+"""A whole Airflow on loopback, for demo and tests: its processes, started and stopped, and what its database says."""
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import signal
 import socket
 import sqlite3
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -31,26 +33,36 @@ class Stack:
 
     :param home: an empty directory
     :param variables: added to the environment: connections
+    :param dags: folder of DAGs; by default an empty one
+    :param login: user and password of the web UI; by default everybody is let in as an administrator
     """
 
-    def __init__(self, home: Path, variables: dict[str, str]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        variables: Mapping[str, str],
+        dags: Path | None = None,
+        login: tuple[str, str] | None = None,
+    ) -> None:
         self.home = home
-        self.dags = home / "dags"
-        self.dags.mkdir(parents=True)
+        self.dags = dags or home / "dags"
+        home.mkdir(parents=True, exist_ok=True)
+        self.dags.mkdir(exist_ok=True)
         self.port = free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        address = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}"
         settings = {
             "CORE__DAGS_FOLDER": str(self.dags),
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "CORE__PARALLELISM": "4",
-            "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
-            "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": str(login is None),
+            "CORE__TEST_CONNECTION": "Enabled",
             "CORE__EXECUTOR": "LocalExecutor" if AIRFLOW_V_3_0_PLUS else "SequentialExecutor",
-            "API__BASE_URL": address,
-            "API__SECRET_KEY": "for a test alone",
-            "API_AUTH__JWT_SECRET": "for a test alone, but of 64 bytes, as it is recommended for HS512",
+            "API__BASE_URL": self.url,
+            "API__SECRET_KEY": secrets.token_hex(16),
+            "API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
             "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
@@ -60,6 +72,12 @@ class Stack:
             "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
         }
+        if login is not None:
+            passwords = home / "passwords.json"
+            passwords.write_text(json.dumps(dict([login])))
+            passwords.chmod(0o600)
+            settings["CORE__SIMPLE_AUTH_MANAGER_USERS"] = f"{login[0]}:admin"
+            settings["CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"] = str(passwords)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
             **{f"AIRFLOW__{name}": value for name, value in settings.items()},
@@ -94,9 +112,21 @@ class Stack:
     def command(self, *arguments: str) -> None:
         subprocess.run([AIRFLOW, *arguments], env=self.environment, check=True, capture_output=True, cwd=self.home)
 
+    def import_connections(self, connections: Mapping[str, str]) -> None:
+        """Put connections into the database, where the web UI shows them."""
+        file = self.home / "connections.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps({conn_id: json.loads(connection) for conn_id, connection in connections.items()}))
+        self.command("connections", "import", str(file))
+        file.unlink()
+
+    def ended(self) -> str | None:
+        """Return the process that ended by itself, if one did."""
+        return next((name for name, process in self.processes.items() if process.poll() is not None), None)
+
     def answers(self) -> bool:
         with suppress(OSError):
-            return bool(urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v2/version", timeout=2).status == 200)
+            return bool(urllib.request.urlopen(f"{self.url}/api/v2/version", timeout=2).status == 200)
         return False
 
     def kill_triggerer(self) -> None:

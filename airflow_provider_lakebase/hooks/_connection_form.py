@@ -1,0 +1,42 @@
+"""The connection form for Airflow before 3.2, which asks the hook for it; made of what later versions read themselves.
+
+Goes with Airflow 3.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_lakebase.get_provider_info import get_provider_info
+
+
+def form_widgets() -> dict[str, Any]:
+    """Return a form field for each extra of the provider's own."""
+    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+    from flask_babel import lazy_gettext
+    from wtforms import StringField
+    from wtforms.validators import Optional, any_of
+
+    widgets = {}
+    for name, field in _connection_type()["conn-fields"].items():
+        choices = field["schema"].get("enum")
+        # Left alone, it is saved as an empty text, which is none of the choices.
+        validators = [Optional(), any_of([each for each in choices if each is not None])] if choices else []
+        widgets[name] = StringField(
+            lazy_gettext(field["label"]),
+            validators=validators,
+            description=field["description"],
+            widget=BS3TextFieldWidget(),
+        )
+    return widgets
+
+
+def ui_field_behaviour() -> dict[str, Any]:
+    """Return labels and placeholders of the fields that every connection has."""
+    behaviour = _connection_type()["ui-field-behaviour"]
+    return {name.replace("-", "_"): value for name, value in behaviour.items()}
+
+
+def _connection_type() -> dict[str, Any]:
+    (connection_type,) = get_provider_info()["connection-types"]
+    return dict(connection_type)

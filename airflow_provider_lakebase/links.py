@@ -1,0 +1,99 @@
+"""Links from a task to where the workspace shows what it worked on.
+
+Only the workspace knows the addresses of its pages, so a task asks for them when its work is done and keeps them in an
+XCom. Airflow's servers, which show the links, ask nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink
+
+from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettingsError, LakebaseWorkspaceError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+    from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+
+XCOM_KEY = "lakebase_pages"
+ANSWER_SECONDS = 5.0
+"""Seconds after which a task ends without links."""
+
+log = logging.getLogger(__name__)
+
+
+class LakebasePageLink(BaseOperatorLink):
+    """Hold what the links share: each is one of the addresses that the task kept."""
+
+    page: ClassVar[str]
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """Return the address, or an empty text where the task kept none.
+
+        :param operator: the task's operator
+        :param ti_key: which task instance
+        """
+        from airflow.providers.common.compat.sdk import XCom
+
+        pages = XCom.get_value(ti_key=ti_key, key=XCOM_KEY)
+        return str(pages[self.page]) if pages else ""
+
+
+class LakebaseProjectLink(LakebasePageLink):
+    """Link to the project."""
+
+    name = "Lakebase project"
+    page = "project"
+
+
+class LakebaseBranchLink(LakebasePageLink):
+    """Link to the branch."""
+
+    name = "Lakebase branch"
+    page = "branch"
+
+
+class LakebaseSQLEditorLink(LakebasePageLink):
+    """Link to the branch's SQL editor, on the task's database."""
+
+    name = "Lakebase SQL editor"
+    page = "sql_editor"
+
+
+LINKS = (LakebaseProjectLink(), LakebaseBranchLink(), LakebaseSQLEditorLink())
+
+
+@contextmanager
+def keeping_links(context: Context, hook: LakebaseHook) -> Iterator[None]:
+    """Keep the addresses for the links when the block is done, also when it failed, unless nobody can tell them.
+
+    :param context: Airflow's, of the task
+    :param hook: the task's
+    """
+    try:
+        yield
+    except (LakebaseSettingsError, LakebaseWorkspaceError):
+        raise
+    except Exception:
+        _keep_links(context, hook)
+        raise
+    else:
+        _keep_links(context, hook)
+
+
+def _keep_links(context: Context, hook: LakebaseHook) -> None:
+    if "ti" not in context:  # the operator runs by itself
+        return
+    from airflow_provider_lakebase.workspace.pages import find_pages
+
+    try:
+        settings = hook.settings
+        if settings.workspace:
+            context["ti"].xcom_push(key=XCOM_KEY, value=find_pages(settings, timeout=ANSWER_SECONDS))
+    except LakebaseError as error:
+        log.info("The task gets no links to the workspace: %s", error)
