@@ -70,6 +70,8 @@ class Stack:
             "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            # A call that timed out on a busy machine is made again, and then refused for having been made.
+            "WORKERS__EXECUTION_API_TIMEOUT": "30",
             "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
         }
         if login is not None:

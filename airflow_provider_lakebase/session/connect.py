@@ -433,7 +433,7 @@ class _Opening:
             return error
         kind, what = self.cause.error, describe(self.cause, str(error))
         if self.cause.retry is Retry.WAKING or (self.cause.retry is Retry.SPREADING and self.is_spreading()):
-            kind, what = LakebaseWakeTimeoutError, f"No session within {self.settings.wake_timeout:g} s. {what}"
+            kind, what = LakebaseWakeTimeoutError, f"No session within {self.settings.wake_timeout:.3g} s. {what}"
         return kind(what, where=self.settings.where, remedy=self.cause.remedy)
 
 

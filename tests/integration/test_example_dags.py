@@ -7,6 +7,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -287,6 +289,33 @@ def test_the_demo_shows_what_it_did_and_leaves_nothing(temporary: str):
     assert "Traceback" not in result.stderr
     for task in ("bootstrap_role", "wait_for_endpoint", "load[flights]", "check_table", "report"):
         assert f"\n{task} " in result.stdout
+    assert processes_of(temporary) == []
+    assert [name for name in os.listdir(temporary) if "lakebase" in name] == []
+
+
+def test_the_demos_web_ui_lets_in_whom_it_names_and_ends_at_ctrl_c(temporary: str):
+    command = [sys.executable, str(REPOSITORY / "scripts" / "_demo.py"), "--ui"]
+    environment = {**os.environ, "TMPDIR": temporary}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        try:
+            assert demo.stdout
+            printed = ""
+            while "Ctrl-C" not in printed and (line := demo.stdout.readline()):
+                printed += line
+            found = re.search(r"(http://127\.0\.0\.1:\d+)    user admin, password (\S+)", printed)
+            assert found, printed
+            url, password = found.groups()
+            login = json.dumps({"username": "admin", "password": password}).encode()
+            header = {"Content-Type": "application/json"}
+            with urlopen(Request(f"{url}/auth/token", login, header)) as reply:
+                token = json.load(reply)["access_token"]
+            with urlopen(Request(f"{url}/api/v2/connections", headers={"Authorization": f"Bearer {token}"})) as reply:
+                shown = {each["connection_id"] for each in json.load(reply)["connections"]}
+            assert shown == {"lakebase_admin", "lakebase_default"}
+            demo.send_signal(signal.SIGINT)
+            assert demo.wait(60) == 0
+        finally:
+            demo.terminate()
     assert processes_of(temporary) == []
     assert [name for name in os.listdir(temporary) if "lakebase" in name] == []
 
