@@ -180,3 +180,32 @@ def test_sdk_does_not_repeat_the_token_call(emulator: LakebaseEmulator, administ
     emulator.faults.answer("/oidc/v1/token", status=503, retry_after=1)
     with pytest.raises(ValueError, match="TEMPORARILY_UNAVAILABLE"):
         administrator.client().current_user.me()
+
+
+@pytest.mark.belief(
+    "a browser finds a project at /lakebase/projects/<uid>, and its branches at /branches/<uid> below it",
+    source="addresses in public repositories that use Lakebase",
+    sure="seen in the field",
+)
+def test_pages_are_named_by_uid(administrator: Any) -> None:
+    for page in branch_pages(administrator):
+        with urllib.request.urlopen(page) as reply:
+            assert reply.headers["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.belief(
+    "a browser finds the SQL editor of a branch at /sql-editor below the branch, its database as a query parameter",
+    source="Neon's console, which the pages of a Lakebase project resemble",
+    sure="inferred",
+)
+def test_sql_editor_is_below_its_branch(administrator: Any) -> None:
+    with urllib.request.urlopen(f"{branch_pages(administrator)[1]}/sql-editor?database=databricks_postgres") as reply:
+        assert reply.status == 200
+
+
+def branch_pages(place: Any) -> list[str]:
+    """Return the addresses of the project and the branch."""
+    branch = place.endpoint.split("/endpoints/")[0]
+    postgres = place.client().postgres
+    project = f"{place.url}/lakebase/projects/{postgres.get_project(branch.split('/branches/')[0]).uid}"
+    return [project, f"{project}/branches/{postgres.get_branch(branch).uid}"]

@@ -29,6 +29,7 @@ BROWSER = {
     "args": ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
 }
 TEST_SECONDS = 30
+VIEWPORT: Any = {"width": 1440, "height": 810}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def page(stack: Stack) -> Iterator[Page]:
     """A browser that has logged in."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**BROWSER)
-        page = browser.new_page(viewport={"width": 1280, "height": 960})
+        page = browser.new_page(viewport=VIEWPORT)
         page.set_default_timeout(20_000)
         page.goto(stack.url)
         page.get_by_label("Username").fill(LOGIN[0])
@@ -76,10 +77,10 @@ def fields(workspace: LakebaseEmulator) -> dict[str, Any]:
     return json.loads(workspace.connections["lakebase_default"])
 
 
-def keep_picture(page: Page, name: str) -> None:
+def keep_picture(shown: Page | Locator, name: str) -> None:
     """Keep what the browser shows, if somebody wants it."""
     if folder := os.environ.get("LAKEBASE_PICTURES"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
+        shown.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def open_extras(dialog: Locator) -> None:
@@ -111,6 +112,12 @@ def change(page: Page, stack: Stack, **values: str) -> None:
     expect(dialog).to_be_hidden()
 
 
+def see_graph(page: Page) -> None:
+    """Wait until the graph has moved into its place."""
+    expect(page.locator(".react-flow__node").filter(has_text="report")).to_be_visible()
+    page.wait_for_timeout(1500)
+
+
 def test_a_person_adds_the_connection_by_the_form(page: Page, stack: Stack, fields: dict[str, Any]):
     page.goto(f"{stack.url}/connections")
     page.get_by_role("button", name="Add Connection").first.click()
@@ -122,14 +129,14 @@ def test_a_person_adds_the_connection_by_the_form(page: Page, stack: Stack, fiel
     for label in ("Workspace URL", "Client ID", "OAuth secret", "Postgres port", "Database"):
         expect(dialog.get_by_text(label, exact=True)).to_be_visible()
     expect(dialog.locator("[name=password]")).to_have_attribute("type", "password")
-    keep_picture(page, "connection-form")
+    keep_picture(dialog, "connection-form")
     dialog.locator("[name=host]").fill(fields["host"])
     dialog.locator("[name=login]").fill(fields["login"])
     dialog.locator("[name=password]").fill(fields["password"])
     dialog.locator("[name=port]").fill(str(fields["port"]))
     open_extras(dialog)
     dialog.locator("[name=element_endpoint]").fill(fields["extra"]["endpoint"])
-    keep_picture(page, "connection-form-extras")
+    keep_picture(dialog, "connection-form-extras")
     for field, choice in (("auth_type", "oauth-m2m: client ID and OAuth secret"), ("sslmode", "require: encrypt")):
         dialog.locator(f"#element_{field}").click()
         page.get_by_role("option", name=choice).click()
@@ -214,8 +221,7 @@ def test_the_example_dag_runs_and_its_links_lead_into_the_workspace(page: Page, 
     page.goto(f"{stack.url}/dags/flights_etl/runs/{run_id}")
     expect(page.get_by_text("Success").first).to_be_visible()
     page.get_by_role("button", name="Show Graph").click()
-    expect(page.locator(".react-flow__node").filter(has_text="report")).to_be_visible()
-    page.wait_for_timeout(1500)  # the graph moves into its place
+    see_graph(page)
     keep_picture(page, "dag-graph")
     page.goto(f"{stack.url}/dags/flights_etl/runs/{run_id}/tasks/create_tables/details")
     shown = {}
@@ -223,6 +229,7 @@ def test_the_example_dag_runs_and_its_links_lead_into_the_workspace(page: Page, 
         link = page.get_by_role("link", name=name)
         expect(link).to_be_visible()
         shown[name] = link.get_attribute("href") or ""
+    see_graph(page)
     keep_picture(page, "task-links")
     titles = {}
     for name, address in shown.items():

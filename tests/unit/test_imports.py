@@ -9,7 +9,7 @@ import sys
 import airflow_provider_lakebase
 
 HEAVY = ["databricks", "psycopg", "psycopg_pool", "pandas", "polars", "pyarrow"]
-FOLDERS = ("hooks", "operators", "sensors", "transfers", "triggers")
+PARTS = ("hooks", "links", "operators", "sensors", "transfers", "triggers")
 
 
 def modules_for_dag_authors() -> list[str]:
@@ -17,7 +17,7 @@ def modules_for_dag_authors() -> list[str]:
     return [
         module.name
         for module in pkgutil.walk_packages(airflow_provider_lakebase.__path__, f"{root}.")
-        if module.name.startswith(tuple(f"{root}.{folder}" for folder in FOLDERS))
+        if module.name.startswith(tuple(f"{root}.{part}" for part in PARTS))
     ]
 
 
