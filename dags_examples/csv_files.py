@@ -63,6 +63,7 @@ with DAG(
             )
         """,
     )
+    # [START load]
     load = LakebaseLoadOperator.partial(
         task_id="load",
         table="csv_files.flights",
@@ -70,6 +71,7 @@ with DAG(
         max_active_tis_per_dagrun=4,
         map_index_template="{{ task.source.split('/')[-1] }}",
     ).expand(source=split("{{ params.folder }}"))
+    # [END load]
     report = LakebaseSQLOperator(
         task_id="report", sql="SELECT month, count(*) AS flights FROM csv_files.flights GROUP BY month ORDER BY month"
     )

@@ -63,6 +63,7 @@ with DAG(
         mode="replace",
         casts={"latitude": "double precision", "longitude": "double precision"},
     )
+    # [START transfer]
     planes = SqlToLakebaseOperator(
         task_id="planes",
         source_conn_id="source_database",
@@ -71,6 +72,7 @@ with DAG(
         mode="replace",
         casts={"built": "integer", "seats": "integer"},
     )
+    # [END transfer]
     report = LakebaseSQLOperator(
         task_id="report",
         sql="SELECT (SELECT count(*) FROM reference.airports), (SELECT count(*) FROM reference.planes)",

@@ -44,18 +44,23 @@ with DAG(
     catchup=False,
     tags=["lakebase", "example"],
 ):
+    # [START role]
     bootstrap_role = LakebaseRoleBootstrapOperator(
         task_id="bootstrap_role",
         lakebase_conn_id="lakebase_admin",
         identity="{{ conn.lakebase_default.login }}",
         create_on_database=True,
     )
+    # [END role]
+    # [START sensor]
     wait_for_endpoint = LakebaseEndpointSensor(
         task_id="wait_for_endpoint", mode="reschedule", poke_interval=15, timeout=300
     )
+    # [END sensor]
     create_tables = LakebaseSQLOperator(task_id="create_tables", sql="sql/flights_tables.sql")
     load_tables = load.expand(table=TABLES)
     transform = LakebaseSQLOperator(task_id="transform", sql="sql/flights_delays.sql")
+    # [START checks]
     check_columns = SQLColumnCheckOperator(
         task_id="check_columns",
         conn_id="lakebase_default",
@@ -66,6 +71,7 @@ with DAG(
             "flights": {"min": {"greater_than": 0}},
         },
     )
+    # [END checks]
     check_table = SQLTableCheckOperator(
         task_id="check_table",
         conn_id="lakebase_default",
@@ -76,6 +82,7 @@ with DAG(
             },
         },
     )
+    # [START sql]
     report = LakebaseSQLOperator(
         task_id="report",
         sql="""
@@ -83,6 +90,7 @@ with DAG(
             FROM nycflights.delays GROUP BY airline ORDER BY late_percent DESC LIMIT 5
         """,
     )
+    # [END sql]
 
     bootstrap_role >> wait_for_endpoint >> create_tables >> load_tables >> transform
     transform >> [check_columns, check_table] >> report

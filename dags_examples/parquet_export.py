@@ -56,11 +56,13 @@ with DAG(
             )
         """,
     )
+    # [START export]
     export = LakebaseExportOperator(
         task_id="export",
         sql="SELECT * FROM parquet_export.weather WHERE time_hour < %(day)s ORDER BY time_hour, origin",
         parameters={"day": "{{ ds }}"},
         destination=FILE,
     )
+    # [END export]
 
     create_table >> fill() >> export >> count_rows(FILE)

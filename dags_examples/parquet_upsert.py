@@ -50,6 +50,7 @@ with DAG(
 ):
     file_delivered = deliver(FILE, "{{ params.day }}")
     create_schema = LakebaseSQLOperator(task_id="create_schema", sql="CREATE SCHEMA IF NOT EXISTS serving")
+    # [START upsert]
     upsert = LakebaseLoadOperator(
         task_id="upsert",
         source=FILE,
@@ -58,6 +59,7 @@ with DAG(
         key_columns=["time_hour", "carrier", "flight", "origin"],
         create_table=True,
     )
+    # [END upsert]
     check = SQLTableCheckOperator(
         task_id="check",
         conn_id="lakebase_default",

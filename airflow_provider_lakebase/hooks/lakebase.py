@@ -304,7 +304,7 @@ class LakebaseHook(LoadingHook):
             raise AirflowException("Cancelled before it was done")
 
     def bootstrap_role(self, request: RoleRequest) -> dict[str, Any]:
-        """Make an identity's Postgres role and grants, idempotently; see :func:`roles.bootstrap_role`.
+        """Make an identity's Postgres role and grants, idempotently; the report is as LakebaseRoleBootstrapOperator's.
 
         :param request: who gets what
         :raises LakebaseRoleError: when the role or a grant cannot be had; nothing was changed

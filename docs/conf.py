@@ -1,0 +1,64 @@
+"""Configuration of Sphinx; scripts/docs builds."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from airflow_provider_lakebase import __version__
+
+_OURS = "airflow_provider_lakebase"
+
+project = "airflow-provider-lakebase"
+release = version = __version__
+copyright = "the authors, under Apache-2.0"
+html_title = f"{project} {release}"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {name: {"sidebar-item-font-size": "75%"} for name in ("light_css_variables", "dark_css_variables")}
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+add_module_names = False
+# What these modules import for type checkers alone, put where autodoc looks for it.
+_VALUES = (
+    "bulk.export.ExportResult",
+    "bulk.load.LoadResult",
+    "emulator.gate.Login",
+    "emulator.web.Request",
+    "roles.RoleRequest",
+    "session.connect.AsyncLakebaseSession",
+    "session.connect.LakebaseSession",
+    "session.pool.AsyncLakebaseConnectionPool",
+    "session.pool.LakebaseConnectionPool",
+    "workspace.endpoints.EndpointStatus",
+)
+for _module in ("hooks.lakebase", "hooks._loading", "emulator"):
+    for _value in _VALUES:
+        _home, _, _name = _value.rpartition(".")
+        setattr(import_module(f"{_OURS}.{_module}"), _name, getattr(import_module(f"{_OURS}.{_home}"), _name))
+
+# The build reads nothing from the network, so names of other projects lead nowhere.
+nitpick_ignore = [
+    ("py:class", "AsyncEngine"),  # sqlalchemy
+    ("py:class", "Connection"),  # airflow
+    ("py:class", "Context"),  # airflow
+    ("py:class", "Engine"),  # sqlalchemy
+    ("py:class", "URL"),  # sqlalchemy
+    ("py:class", "timedelta"),  # the standard library
+    ("py:exc", "AirflowException"),  # airflow
+    ("py:exc", "AirflowFailException"),  # airflow
+    ("py:func", "pandas.read_sql"),  # pandas
+    ("py:func", "polars.read_database"),  # polars
+]
+nitpick_ignore_regex = [
+    # Airflow, drivers, libraries, the standard library
+    (r"py:.*", r"(airflow|psycopg|psycopg_pool|pyarrow|sqlalchemy|collections|datetime|pathlib|types)\..*"),
+]
