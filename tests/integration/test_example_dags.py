@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -252,6 +254,42 @@ def test_embeddings_runs_twice_and_finds_the_nearest(examples: Examples):
     assert [found[:2] for found in nearest] == [["Chicago Ohare Intl", "Chicago Midway Intl"]] * 2
     index = "SELECT amname FROM pg_class c JOIN pg_am a ON a.oid = relam WHERE relname = 'airports_embedding'"
     assert examples.hook.get_first(index) == ("hnsw",)
+
+
+def test_wait_and_bill_runs_twice_and_each_bill_is_in_the_ledger(examples: Examples):
+    examples.run("wait_and_bill")
+    examples.run("wait_and_bill", day="2026-01-02")
+    query = "SELECT day::text, orders, amount::text FROM billing.bills ORDER BY day"
+    assert examples.hook.get_records(query) == [("2026-01-01", 2, "42.50"), ("2026-01-02", 2, "42.50")]
+    recorded = "SELECT count(*) FROM airflow_lakebase.loads WHERE load_id LIKE '%wait_and_bill%bill%'"
+    assert examples.hook.get_first(recorded) == (2,)
+
+
+if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has no asset watchers
+
+    def test_new_orders_runs_twice_and_its_watcher_tells_of_each_order_once(
+        examples: Examples, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", examples.emulator.connections["lakebase_default"])
+        names = runpy.run_path(str(REPOSITORY / "dags_examples" / "new_orders.py"))
+        (watcher,) = names["new_orders"].watchers
+        trigger = watcher.trigger
+        trigger.poll_interval = 0.2
+
+        async def first_event() -> Any:
+            events = trigger.run()
+            event = await asyncio.wait_for(anext(events), 60)
+            # The commit comes after the event was taken.
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(events), 2)
+            return event.payload
+
+        examples.run("new_orders")
+        examples.hook.run("INSERT INTO new_orders.orders (amount) VALUES (1), (2)")
+        assert asyncio.run(first_event())["rows"] == 2
+        examples.run("new_orders")
+        query = "SELECT count(*), count(taken_at), count(shipped_at) FROM new_orders.orders"
+        assert examples.hook.get_first(query) == (2, 2, 2)
 
 
 def test_every_example_is_run_by_a_test_of_its_own():
