@@ -39,11 +39,11 @@ class LakebaseEmulator(Behaviour):
     an endpoint has been idle for long enough; a wake takes real time. ``asleep`` starts the first endpoint suspended.
     Only this machine can reach it. How it behaves may be changed while it runs, and before:
 
-    ``faults``             what shall break, see ``Faults``
-    ``wake_seconds``       how long a wake takes
-    ``credential_seconds`` credentials really live no longer than that, whatever their expire_time says (None: they do)
-    ``max_sessions``       an endpoint has room for that many sessions (None: as many as PostgreSQL has)
-    ``native_login``       roles with a password of PostgreSQL's own may log in, on the pooled host too (False)
+    - ``faults``: what shall break, see ``Faults``
+    - ``wake_seconds``: how long a wake takes
+    - ``credential_seconds``: credentials live no longer than that, whatever their expire_time says (None: they do)
+    - ``max_sessions``: an endpoint has room for that many sessions (None: as many as PostgreSQL has)
+    - ``native_login``: roles with a password of PostgreSQL's own may log in, on the pooled host too (False)
     """
 
     def __init__(
