@@ -19,13 +19,15 @@ def form_widgets() -> dict[str, Any]:
 
     widgets = {}
     for name, field in _connection_type()["conn-fields"].items():
-        choices = field["schema"].get("enum")
+        choices = field["schema"].get("enum", [])
         # Left alone, it is saved as an empty text, which is none of the choices.
-        validators = [Optional(), any_of([each for each in choices if each is not None])] if choices else []
+        validators = [Optional(), any_of(choices)] if choices else []
+        # Airflow 2 has no drop-down for them.
+        named = f" One of {', '.join(choices)}." if choices else ""
         widgets[name] = StringField(
             lazy_gettext(field["label"]),
             validators=validators,
-            description=field["description"],
+            description=field["description"] + named,
             widget=BS3TextFieldWidget(),
         )
     return widgets
