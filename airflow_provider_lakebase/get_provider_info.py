@@ -54,6 +54,9 @@ def get_provider_info() -> dict[str, Any]:
             f"{_MODULES}.links.{name}"
             for name in ("LakebaseProjectLink", "LakebaseBranchLink", "LakebaseSQLEditorLink")
         ],
+        # Airflow 2 reads "dataset-uris", Airflow 3 "asset-uris".
+        "asset-uris": [_ASSETS],
+        "dataset-uris": [_ASSETS],
         "connection-types": [
             {
                 "connection-type": "lakebase",
@@ -81,6 +84,13 @@ def get_provider_info() -> dict[str, Any]:
         ],
     }
 
+
+_ASSETS = {
+    "schemes": ["lakebase"],
+    "handler": f"{_MODULES}.assets.sanitize_uri",
+    "factory": f"{_MODULES}.assets.create_asset",
+    "to_openlineage_converter": f"{_MODULES}.assets.convert_asset_to_openlineage",
+}
 
 _EXTRA_FIELDS: dict[str, tuple[Any, ...]] = {
     "endpoint": (

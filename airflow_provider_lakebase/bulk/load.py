@@ -101,12 +101,16 @@ class LoadResult:
     :param bytes: bytes that COPY carried
     :param seconds: time it took
     :param already_loaded: whether the ledger had it, so that nothing was done; ``rows`` are those of the first time
+    :param target: schema and name of the table, unquoted
+    :param columns: name and type of the table's columns
     """
 
     rows: int
     bytes: int
     seconds: float
     already_loaded: bool = False
+    target: tuple[str, str] | None = None
+    columns: tuple[tuple[str, str], ...] = ()
 
 
 def load(
@@ -155,17 +159,18 @@ def _load(
         create_table(connection, request.table, definitions, request.key_columns or (), where=where)
     table = find_table(connection, request.table, where=where)
     target = (table.oid, request.table)
+    declared = tuple((column.name, column.declared) for column in table.columns)
     if request.load_id is not None:
         record = claim_load(connection, request.ledger_schema, request.load_id, target, where=where)
         if record is not None:
             log.info("Loaded into %s on %s already; nothing is done", request.table, record.loaded_at)
-            return LoadResult(record.rows, 0, progress.seconds, already_loaded=True)
+            return LoadResult(record.rows, 0, progress.seconds, True, table.path, declared)
     rows = _apply(connection, source, request, table, progress, where)
     if request.load_id is not None:
         record_rows(connection, request.ledger_schema, request.load_id, target, rows)
     progress.rows = rows
     progress.tell("done")
-    return LoadResult(rows, progress.bytes, progress.seconds)
+    return LoadResult(rows, progress.bytes, progress.seconds, False, table.path, declared)
 
 
 def analyze(connection: psycopg.Connection[Any], table: str, rows: int) -> None:

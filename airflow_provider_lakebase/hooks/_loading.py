@@ -13,6 +13,7 @@ from more_itertools import chunked
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
+from airflow_provider_lakebase.lineage import tell_collector
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -119,6 +120,7 @@ class LoadingHook(DataFrameHook):
             connection.commit()
             if not result.already_loaded:
                 analyze(connection, table, result.rows)
+        tell_collector(self, result.target)
         return result
 
     def export(

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
+from airflow_provider_lakebase.assets import asset_uri, emit_event
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.lineage import file_datasets, report, report_load, report_sql
 from airflow_provider_lakebase.links import LINKS, keeping_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_lakebase.bulk.load import LoadResult
 
 
 class LakebaseBulkOperator(BaseOperator):
@@ -122,12 +127,13 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
         self.replace_where = replace_where
         self.exactly_once = exactly_once
         self.ledger_schema = ledger_schema
+        self._loaded: LoadResult | None = None
 
     def _load(self, context: Context, source: Any, **arguments: Any) -> dict[str, Any]:
         """Load the source and return what the task's XCom holds."""
         load_id = name_task_instance(context) if self.mode == "append" and self.exactly_once else None
         try:
-            result = self._hook.load(
+            result = self._loaded = self._hook.load(
                 source,
                 self.table,
                 mode=self.mode,
@@ -151,6 +157,8 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
             ) from error
         if result.already_loaded:
             self.log.info("Table %s has the rows of this load (%s) already; nothing was written", self.table, load_id)
+        # Also where the rows were there already: the try that loaded them may have died before its event was kept.
+        self._emit_event(context, result)
         return {
             "table": self.table,
             "mode": self.mode,
@@ -158,6 +166,12 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
             "seconds": result.seconds,
             "already_loaded": result.already_loaded,
         }
+
+    def _emit_event(self, context: Context, result: LoadResult) -> None:
+        """Emit an event for the table's asset, which starts the DAGs that are scheduled on it."""
+        if result.target and (uri := asset_uri(self._hook.settings, *result.target)):
+            self.log.info("Loaded asset %s", uri)
+            emit_event(self, context, uri, {"rows": result.rows})
 
 
 class LakebaseLoadOperator(LakebaseLoadBaseOperator):
@@ -219,6 +233,12 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator):
                 create_table=self.create_table,
             )
 
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
+        """Return the files that are read and the table that is written; nothing is asked of Lakebase."""
+        return report(
+            self, lambda: report_load(self._hook.settings, self.table, self._loaded, file_datasets(self.source))
+        )
+
     def _files(self) -> Any:
         if isinstance(self.source, str) or not isinstance(self.source, Sequence):
             return _locate(self.source, self.source_conn_id)
@@ -248,13 +268,13 @@ class LakebaseExportOperator(LakebaseBulkOperator):
         *LakebaseBulkOperator.template_fields,
         "sql",
         "table",
-        "parameters",
+        "sql_parameters",
         "destination",
         "format",
         "destination_conn_id",
     )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "parameters": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "sql_parameters": "json"}
 
     def __init__(
         self,
@@ -275,7 +295,8 @@ class LakebaseExportOperator(LakebaseBulkOperator):
         self.destination = destination
         self.sql = sql
         self.table = table
-        self.parameters = parameters
+        # The OpenLineage provider puts an attribute of the name "parameters", values and all, into every event.
+        self.sql_parameters = parameters
         self.format: Any = format
         self.header = header
         self.null = null
@@ -294,7 +315,7 @@ class LakebaseExportOperator(LakebaseBulkOperator):
             result = self._hook.export(
                 query_or_table,
                 _locate(self.destination, self.destination_conn_id),
-                parameters=self.parameters,
+                parameters=self.sql_parameters,
                 format=self.format,
                 header=self.header,
                 null=self.null,
@@ -305,6 +326,17 @@ class LakebaseExportOperator(LakebaseBulkOperator):
             "bytes": result.bytes,
             "seconds": result.seconds,
         }
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
+        """Return what is read and the file that is written; nothing is asked of Lakebase."""
+        return report(self, self._report)
+
+    def _report(self) -> OperatorLineage[Any, Any]:
+        settings = self._hook.settings
+        query = self.sql or f"SELECT * FROM {self.table}"  # noqa: S608 - nobody runs it
+        lineage = report_sql(settings, query, has_parameters=bool(self.sql_parameters))
+        lineage.outputs = file_datasets(self.destination)
+        return lineage
 
 
 def _locate(path: Any, conn_id: str | None) -> Any:

@@ -19,6 +19,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.lineage import report, report_sql
 from airflow_provider_lakebase.links import LINKS, keeping_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
 from airflow_provider_lakebase.triggers._outcomes import require_success
@@ -26,6 +27,7 @@ from airflow_provider_lakebase.triggers.statement import LakebaseStatementTrigge
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 _NOT_FOR_XCOM = (
     # Airflow 2's XCom has no UUID; goes with Airflow 2.
@@ -70,7 +72,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
     conn_id_field = "lakebase_conn_id"
     template_fields: Sequence[str] = (
         "sql",
-        "parameters",
+        "sql_parameters",
         "lakebase_conn_id",
         "endpoint",
         "database",
@@ -78,13 +80,14 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         "ledger_schema",
     )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "parameters": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "sql_parameters": "json"}
     operator_extra_links = LINKS
 
     def __init__(
         self,
         *,
         sql: str | list[str],
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
         lakebase_conn_id: str = DEFAULT_CONN_ID,
         endpoint: str | None = None,
         database: str | None = None,
@@ -108,6 +111,8 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         if self.autocommit and deferrable:
             remedy = "Leave autocommit out, or run the task with deferrable=False."
             raise LakebaseSettingsError("autocommit cannot be deferred: half of it could run twice", remedy=remedy)
+        # The OpenLineage provider puts an attribute of the name "parameters", values and all, into every event.
+        self.sql_parameters = parameters
         self.lakebase_conn_id = lakebase_conn_id
         self.endpoint = endpoint
         self.read_only = read_only
@@ -134,7 +139,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
             output = self._hook.run(
                 sql=self.sql,
                 autocommit=self.autocommit,
-                parameters=self.parameters,
+                parameters=self.sql_parameters,
                 handler=self.handler if self._wants_rows else None,
                 return_last=self.return_last,
                 **split,
@@ -154,18 +159,19 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         if not statements:
             raise ValueError("List of SQL statements is empty")  # as DbApiHook.run says it
         try:
-            refuse_what_cannot_be_deferred(statements, cast(Any, self.parameters))
+            refuse_what_cannot_be_deferred(statements, cast(Any, self.sql_parameters))
         except LakebaseSettingsError as error:
             if self.is_deferrable_by_choice or self.ledger_schema:
                 raise AirflowFailException(str(error)) from error
             self.log.info("The task is not deferred: %s", error)
             return
+        parameters: Any = self.sql_parameters
         hook_params = {"endpoint": self.endpoint, "database": self.database, "read_only": self.read_only}
         self.defer(
             trigger=LakebaseStatementTrigger(
                 statements=statements,
                 session_name=name_statements(ti.dag_id, ti.task_id, name_task_instance(context)),
-                parameters=list(self.parameters) if isinstance(self.parameters, tuple) else self.parameters,
+                parameters=list(parameters) if isinstance(parameters, tuple) else parameters,
                 lakebase_conn_id=self.lakebase_conn_id,
                 hook_params={**hook_params, **self.hook_params},
                 fetch=self._wants_rows,
@@ -223,6 +229,10 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
 
     def _process_output(self, results: list[Any], descriptions: list[Any]) -> Any:
         return to_xcom(super()._process_output(results, descriptions))
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
+        """Return what the SQL reads and writes, by its text; nothing is asked of Lakebase."""
+        return report(self, lambda: report_sql(self._hook.settings, self.sql, has_parameters=bool(self.sql_parameters)))
 
     def on_kill(self) -> None:
         """Cancel the running statement on the server."""

@@ -35,9 +35,16 @@ class LakebaseQuerySensor(BaseSensorOperator):
     :param kwargs: ``poke_interval``, ``timeout`` (seconds), ``mode`` and the other arguments of ``BaseSensorOperator``
     """
 
-    template_fields: Sequence[str] = ("sql", "parameters", "lakebase_conn_id", "endpoint", "database", "hook_params")
+    template_fields: Sequence[str] = (
+        "sql",
+        "sql_parameters",
+        "lakebase_conn_id",
+        "endpoint",
+        "database",
+        "hook_params",
+    )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "parameters": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "sql_parameters": "json"}
 
     def __init__(
         self,
@@ -54,7 +61,8 @@ class LakebaseQuerySensor(BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.sql = sql
-        self.parameters = parameters
+        # The OpenLineage provider puts an attribute of the name "parameters", values and all, into every event.
+        self.sql_parameters = parameters
         self.lakebase_conn_id = lakebase_conn_id
         self.endpoint = endpoint
         self.database = database
@@ -73,11 +81,11 @@ class LakebaseQuerySensor(BaseSensorOperator):
         from airflow_provider_lakebase.statements import refuse_parameters
 
         with failing_for_good():
-            refuse_parameters(self.parameters)
+            refuse_parameters(self.sql_parameters)
         self.defer(
             trigger=LakebaseQuerySensorTrigger(
                 sql=self.sql,
-                parameters=self.parameters,
+                parameters=self.sql_parameters,
                 lakebase_conn_id=self.lakebase_conn_id,
                 hook_params={"endpoint": self.endpoint, "database": self.database, **(self.hook_params or {})},
                 poll_interval=self.poke_interval,
@@ -107,7 +115,7 @@ class LakebaseQuerySensor(BaseSensorOperator):
             with failing_for_good():
                 if self.only_when_awake and not hook.endpoint_is_ready(wake=False):
                     return False
-                row = hook.get_first(self.sql, self.parameters)
+                row = hook.get_first(self.sql, self.sql_parameters)
         except Exception as error:
             if not passes_by_itself(error):
                 raise

@@ -11,12 +11,22 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.hooks.lakebase import failing_for_good
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.lineage import (
+    Database,
+    lakebase_database,
+    other_database,
+    read_query,
+    report,
+    report_load,
+    sql_facet,
+)
 from airflow_provider_lakebase.links import keeping_links
 from airflow_provider_lakebase.operators.load import LakebaseLoadBaseOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 BATCH_ROWS = 10_000
 """Rows fetched at a time, the most that are held in memory."""
@@ -44,11 +54,11 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         *LakebaseLoadBaseOperator.template_fields,
         "source_conn_id",
         "sql",
-        "parameters",
+        "sql_parameters",
         "source_hook_params",
     )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "sql_parameters": "json"}
 
     def __init__(
         self,
@@ -62,7 +72,8 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         super().__init__(**kwargs)
         self.source_conn_id = source_conn_id
         self.sql = sql
-        self.parameters = parameters
+        # The OpenLineage provider puts an attribute of the name "parameters", values and all, into every event.
+        self.sql_parameters = parameters
         self.source_hook_params = source_hook_params
         self._source: Any = None
 
@@ -84,6 +95,32 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
                 return self._load(context, _pick(rows, names, self.columns), columns=list(self.columns.values()))
             return self._load(context, rows, columns=self.columns or names)
 
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
+        """Return the tables that are read and the one that is written; nothing is asked of either database."""
+        return report(self, self._report)
+
+    def _report(self) -> OperatorLineage[Any, Any]:
+        inputs: list[Any] = []
+        columns: dict[str, Any] = {}
+        source = self._source_database()
+        if source is not None:
+            inputs, columns = read_query(source, self.sql, self.columns, has_parameters=bool(self.sql_parameters))
+        lineage = report_load(self._hook.settings, self.table, self._loaded, inputs, columns)
+        lineage.job_facets = sql_facet(self.sql)
+        return lineage
+
+    def _source_database(self) -> Database | None:
+        """Return the other database; None where it cannot be known, which does not keep the load from being told."""
+        try:
+            connection: Any = BaseHook.get_connection(self.source_conn_id)
+            hook = connection.get_hook(hook_params=self.source_hook_params)
+            if isinstance(hook, LakebaseHook):
+                return lakebase_database(hook.settings)
+            return other_database(hook, connection)
+        except Exception as error:
+            self.log.info("No lineage is reported of connection '%s': %s", self.source_conn_id, type(error).__name__)
+            return None
+
     @contextmanager
     def _query(self) -> Iterator[Any]:
         """Run the query and give its cursor; the connection is closed when the block ends."""
@@ -98,7 +135,7 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
             cursor = _open_cursor(self._source)
             cursor.arraysize = BATCH_ROWS
             # A driver that is given parameters, be they empty, takes every % of the query for one.
-            cursor.execute(self.sql, *([self.parameters] if self.parameters else []))
+            cursor.execute(self.sql, *([self.sql_parameters] if self.sql_parameters else []))
             yield cursor
             # Not after a failure: to close MySQL's cursor is to read all rows that are left.
             cursor.close()

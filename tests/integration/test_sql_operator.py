@@ -123,9 +123,9 @@ def test_template_fields_are_rendered(emulator: LakebaseEmulator, tmp_path: Path
     )
     names = {"n": "7", "conn_id": "lakebase_admin", "database": "postgres", "endpoint": emulator.endpoint}
     operator.render_template_fields(names)  # type: ignore[arg-type]
-    assert (operator.sql, operator.parameters) == ("SELECT 7", {"a": "7"})
+    assert (operator.sql, operator.sql_parameters) == ("SELECT 7", {"a": "7"})
     operator.sql = "SELECT current_setting('work_mem'), current_user, current_database()"
-    operator.parameters = None
+    operator.sql_parameters = None
     assert operator.execute({}) == [("7MB", emulator.administrator.client_id, "postgres")]
 
 
