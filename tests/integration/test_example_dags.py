@@ -23,6 +23,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from _openlineage import lineage, read_events, transport
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -78,6 +79,7 @@ def test_flights_etl_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path:
     with LakebaseEmulator(asleep=True) as emulator, pytest.MonkeyPatch.context() as environment:
         variables = demo.airflow_variables(tmp_path, emulator.connections)
         variables["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "DEBUG"
+        variables |= transport(tmp_path / "lineage.jsonl")
         run(variables, tmp_path / "migrate.log", "db", "migrate")
         environment.setenv("AIRFLOW_CONN_FLIGHTS", emulator.connections["lakebase_default"])
         counts = []
@@ -96,6 +98,12 @@ def test_flights_etl_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path:
         assert task_states(tmp_path) == [("success", 24)]
         assert len(emulator.secrets) > 30
         assert leaks(tmp_path, emulator.secrets) == []
+        tables = ["airlines", "flights", "weather"]
+        read = [f"databricks_postgres.nycflights.{table}" for table in tables]
+        delays = "databricks_postgres.nycflights.delays"
+        events = read_events(tmp_path / "lineage.jsonl")
+        assert lineage(events, "flights_etl.transform") == [(read, [delays])] * 2
+        assert lineage(events, "flights_etl.report") == [([delays], [])] * 2
 
 
 def test_dbt_flights_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path: Path):
@@ -160,17 +168,24 @@ class Examples:
     airflow: subprocess.Popen[str]
     hook: LakebaseHook
 
-    def run(self, dag_id: str, **params: str) -> None:
-        """Run a DAG; every one of its tasks succeeds."""
-        assert self.airflow.stdin
-        assert self.airflow.stdout
-        print(json.dumps(["dags", "test", dag_id, "--conf", json.dumps(params)]), file=self.airflow.stdin, flush=True)
-        answer = self.airflow.stdout.readline()
-        assert answer in ("0\n", "None\n"), (self.home / "dags.log").read_text()[-3000:]
+    def run(self, dag_id: str, **params: str) -> list[dict[str, Any]]:
+        """Run a DAG; every one of its tasks succeeds, and its OpenLineage events, which are returned, are valid."""
+        events = self.home / "lineage.jsonl"
+        events.unlink(missing_ok=True)
+        self.command("dags", "test", dag_id, "--conf", json.dumps(params))
         with closing(sqlite3.connect(self.home / "airflow.db")) as database:
             query = "SELECT DISTINCT state FROM task_instance WHERE dag_id = ?"
             assert database.execute(query, [dag_id]).fetchall() == [("success",)]
         assert leaks(self.home, self.emulator.secrets) == []
+        return read_events(events)
+
+    def command(self, *arguments: str) -> None:
+        """Run a command of Airflow."""
+        assert self.airflow.stdin
+        assert self.airflow.stdout
+        print(json.dumps(arguments), file=self.airflow.stdin, flush=True)
+        answer = self.airflow.stdout.readline()
+        assert answer in ("0\n", "None\n"), (self.home / "dags.log").read_text()[-3000:]
 
     def results(self, dag_id: str, task_id: str) -> list[Any]:
         """Return what a task has returned, in all runs so far and for all map indexes."""
@@ -192,6 +207,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Examples]:
             **demo.airflow_variables(home, emulator.connections),
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
             "AIRFLOW_CONN_SOURCE_DATABASE": json.dumps(source),
+            "LAKEBASE_WORKSPACE": emulator.workspace_url.removeprefix("http://"),
+            **transport(home / "lineage.jsonl"),
         }
         run(variables, home / "migrate.log", "db", "migrate")
         command = [sys.executable, "-c", COMMANDS]
@@ -207,7 +224,9 @@ def test_parquet_upsert_runs_twice_and_restores_what_was_changed_between(example
     query = "SELECT count(*), count(dep_delay), sum(dep_delay), max(time_hour)::text FROM serving.flights"
     found = []
     for _ in range(2):
-        examples.run("parquet_upsert", folder=str(tmp_path))
+        events = examples.run("parquet_upsert", folder=str(tmp_path))
+        file, table = f"file:{tmp_path}/flights-2013-01-01.parquet", "databricks_postgres.serving.flights"
+        assert lineage(events, "parquet_upsert.upsert") == [([file], [table])]
         found.append(examples.hook.get_first(query))
         examples.hook.run("UPDATE serving.flights SET dep_delay = 0; DELETE FROM serving.flights WHERE carrier = 'UA'")
     assert found[0] == found[1]
@@ -217,7 +236,9 @@ def test_parquet_upsert_runs_twice_and_restores_what_was_changed_between(example
 
 def test_csv_files_runs_twice_and_each_file_is_a_task_that_loads_once(examples: Examples, tmp_path: Path):
     for _ in range(2):
-        examples.run("csv_files", folder=str(tmp_path))
+        events = examples.run("csv_files", folder=str(tmp_path))
+        read = sorted(inputs for inputs, _ in lineage(events, "csv_files.load"))
+        assert read == [[f"file:{tmp_path}/flights-2013-{month:02}.csv"] for month in range(1, 13)]
         counted = examples.hook.get_first("SELECT count(*), count(DISTINCT month) FROM csv_files.flights")
         assert counted == (336_776, 12)
     assert len(os.listdir(tmp_path)) == 12
@@ -234,13 +255,20 @@ def test_database_to_lakebase_runs_twice_with_the_same_rows(examples: Examples):
                (SELECT latitude FROM reference.airports WHERE faa = '04G')
     """
     for _ in range(2):
-        examples.run("database_to_lakebase")
+        events = examples.run("database_to_lakebase")
+        tables = [f"databricks_postgres.reference.{name}" for name in ("airports", "planes")]
+        # OpenLineage has no names for the tables of SQLite.
+        assert lineage(events, "database_to_lakebase.airports") == [([], tables[:1])]
+        assert lineage(events, "database_to_lakebase.report") == [(tables, [])]
         assert examples.hook.get_first(query) == (1458, 3322, 3252, 512_639, 41.1304722)
 
 
 def test_parquet_export_runs_twice_and_the_file_holds_all_rows(examples: Examples, tmp_path: Path):
     for _ in range(2):
-        examples.run("parquet_export", folder=str(tmp_path))
+        events = examples.run("parquet_export", folder=str(tmp_path))
+        [(read, [written])] = lineage(events, "parquet_export.export")
+        assert read == ["databricks_postgres.parquet_export.weather"]
+        assert written.startswith(f"file:{tmp_path}/weather-")
     assert examples.results("parquet_export", "count_rows") == [26_115, 26_115]
     assert examples.hook.get_first("SELECT count(*) FROM parquet_export.weather") == (26_115,)
     assert all(re.fullmatch(r"weather-\d{4}-\d\d-\d\d\.parquet", name) for name in os.listdir(tmp_path))
@@ -290,6 +318,23 @@ if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has no asset watchers
         examples.run("new_orders")
         query = "SELECT count(*), count(taken_at), count(shipped_at) FROM new_orders.orders"
         assert examples.hook.get_first(query) == (2, 2, 2)
+
+
+def test_asset_scheduled_runs_twice_and_each_load_emits_an_event_of_its_tables_asset(examples: Examples):
+    examples.command("dags", "reserialize")
+    for times in (1, 2):
+        examples.run("asset_scheduled_load")
+        with closing(sqlite3.connect(examples.home / "airflow.db")) as database:
+            old = bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'dataset_event'").fetchall())
+            kind = "dataset" if old else "asset"
+            query = f"SELECT uri, e.extra FROM {kind}_event e JOIN {kind} a ON a.id = e.{kind}_id"
+            events = database.execute(query).fetchall()
+        host = examples.emulator.workspace_url.removeprefix("http://")
+        uri = f"lakebase://{host}/demo/production/databricks_postgres/asset_scheduled/airports"
+        assert [(found, json.loads(extra)["rows"]) for found, extra in events] == [(uri, 1458)] * times
+        examples.run("asset_scheduled")
+        counted = examples.hook.get_first("SELECT count(*), sum(airports) FROM asset_scheduled.airports_by_zone")
+        assert counted == (9, 1455)
 
 
 def test_every_example_is_run_by_a_test_of_its_own():

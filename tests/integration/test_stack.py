@@ -24,6 +24,7 @@ pytestmark = pytest.mark.timeout(900)
 KILLS = int(os.environ.get("LAKEBASE_TRIGGERER_KILLS", "2"))
 """How often the triggerer is killed in each of its tests; the whole of CI has 20 minutes."""
 
+EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 HEADER = """
 import datetime
 from airflow.providers.common.compat.sdk import DAG
@@ -78,6 +79,7 @@ def stack(shared_emulator: LakebaseEmulator, tmp_path_factory: pytest.TempPathFa
         CREATE TABLE stack.recorded (n int); CREATE TABLE stack.plain (n int)"""
     )
     variables = {f"AIRFLOW_CONN_{name.upper()}": value for name, value in shared_emulator.connections.items()}
+    variables["LAKEBASE_WORKSPACE"] = shared_emulator.workspace_url.removeprefix("http://")
     stack = Stack(tmp_path_factory.mktemp("stack"), variables)
     try:
         stack.start()
@@ -141,6 +143,14 @@ if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has no asset watchers
         time.sleep(6)
         assert stack.runs("watched") == ["success"]
         assert hook.get_first("SELECT count(*) FROM stack.notes") == (1,)
+
+
+def test_a_load_starts_the_dag_that_is_scheduled_on_its_tables_asset(stack: Stack, hook: LakebaseHook):
+    text = (EXAMPLES / "asset_scheduled.py").read_text()
+    (stack.dags / "asset_scheduled.py").write_text(text.replace("schedule=None", 'schedule="@once"'))
+    wait_until(lambda: stack.runs("asset_scheduled") == ["success"], 90, f"{stack.runs('asset_scheduled_load')}")
+    assert stack.runs("asset_scheduled_load") == ["success"]
+    assert hook.get_first("SELECT sum(airports) FROM asset_scheduled.airports_by_zone") == (1455,)
 
 
 def test_a_deferred_statement_that_is_cleared_is_cancelled_on_the_server(
