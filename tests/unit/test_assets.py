@@ -1,0 +1,172 @@
+"""Assets: how their URIs are written, and when a load emits an event."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, Asset
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_provider_lakebase.assets import asset_uri, convert_asset_to_openlineage, create_asset, emit_event
+from airflow_provider_lakebase.assets import sanitize_uri as sanitize
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.operators.load import LakebaseLoadOperator
+from airflow_provider_lakebase.settings import LakebaseSettings
+
+URI = "lakebase://my-workspace.cloud.databricks.com/shop/main/databricks_postgres/sales/orders"
+
+
+def settings_of(endpoint: str = "projects/shop/branches/main/endpoints/primary", **fields: Any) -> LakebaseSettings:
+    workspace = MappingProxyType({"host": "https://My-Workspace.cloud.databricks.com"})
+    return LakebaseSettings("c", endpoint, fields.pop("workspace", workspace), **fields)
+
+
+@pytest.mark.parametrize("endpoint", ["projects/shop/branches/main", "projects/shop/branches/main/endpoints/reader"])
+def test_every_endpoint_of_a_branch_has_the_same_assets(endpoint: str):
+    assert asset_uri(settings_of(endpoint), "sales", "orders") == URI
+
+
+def test_a_host_of_the_connections_changes_no_uri():
+    assert asset_uri(settings_of(pg_host="ep-1.database.cloud.databricks.com"), "sales", "orders") == URI
+
+
+def test_a_native_login_knows_no_workspace_and_so_no_asset():
+    settings = settings_of("", workspace=MappingProxyType({}), pg_host="h", password="p", user="u")
+    assert asset_uri(settings, "sales", "orders") is None
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (URI, URI),
+        (f"{URI}/", URI),
+        ("LAKEBASE://My-Workspace.CLOUD.databricks.com:443/shop/main/databricks_postgres/sales/orders", URI),
+        ("lakebase://h:8443/shop/main/d/s/t", "lakebase://h:8443/shop/main/d/s/t"),
+        ("lakebase://[::1]:80/shop/main/d/s/t", "lakebase://[::1]:80/shop/main/d/s/t"),
+        ("lakebase://h/shop/main/d/%53/Tab%6ce", "lakebase://h/shop/main/d/S/Table"),
+        ("lakebase://h/shop/main/d/s/a%2fb%20c%C3%A9", "lakebase://h/shop/main/d/s/a%2Fb%20c%C3%A9"),
+    ],
+)
+def test_airflow_writes_every_form_of_a_uri_alike(written: str, meant: str):
+    assert Asset(uri=written).uri == meant
+    assert Asset(uri=meant).uri == meant
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("lakebase://u@h/p/b/d/s/t", "holds user or password"),
+        ("lakebase://u:dose123@h/p/b/d/s/t", "holds user or password"),
+        ("lakebase://h/p/b/d/s/t?x=1", "holds a query"),
+        ("lakebase://h/p/b/d/s/t#x", "or a fragment"),
+        ("lakebase://h/p/b/d/s", "names no table"),
+        ("lakebase://h/p/b/d/s/t/u", "names no table"),
+        ("lakebase://h/p/b/d//t", "part of an asset's URI is empty"),
+        ("lakebase:///p/b/d/s/t", "part of an asset's URI is empty"),
+        ("lakebase://h/Shop/b/d/s/t", "project of an asset's URI is malformed: 'Shop'"),
+        ("lakebase://h/p/b_1/d/s/t", "branch of an asset's URI is malformed: 'b_1'"),
+        ("lakebase://h:x/p/b/d/s/t", "malformed port"),
+    ],
+)
+def test_a_uri_that_names_no_table_is_refused_with_the_shape_it_should_have(uri: str, words: str):
+    from urllib.parse import urlsplit
+
+    with pytest.raises(LakebaseSettingsError, match=words) as caught:
+        sanitize(urlsplit(uri))
+    assert isinstance(caught.value, ValueError)
+    assert "lakebase://<workspace host>/<project>/<branch>/<database>/<schema>/<table>" in str(caught.value)
+    assert "dose123" not in str(caught.value)
+
+
+def test_an_asset_is_made_from_names_as_they_are():
+    asset = create_asset(host="H", project="shop", branch="main", table="Größe/1", extra={"owner": "me"})
+    assert asset.uri == "lakebase://h/shop/main/databricks_postgres/public/Gr%C3%B6%C3%9Fe%2F1"
+    assert asset.extra == {"owner": "me"}
+    dataset = convert_asset_to_openlineage(asset, None)
+    assert (dataset.namespace, dataset.name) == ("lakebase://h/shop/main", "databricks_postgres.public.Größe/1")
+
+
+def test_a_hook_with_a_host_of_its_own_names_datasets_by_it():
+    hook = SimpleNamespace(settings=settings_of(pg_host="Ep-1.example.com"))
+    dataset = convert_asset_to_openlineage(Asset(uri=URI), hook)
+    assert (dataset.namespace, dataset.name) == (
+        "postgres://ep-1.example.com:5432",
+        "databricks_postgres.sales.orders",
+    )
+
+
+def test_the_module_is_as_light_as_airflow_needs_it():
+    program = "import airflow_provider_lakebase.assets, sys; sys.exit('airflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+# ── events ──
+
+
+class Events(dict[Any, Any]):
+    """Stands for Airflow's accessors, of which those for assets that no DAG names cannot be had on Airflow 3."""
+
+    def __init__(self, *known: str, error: str = "ASSET_NOT_FOUND: {}") -> None:
+        super().__init__()
+        self.known = known
+        self.error = error
+
+    def __missing__(self, asset: Any) -> Any:
+        if asset.uri not in self.known:
+            raise RuntimeError(self.error)
+        return self.setdefault(asset, SimpleNamespace(extra={"kept": True}, key=SimpleNamespace(name="orders")))
+
+
+def load(**arguments: Any) -> LakebaseLoadOperator:
+    return LakebaseLoadOperator(task_id="load", source="f.csv", table="sales.orders", **arguments)
+
+
+def test_an_asset_that_a_dag_names_becomes_an_outlet_of_the_running_task_and_its_event_has_the_rows():
+    operator, events = load(outlets=["kept"]), Events(URI)
+    emit_event(operator, {"outlet_events": events}, URI, {"rows": 3})
+    assert operator.outlets[0] == "kept"
+    assert operator.outlets[1].uri == URI
+    assert [event.extra for event in events.values()] == [{"kept": True, "rows": 3}]
+
+
+@pytest.mark.parametrize("name", [None, "orders"])
+def test_an_asset_that_the_author_declared_is_emitted_once(name: str | None):
+    declared = Asset(uri=URI) if name is None or not AIRFLOW_V_3_0_PLUS else Asset(name=name, uri=URI)
+    operator = load(outlets=[declared])
+    emit_event(operator, {"outlet_events": Events(URI)}, URI, {"rows": 3})
+    assert operator.outlets == [declared]
+
+
+if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has neither references nor names
+
+    def test_an_asset_that_the_author_refers_to_by_its_name_is_emitted_once():
+        operator = load(outlets=[Asset.ref(name="orders")])
+        emit_event(operator, {"outlet_events": Events(URI)}, URI, {"rows": 3})
+        assert operator.outlets == [Asset.ref(name="orders")]
+
+    @pytest.mark.parametrize(("error", "warned"), [("ASSET_NOT_FOUND: {}", False), ("API_SERVER_ERROR: 500", True)])
+    def test_an_asset_that_no_dag_names_or_that_cannot_be_looked_up_fails_no_load(
+        error: str, warned: bool, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    ):
+        operator = load()
+        emit_event(operator, {"outlet_events": Events(error=error)}, URI, {"rows": 3})
+        assert operator.outlets == []
+        output = capfd.readouterr()
+        assert ("no event is emitted" in output.out + output.err + caplog.text) is warned
+
+
+def test_outside_of_airflow_nothing_is_emitted():
+    operator = load()
+    emit_event(operator, {}, URI, {"rows": 3})
+    assert operator.outlets == []
+
+
+def test_tasks_are_serialised_without_an_outlet_that_their_authors_did_not_give():
+    with DAG("d", schedule=None) as dag:
+        load()
+        LakebaseLoadOperator.partial(task_id="mapped", table="t").expand(source=["a.csv", "b.csv"])
+    assert [task.outlets for task in dag.tasks] == [[], []]
