@@ -47,6 +47,7 @@ for _module in ("hooks.lakebase", "hooks._loading", "emulator"):
 
 # The build reads nothing from the network, so names of other projects lead nowhere.
 nitpick_ignore = [
+    ("py:class", "Asset"),  # airflow
     ("py:class", "AsyncEngine"),  # sqlalchemy
     ("py:class", "Connection"),  # airflow
     ("py:class", "Context"),  # airflow
