@@ -136,7 +136,7 @@ def test_a_person_adds_the_connection_by_the_form(page: Page, stack: Stack, fiel
     dialog.locator("[name=port]").fill(str(fields["port"]))
     open_extras(dialog)
     dialog.locator("[name=element_endpoint]").fill(fields["extra"]["endpoint"])
-    keep_picture(dialog, "connection-form-extras")
+    keep_picture(page, "connection-form-extras")
     for field, choice in (("auth_type", "oauth-m2m: client ID and OAuth secret"), ("sslmode", "require: encrypt")):
         dialog.locator(f"#element_{field}").click()
         page.get_by_role("option", name=choice).click()
