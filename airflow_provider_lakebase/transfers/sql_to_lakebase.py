@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -131,13 +131,15 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
                 f"Connection '{self.source_conn_id}' is of a type whose hook, {type(hook).__name__}, runs no SQL",
                 remedy="Name a connection of a database.",
             )
-        with closing(hook.get_conn()) as self._source:
+        with ExitStack() as last, closing(hook.get_conn()) as self._source:
             cursor = _open_cursor(self._source)
+            # After a failure the connection is closed first: to close MySQL's cursor on an open one is to read all rows
+            # that are left.
+            last.callback(_close, cursor)
             cursor.arraysize = BATCH_ROWS
             # A driver that is given parameters, be they empty, takes every % of the query for one.
             cursor.execute(self.sql, *([self.sql_parameters] if self.sql_parameters else []))
             yield cursor
-            # Not after a failure: to close MySQL's cursor is to read all rows that are left.
             cursor.close()
 
     def on_kill(self) -> None:
@@ -161,6 +163,12 @@ def _open_cursor(connection: Any) -> Any:
     if mysql := drivers & {"MySQLdb", "pymysql"}:
         return connection.cursor(importlib.import_module(f"{mysql.pop()}.cursors").SSCursor)
     return connection.cursor()
+
+
+def _close(cursor: Any) -> None:
+    """Close a cursor whose connection is closed, of which some drivers complain."""
+    with suppress(Exception):
+        cursor.close()
 
 
 def _names(description: Sequence[Sequence[Any]] | None) -> list[str]:
