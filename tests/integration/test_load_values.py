@@ -564,7 +564,7 @@ ARROW: Sequence[tuple[str, pa.Array, str | None]] = [
     ("real", pa.array([None, float("inf")]), "Infinity"),
     ("real", pa.array([None, 0.0]), "0"),
     ("real", pa.array([None, 2**24 + 1]), REFUSED),
-    ("real", pa.array([None, 1.5], pa.float16()), "1.5"),
+    ("real", pa.array([None, 1.5], pa.float32()).cast(pa.float16()), "1.5"),
     ("double precision", pa.array([None, 2**53 + 1]), REFUSED),
     ("double precision", pa.array([None, 0.1], pa.float32()), "0.10000000149011612"),
     ("double precision", pa.array([None, Decimal("0.10")]), "0.1"),
