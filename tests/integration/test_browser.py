@@ -1,6 +1,6 @@
 """Airflow's web UI as a person sees it: the connection form, the Test button, a run of the example DAG, its links.
 
-Real Chromium (Debian's package ``chromium``) in front of a whole Airflow. ``scripts/pictures`` keeps what it looked
+Real Chromium, or Chrome, in front of a whole Airflow. ``scripts/pictures`` keeps what it looked
 like for the documentation.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,8 @@ from airflow_provider_lakebase.roles import RoleRequest
 
 REPOSITORY = Path(__file__).parents[2]
 LOGIN = ("admin", "only for this test")
-BROWSER = {
-    "executable_path": "/usr/bin/chromium",
+BROWSER: Any = {
+    "executable_path": shutil.which("chromium") or shutil.which("google-chrome") or "chromium, which is not installed",
     "args": ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
 }
 TEST_SECONDS = 30
