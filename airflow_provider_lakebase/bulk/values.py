@@ -24,6 +24,11 @@ from airflow_provider_lakebase.bulk.target import Column
 
 _NAME_BYTES = 63
 
+_NUMERIC_DIGITS = 131_072
+"""Digits that a numeric without limits keeps before the point."""
+_NUMERIC_SCALE = 16_383
+"""Digits that it keeps behind it."""
+
 
 class UnfitValue(ValueError):
     """Say why a column cannot hold a value, in words that do not hold it."""
@@ -100,6 +105,11 @@ def _is_float4(value: float) -> bool:
     return bool((stored == 0) == (value == 0))
 
 
+def _are_numerics(values: Sequence[Decimal | int]) -> bool:
+    """Return whether no value is larger or smaller than any numeric, for which psycopg before 3.3.6 sends another."""
+    return all(type(value) is int or -_NUMERIC_SCALE <= value.adjusted() < _NUMERIC_DIGITS for value in values)  # type: ignore[union-attr]
+
+
 def _are_naive(values: Sequence[Any]) -> bool:
     return all(value.tzinfo is None for value in values)
 
@@ -114,7 +124,7 @@ _BINARY = {
     "int8": Encoding(frozenset((int,)), "int8", _in_range("q")),
     "float4": Encoding(frozenset((float,)), "float4", _fits_float4),
     "float8": Encoding(frozenset((float,)), "float8"),
-    "numeric": Encoding(frozenset((Decimal, int)), "numeric"),
+    "numeric": Encoding(frozenset((Decimal, int)), "numeric", _are_numerics),
     "bool": Encoding(frozenset((bool,)), "bool"),
     "date": Encoding(frozenset((datetime.date,)), "date"),
     "time": Encoding(frozenset((datetime.time,)), "time", _are_naive),
@@ -262,6 +272,8 @@ def _float(column: Column, value: Any) -> Any:
 
 
 def _numeric(column: Column, value: Any) -> Any:
+    if isinstance(value, Decimal) and not _are_numerics((value,)):
+        raise UnfitValue("a number is out of the column's range")
     if column.modifier >= 0 and not isinstance(value, bool) and not _has_scale(column, value):
         raise UnfitValue(f"a {_name_type(value)} has more decimal places than {column.declared} keeps; round it")
     return value
