@@ -13,7 +13,7 @@ from more_itertools import chunked
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
-from airflow_provider_lakebase.lineage import tell_collector
+from airflow_provider_lakebase.lineage.reports import tell_collector
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -12,7 +12,7 @@ from airflow_provider_lakebase.assets import asset_uri, emit_event
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
-from airflow_provider_lakebase.lineage import file_datasets, report, report_load, report_sql
+from airflow_provider_lakebase.lineage.reports import file_datasets, report, report_load, report_sql
 from airflow_provider_lakebase.links import LINKS, keeping_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
 

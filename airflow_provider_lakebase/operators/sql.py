@@ -19,7 +19,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
-from airflow_provider_lakebase.lineage import report, report_sql
+from airflow_provider_lakebase.lineage.reports import report, report_sql
 from airflow_provider_lakebase.links import LINKS, keeping_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
 from airflow_provider_lakebase.triggers._outcomes import require_success

@@ -12,15 +12,8 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
-from airflow_provider_lakebase.lineage import (
-    Database,
-    lakebase_database,
-    other_database,
-    read_query,
-    report,
-    report_load,
-    sql_facet,
-)
+from airflow_provider_lakebase.lineage.names import Database, lakebase_database, other_database
+from airflow_provider_lakebase.lineage.reports import read_query, report, report_load, sql_facet
 from airflow_provider_lakebase.links import keeping_links
 from airflow_provider_lakebase.operators.load import LakebaseLoadBaseOperator
 

@@ -13,8 +13,8 @@ from airflow.providers.common.sql.operators.sql import SQLColumnCheckOperator, S
 from airflow.providers.openlineage.extractors.manager import ExtractorManager
 from airflow.utils.state import TaskInstanceState
 
-from airflow_provider_lakebase import lineage
 from airflow_provider_lakebase.emulator import LakebaseEmulator
+from airflow_provider_lakebase.lineage.sql import MOST_CHARACTERS
 from airflow_provider_lakebase.operators.load import LakebaseExportOperator, LakebaseLoadOperator
 from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
 from airflow_provider_lakebase.sensors.query import LakebaseQuerySensor
@@ -169,7 +169,7 @@ def test_a_long_text_is_not_parsed(asks_nothing: Callable[[], None]):
 
 
 def test_a_text_as_long_as_is_parsed_holds_a_task_for_a_moment():
-    values = ", ".join(f"({number})" for number in range(100_000))[: lineage.MOST_CHARACTERS - 100]
+    values = ", ".join(f"({number})" for number in range(100_000))[: MOST_CHARACTERS - 100]
     text = f"INSERT INTO shop.t VALUES {values[: values.rindex(')') + 1]}"
     started_at = time.monotonic()
     extract(LakebaseSQLOperator(task_id="sql", sql=text), TaskInstanceState.RUNNING)

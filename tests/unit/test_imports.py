@@ -9,7 +9,7 @@ import sys
 import airflow_provider_lakebase
 
 HEAVY = ["databricks", "psycopg", "psycopg_pool", "pandas", "polars", "pyarrow"]
-PARTS = ("hooks", "links", "operators", "sensors", "transfers", "triggers")
+PARTS = ("assets", "hooks", "lineage", "links", "operators", "sensors", "transfers", "triggers")
 
 
 def modules_for_dag_authors() -> list[str]:

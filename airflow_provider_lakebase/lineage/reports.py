@@ -1,0 +1,201 @@
+"""What tasks read and write, for OpenLineage: told from the connection and the SQL's text alone.
+
+Nothing here opens a session, asks the workspace or wakes an endpoint, and what goes wrong here is logged and fails no
+task. Values of parameters go nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakebase.assets import asset_uri
+from airflow_provider_lakebase.exceptions import LakebaseError
+from airflow_provider_lakebase.lineage.names import Database, Name, file_name, lakebase_database, split_name
+from airflow_provider_lakebase.lineage.sql import parse_sql
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_lakebase.bulk.load import LoadResult
+    from airflow_provider_lakebase.settings import LakebaseSettings
+
+MOST_FILES = 1000
+"""Files of one load that are reported."""
+
+
+def report(operator: Any, build: Callable[[], OperatorLineage[Any, Any] | None]) -> OperatorLineage[Any, Any] | None:
+    """Return what a task reads and writes, or None when that cannot be told.
+
+    :param operator: the task, whose log says why nothing is told
+    :param build: tells it
+    """
+    try:
+        return build()
+    except ImportError:  # OpenLineage is not installed
+        return None
+    except Exception as error:
+        # The text of any other error may hold a piece of the SQL.
+        reason = str(error) if isinstance(error, LakebaseError) else type(error).__name__
+        operator.log.info("No lineage is reported: %s", reason)
+        return None
+
+
+def report_sql(settings: LakebaseSettings, sql: Any, *, has_parameters: bool) -> OperatorLineage[Any, Any]:
+    """Return what SQL reads and writes on Lakebase.
+
+    :param settings: of the connection
+    :param sql: a text, or a list of texts
+    :param has_parameters: whether ``%s`` in it stands for a parameter
+    """
+    from airflow.providers.common.compat.openlineage.facet import Error, ExtractionErrorRunFacet
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    database = lakebase_database(settings)
+    tables = parse_sql(database, sql, has_parameters=has_parameters)
+    if tables is None:
+        return OperatorLineage()
+    run_facets = {}
+    if tables.errors:
+        errors = [
+            Error(errorMessage=message, stackTrace=None, task=statement, taskNumber=index)
+            for index, statement, message in tables.errors
+        ]
+        facet = ExtractionErrorRunFacet(totalTasks=tables.statements, failedTasks=len(errors), errors=errors)
+        run_facets["extractionError"] = facet
+    return OperatorLineage(
+        inputs=[table_dataset(database, name) for name in tables.read],
+        outputs=[
+            table_dataset(database, name, column_facet(database, columns)) for name, columns in tables.written.items()
+        ],
+        run_facets=run_facets,
+        job_facets=sql_facet(sql),
+    )
+
+
+def report_load(
+    settings: LakebaseSettings,
+    table: str,
+    loaded: LoadResult | None,
+    inputs: list[Dataset],
+    columns: Mapping[str, Any] | None = None,
+) -> OperatorLineage[Any, Any]:
+    """Return that a load reads the inputs and writes its table.
+
+    :param settings: of the connection
+    :param table: target, as SQL writes it
+    :param loaded: what the load did; None before it was done
+    :param inputs: what it reads
+    :param columns: facet of the columns that the table's come from
+    """
+    from airflow.providers.common.compat.openlineage import facet
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    database = lakebase_database(settings)
+    facets: dict[str, Any] = dict(columns or {})
+    statistics: dict[str, Any] = {}
+    name = split_name(table, database.schema)
+    if loaded is not None:
+        name = loaded.target or name
+        fields = [facet.SchemaDatasetFacetFields(name=column, type=kind) for column, kind in loaded.columns]
+        facets["schema"] = facet.SchemaDatasetFacet(fields=fields)
+        statistics["outputStatistics"] = facet.OutputStatisticsOutputDatasetFacet(rowCount=loaded.rows)
+    full_name = database.full_name(name)
+    output = facet.OutputDataset(database.namespace, full_name, facets=facets, outputFacets=statistics)
+    return OperatorLineage(inputs=inputs, outputs=[output])
+
+
+def read_query(
+    database: Database, sql: str, columns: Sequence[str] | Mapping[str, str] | None, *, has_parameters: bool
+) -> tuple[list[Dataset], dict[str, Any]]:
+    """Return what a query reads, and the facet of the columns that a load of its rows fills.
+
+    :param database: where it runs
+    :param sql: the query
+    :param columns: of the target: their names, or a mapping from the query's; None where they are the query's own
+    :param has_parameters: whether ``%s`` in it stands for a parameter
+    """
+    tables = parse_sql(database, sql, has_parameters=has_parameters)
+    if tables is None:
+        return [], {}
+    if columns is None:
+        filled = tables.selected
+    else:
+        # The parser does not tell the order of the query's columns, so that names alone lead nowhere.
+        renamed = columns if isinstance(columns, Mapping) else {}
+        filled = {renamed[name]: origins for name, origins in tables.selected.items() if name in renamed}
+    return [table_dataset(database, name) for name in tables.read], column_facet(database, filled)
+
+
+def table_dataset(database: Database, name: Name, facets: dict[str, Any] | None = None) -> Dataset:
+    """Return the dataset of a table.
+
+    :param database: where it is
+    :param name: its schema and name
+    :param facets: what is known of it
+    """
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+
+    return Dataset(namespace=database.namespace, name=database.full_name(name), facets=facets or {})
+
+
+def file_datasets(paths: Any) -> list[Dataset]:
+    """Return the datasets of files.
+
+    :param paths: path or URL, or a list of them
+    """
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+
+    several = isinstance(paths, Sequence) and not isinstance(paths, str)
+    names = dict.fromkeys(map(file_name, paths[:MOST_FILES] if several else [paths]))
+    return [Dataset(namespace=namespace, name=name) for namespace, name in names]
+
+
+def column_facet(database: Database, columns: Mapping[str, Iterable[tuple[Name, str]]]) -> dict[str, Any]:
+    """Return the facet that says which columns a table's columns come from; nothing where none is known.
+
+    :param database: where they come from
+    :param columns: origins by column
+    """
+    from airflow.providers.common.compat.openlineage.facet import ColumnLineageDatasetFacet, Fields, InputField
+
+    fields = {
+        column: Fields(
+            inputFields=[
+                InputField(namespace=database.namespace, name=database.full_name(name), field=origin)
+                for name, origin in origins
+            ],
+            transformationType="",
+            transformationDescription="",
+        )
+        for column, origins in columns.items()
+        if origins
+    }
+    return {"columnLineage": ColumnLineageDatasetFacet(fields=fields)} if fields else {}
+
+
+def sql_facet(sql: str | Sequence[str]) -> dict[str, Any]:
+    """Return the facet that holds SQL as it was written, without values of parameters.
+
+    :param sql: a text, or a list of texts
+    """
+    from airflow.providers.common.compat.openlineage.facet import SQLJobFacet
+
+    return {"sql": SQLJobFacet(query=sql if isinstance(sql, str) else ";\n".join(sql))}
+
+
+def tell_collector(hook: Any, target: Name | None) -> None:
+    """Tell Airflow's hook lineage of a load, so that a task's own Python code has an output too.
+
+    :param hook: the hook that loaded
+    :param target: the table it loaded into
+    """
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+    try:
+        if target and (uri := asset_uri(hook.settings, *target)):
+            collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+            collector.add_output_asset(context=hook, uri=uri)
+    except Exception as error:
+        hook.log.info("Hook lineage was not told of the load: %s", type(error).__name__)
