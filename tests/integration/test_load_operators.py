@@ -330,7 +330,7 @@ def execute_and_cut_the_commit(emulator: LakebaseEmulator, operator: Any) -> Non
         thread.join()
 
 
-@pytest.mark.parametrize("seconds", [3, 30], ids=["committed", "not committed"])
+@pytest.mark.parametrize("seconds", [1.5, 30], ids=["committed", "not committed"])
 @pytest.mark.parametrize("arguments", [{}, {"mode": "replace"}], ids=["append", "replace"])
 def test_a_lost_commit_is_retried_and_loads_once(
     emulator: LakebaseEmulator,
@@ -340,7 +340,7 @@ def test_a_lost_commit_is_retried_and_loads_once(
     seconds: float,
     arguments: dict[str, Any],
 ):
-    """The server lets a COMMIT of 3 s pass and finds, at one of 30 s, that its client is gone."""
+    """The server looks for its client every 2 s: it lets a COMMIT of 1.5 s pass and finds, at one of 30 s, that its client is gone."""
     slow_commit(seconds)
     operator = LakebaseLoadOperator(task_id="load", source=file, table="ops.keyless", **arguments)
     with pytest.raises(AirflowException, match="The next try finds out") as unknown:
@@ -350,14 +350,14 @@ def test_a_lost_commit_is_retried_and_loads_once(
     wait_until(lambda: not committing(emulator))
     slow_commit(0)
     result = load(file, **arguments)
-    assert result["already_loaded"] is (seconds == 3 and not arguments)
+    assert result["already_loaded"] is (seconds == 1.5 and not arguments)
     assert rows(hook) == [(1, "a"), (2, "confidential")]
 
 
 def test_a_retry_waits_for_the_lost_commit_that_still_runs(
     emulator: LakebaseEmulator, hook: LakebaseHook, file: str, slow_commit: Callable[[float], None]
 ):
-    slow_commit(3)
+    slow_commit(1.5)
     operator = LakebaseLoadOperator(task_id="load", source=file, table="ops.keyless")
     with pytest.raises(AirflowException, match="The next try finds out"):
         execute_and_cut_the_commit(emulator, operator)
