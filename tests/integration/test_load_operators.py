@@ -340,7 +340,7 @@ def test_a_lost_commit_is_retried_and_loads_once(
     seconds: float,
     arguments: dict[str, Any],
 ):
-    """The server looks for its client every 2 s: it lets a COMMIT of 1.5 s pass, and finds at one of 30 s that it is gone."""
+    """The server looks for its client every 2 s: a COMMIT of 1.5 s passes, and one of 30 s does not."""
     slow_commit(seconds)
     operator = LakebaseLoadOperator(task_id="load", source=file, table="ops.keyless", **arguments)
     with pytest.raises(AirflowException, match="The next try finds out") as unknown:
