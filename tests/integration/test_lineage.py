@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -155,6 +156,24 @@ def test_columns_are_traced_where_the_statement_says_them(emulator: LakebaseEmul
     }
     orders = "databricks_postgres.shop.orders"
     assert traced == {"day": [(orders, "day")], "total": [(orders, "price")]}
+
+
+def test_a_transfer_names_the_tables_of_another_server_without_connecting_to_it(
+    emulator: LakebaseEmulator, asks_nothing: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", f"postgresql://reader:secret@127.0.0.1:{port}/sales")
+        task = SqlToLakebaseOperator(
+            task_id="transfer", source_conn_id="warehouse", sql="SELECT id FROM orders", table="shop.orders"
+        )
+        told = extract(task, TaskInstanceState.RUNNING)
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert names(told.inputs, emulator) == [f"postgres://127.0.0.1:{port}:sales.public.orders"]
+    assert names(told.outputs, emulator) == ["shop.orders"]
+    asks_nothing()
 
 
 def test_a_long_text_is_not_parsed(asks_nothing: Callable[[], None]):
