@@ -95,5 +95,6 @@ def _keep_links(context: Context, hook: LakebaseHook) -> None:
         settings = hook.settings
         if settings.workspace:
             context["ti"].xcom_push(key=XCOM_KEY, value=find_pages(settings, timeout=ANSWER_SECONDS))
-    except LakebaseError as error:
-        log.info("The task gets no links to the workspace: %s", error)
+    except Exception as error:  # whatever it is: the work is done, and its outcome stands
+        reason = error if isinstance(error, LakebaseError) else type(error).__name__
+        log.info("The task gets no links to the workspace: %s", reason)

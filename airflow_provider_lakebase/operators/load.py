@@ -169,9 +169,12 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
 
     def _emit_event(self, context: Context, result: LoadResult) -> None:
         """Emit an event for the table's asset, which starts the DAGs that are scheduled on it."""
-        if result.target and (uri := asset_uri(self._hook.settings, *result.target)):
-            self.log.info("Loaded asset %s", uri)
-            emit_event(self, context, uri, {"rows": result.rows})
+        try:
+            if result.target and (uri := asset_uri(self._hook.settings, *result.target)):
+                self.log.info("Loaded asset %s", uri)
+                emit_event(self, context, uri, {"rows": result.rows})
+        except Exception as error:  # whatever it is: the rows are there
+            self.log.warning("No event is emitted for the asset of table %s: %s", self.table, type(error).__name__)
 
 
 class LakebaseLoadOperator(LakebaseLoadBaseOperator):

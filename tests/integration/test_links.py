@@ -97,6 +97,19 @@ def test_a_workspace_that_does_not_answer_holds_a_task_for_a_bounded_time(
     assert task.pushed == {}
 
 
+def test_an_xcom_that_cannot_be_kept_costs_the_links_and_not_the_task(
+    emulator: LakebaseEmulator, task: Task, monkeypatch: pytest.MonkeyPatch, task_log: Any
+):
+    def xcom_push(key: str, value: Any) -> None:
+        raise OSError("the bucket of the XComs is full")
+
+    monkeypatch.setattr(task, "xcom_push", xcom_push)
+    assert LakebaseSQLOperator(task_id="sql", sql="SELECT 1").execute({"ti": task}) == [(1,)]
+    assert "The task gets no links to the workspace: OSError" in task_log()
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        run(LakebaseSQLOperator(task_id="sql", sql="SELECT * FROM nowhere"), task)
+
+
 def test_nothing_is_asked_when_the_workspace_itself_was_the_trouble(emulator: LakebaseEmulator, task: Task):
     before = len(emulator.requests)
     with pytest.raises(AirflowFailException):

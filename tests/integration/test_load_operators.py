@@ -286,6 +286,25 @@ def test_template_fields_are_rendered(emulator: LakebaseEmulator, hook: Lakebase
     assert (tmp_path / "2026-01-01.csv").read_text() == "2026-01-01\n"
 
 
+def test_a_connection_that_is_gone_once_the_rows_are_there_costs_the_event_and_not_the_load(
+    hook: LakebaseHook, file: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As when the secrets backend fails in between."""
+    operator = LakebaseLoadOperator(task_id="load", source=file, table="ops.t", mode="replace")
+    load_of = operator._hook.load
+
+    def fail(hook: LakebaseHook) -> None:
+        raise ConnectionError("the secrets backend is down")
+
+    def load_and_lose_the_connection(*arguments: Any, **keywords: Any) -> Any:
+        result = load_of(*arguments, **keywords)
+        monkeypatch.setattr(LakebaseHook, "settings", property(fail))
+        return result
+
+    monkeypatch.setattr(operator._hook, "load", load_and_lose_the_connection)
+    assert operator.execute(run_of())["rows"] == 2
+
+
 # ── a COMMIT whose answer is lost ──
 
 
