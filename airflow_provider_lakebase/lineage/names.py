@@ -13,6 +13,7 @@ from airflow_provider_lakebase.settings import LakebaseSettings
 
 _SEARCH_PATH = re.compile(r"search_path\s*=\s*([^\s,]+)")
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^\s".]+)')
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _S3 = ("s3a", "s3n")
 _CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 """Schemes whose URLs have the container where others have a user."""
@@ -94,15 +95,20 @@ def split_name(table: str, schema: str | None) -> Name:
     return (parts[-2] if len(parts) > 1 else schema or "", parts[-1])
 
 
-def file_name(path: Any) -> tuple[str, str]:
+def file_name(path: Any) -> tuple[str, str] | None:
     """Return namespace and name of a file, as OpenLineage's naming has them, without user, password or query.
 
     :param path: path or URL
+    :returns: None for what is neither, or may have a secret in an unusual place
     """
     text = str(path)
+    if path is None or not text or "::" in text:
+        return None
     if "://" not in text:
-        return "file", os.path.abspath(text)
+        return None if _SCHEME.match(text) else ("file", os.path.abspath(text))
     url = urlsplit(text)
+    if "@" in url.path:
+        return None
     scheme = "s3" if url.scheme in _S3 else "gs" if url.scheme == "gcs" else url.scheme
     if scheme == "file":
         return "file", url.path

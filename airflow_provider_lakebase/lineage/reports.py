@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_lakebase.assets import asset_uri
 from airflow_provider_lakebase.exceptions import LakebaseError
 from airflow_provider_lakebase.lineage.names import Database, Name, file_name, lakebase_database, split_name
-from airflow_provider_lakebase.lineage.sql import parse_sql
+from airflow_provider_lakebase.lineage.sql import MOST_CHARACTERS, parse_sql
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset
@@ -58,11 +58,9 @@ def report_sql(settings: LakebaseSettings, sql: Any, *, has_parameters: bool) ->
         return OperatorLineage()
     run_facets = {}
     if tables.errors:
-        errors = [
-            Error(errorMessage=message, stackTrace=None, task=statement, taskNumber=index)
-            for index, statement, message in tables.errors
-        ]
-        facet = ExtractionErrorRunFacet(totalTasks=tables.statements, failedTasks=len(errors), errors=errors)
+        # The parser's own message quotes the statement, which may hold a password.
+        error = Error(errorMessage="The SQL is not understood", stackTrace=None, task=None, taskNumber=None)
+        facet = ExtractionErrorRunFacet(totalTasks=tables.statements, failedTasks=tables.errors, errors=[error])
         run_facets["extractionError"] = facet
     return OperatorLineage(
         inputs=[table_dataset(database, name) for name in tables.read],
@@ -149,7 +147,7 @@ def file_datasets(paths: Any) -> list[Dataset]:
 
     several = isinstance(paths, Sequence) and not isinstance(paths, str)
     names = dict.fromkeys(map(file_name, paths[:MOST_FILES] if several else [paths]))
-    return [Dataset(namespace=namespace, name=name) for namespace, name in names]
+    return [Dataset(namespace=name[0], name=name[1]) for name in names if name]
 
 
 def column_facet(database: Database, columns: Mapping[str, Iterable[tuple[Name, str]]]) -> dict[str, Any]:
@@ -176,13 +174,14 @@ def column_facet(database: Database, columns: Mapping[str, Iterable[tuple[Name, 
 
 
 def sql_facet(sql: str | Sequence[str]) -> dict[str, Any]:
-    """Return the facet that holds SQL as it was written, without values of parameters.
+    """Return the facet that holds SQL as it was written, without values of parameters; none where it is too long.
 
     :param sql: a text, or a list of texts
     """
     from airflow.providers.common.compat.openlineage.facet import SQLJobFacet
 
-    return {"sql": SQLJobFacet(query=sql if isinstance(sql, str) else ";\n".join(sql))}
+    query = sql if isinstance(sql, str) else ";\n".join(sql)
+    return {"sql": SQLJobFacet(query=query)} if len(query) <= MOST_CHARACTERS else {}
 
 
 def tell_collector(hook: Any, target: Name | None) -> None:

@@ -11,13 +11,23 @@ import sqlparse
 
 from airflow_provider_lakebase.lineage.names import Database, Name
 
-MOST_CHARACTERS = 100_000
-"""Characters of SQL that are parsed, which takes less than half a second; of longer texts nothing is reported."""
-_PLACEHOLDER = re.compile(r"%%|%(?:\([^)]*\))?[sbt]")
+MOST_CHARACTERS = 20_000
+"""Characters of SQL that are parsed, for which the parser's stack suffices; of longer texts nothing is reported."""
+_PLACEHOLDER = re.compile(r"%%|%(?:\([^)%]*\))?[sbt]")
+_GAP = r"(?:\s|--[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)"
+_EMPTY = re.compile(rf"(?:{_GAP}|;)*+")
 _CREATE = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*CREATE\s+(?P<temporary>(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\b)?",
-    re.IGNORECASE | re.DOTALL,
+    rf"{_GAP}*+CREATE\s{_GAP}*+(?:OR\s+REPLACE\s+)?(?P<temporary>(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\b)?",
+    re.IGNORECASE,
 )
+_NAME = r'(?:"[^"]+"|[^\W\d][\w$]*+)'
+_SOURCE = re.compile(rf"\b(?:FROM|JOIN)\s+(?:{_NAME}\.)?({_NAME})(?!\s*\()", re.IGNORECASE)
+_CALL = re.compile(rf"(?:\b(?:FROM|JOIN|LATERAL)\s|,)\s*(?:{_NAME}\.)?({_NAME})\s*\(", re.IGNORECASE)
+_WITH = re.compile(
+    rf"(?:\bWITH\s+(?:RECURSIVE\s+)?|,\s*)({_NAME})\s*(?:\([^()]*\)\s*)?AS\s+(?:(?:NOT\s+)?MATERIALIZED\s*)?\(",
+    re.IGNORECASE,
+)
+_ONLY = re.compile(r"\b(FROM|JOIN|UPDATE)\s+ONLY\b", re.IGNORECASE)
 _CATALOGS = ("pg_catalog", "information_schema")
 
 
@@ -28,14 +38,14 @@ class Tables:
     :param read: tables that it reads
     :param written: tables that it writes, each with the columns of which it is known what they come from
     :param selected: columns of its result, and what they come from
-    :param errors: index, statement and message of what was not understood
+    :param errors: how many statements were not understood
     :param statements: how many it consists of
     """
 
     read: dict[Name, None] = field(default_factory=dict)
     written: dict[Name, dict[str, list[tuple[Name, str]]]] = field(default_factory=dict)
     selected: dict[str, list[tuple[Name, str]]] = field(default_factory=dict)
-    errors: list[tuple[int, str, str]] = field(default_factory=list)
+    errors: int = 0
     statements: int = 0
 
 
@@ -52,30 +62,39 @@ def parse_sql(database: Database, sql: str | Sequence[str], *, has_parameters: b
     statements = [statement for text in texts for statement in _split(text)]
     found = Tables(statements=len(statements))
     temporary: set[Name] = set()
-    for index, statement in enumerate(statements):
+    for statement in statements:
         if has_parameters:
             statement = _PLACEHOLDER.sub(lambda match: "%" if match[0] == "%%" else "NULL", statement)
-        _parse_statement(found, temporary, index, statement, database)
+        _parse_statement(found, temporary, statement, database)
     return found
 
 
 def _split(text: str) -> list[str]:
     try:
-        return [statement for statement in sqlparse.split(text) if statement.strip(" \t\r\n;")]
+        return [statement for statement in sqlparse.split(text) if not _EMPTY.fullmatch(statement)]
     except Exception:  # it limits what it takes
         return [text]
 
 
-def _parse_statement(found: Tables, temporary: set[Name], index: int, statement: str, database: Database) -> None:
+def _parse_statement(found: Tables, temporary: set[Name], statement: str, database: Database) -> None:
     from openlineage.common.sql import parse
 
+    statement = _ONLY.sub(r"\1", statement)
     result = parse([statement], dialect=database.dialect, default_schema=database.schema)
     if result is None:
         return
-    found.errors += [(index, statement, error.message) for error in result.errors]
+    found.errors += len(result.errors)
     fold = database.dialect in ("postgres", "postgresql", "redshift")
     read = {_name_of(table, fold) for table in result.in_tables}
     written = {_name_of(table, fold): None for table in result.out_tables}
+    sources, defined = _names(_SOURCE, statement), _names(_WITH, statement)
+    functions = _names(_CALL, statement) - sources
+
+    def is_table(name: Name) -> bool:
+        """Return whether it is none of what the parser takes for a table too."""
+        is_defined = name[0] == (database.schema or "") and name[1].lower() in defined
+        return _counts(name, temporary) and not is_defined and name[1].lower() not in functions
+
     create = _CREATE.match(statement)
     if create and create["temporary"]:
         temporary.update(written)
@@ -83,14 +102,12 @@ def _parse_statement(found: Tables, temporary: set[Name], index: int, statement:
     for each in result.column_lineage:
         origins = [(_name_of(column.origin, fold), column.name) for column in each.lineage if column.origin]
         # It tells of tables below a WITH by their columns only, and knows no schema of a column's own table name.
-        read.update(name for name, _ in origins if _is_read(name, statement))
+        read.update(name for name, _ in origins if name[1].lower() in sources)
         known = [(_among(read, name), column) for name, column in origins]
-        columns[each.descendant.name] = [(name, column) for name, column in known if name and name not in temporary]
+        columns[each.descendant.name] = [(name, column) for name, column in known if name and is_table(name)]
     if not written:
         found.selected.update(columns)
-    for name in sorted(read):
-        if _counts(name, temporary) and not _is_function(name, statement):
-            found.read[name] = None
+    found.read.update(dict.fromkeys(filter(is_table, sorted(read))))
     for name in filter(lambda name: _counts(name, temporary), written):
         filled = found.written.setdefault(name, {})
         # Of an INSERT the parser tells the names that the query gives its columns, not those that they go into.
@@ -112,19 +129,12 @@ def _counts(name: Name, temporary: set[Name]) -> bool:
     return name not in temporary and name[0] not in _CATALOGS
 
 
-def _is_read(name: Name, statement: str) -> bool:
-    """Return whether the statement names the table as one to read from."""
-    schema, table = map(re.escape, name)
-    return re.search(rf'\b(?:FROM|JOIN)\s+(?:"?{schema}"?\.)?"?{table}\b', statement, re.IGNORECASE) is not None
-
-
 def _among(names: set[Name], name: Name) -> Name | None:
     """Return which of the tables a name means that may lack its schema; None where that is not clear."""
     alike = [each for each in names if each[1] == name[1]]
     return name if name in names else alike[0] if len(alike) == 1 else None
 
 
-def _is_function(name: Name, statement: str) -> bool:
-    """Return whether a name that is read from is a function's, which the parser takes for a table."""
-    call = rf"(?:\bFROM|\bJOIN|\bLATERAL|,)\s*(?:\w+\.)?{re.escape(name[1])}\s*\("
-    return re.search(call, statement, re.IGNORECASE) is not None
+def _names(pattern: re.Pattern[str], statement: str) -> set[str]:
+    """Return the names that a pattern finds, without quotes and in lower case."""
+    return {name.strip('"').lower() for name in pattern.findall(statement)}

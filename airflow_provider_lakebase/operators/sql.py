@@ -111,7 +111,9 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         if self.autocommit and deferrable:
             remedy = "Leave autocommit out, or run the task with deferrable=False."
             raise LakebaseSettingsError("autocommit cannot be deferred: half of it could run twice", remedy=remedy)
-        # The OpenLineage provider puts an attribute of the name "parameters", values and all, into every event.
+        # The OpenLineage provider puts an attribute of the name "parameters", values and all, into every event. The
+        # operator that this one extends takes it from ``default_args`` by itself.
+        self.parameters = None
         self.sql_parameters = parameters
         self.lakebase_conn_id = lakebase_conn_id
         self.endpoint = endpoint

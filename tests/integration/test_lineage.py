@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.common.sql.operators.sql import SQLColumnCheckOperator, SQLExecuteQueryOperator
 from airflow.providers.openlineage.extractors.manager import ExtractorManager
 from airflow.utils.state import TaskInstanceState
@@ -187,12 +188,55 @@ def test_a_long_text_is_not_parsed(asks_nothing: Callable[[], None]):
     asks_nothing()
 
 
-def test_a_text_as_long_as_is_parsed_holds_a_task_for_a_moment():
-    values = ", ".join(f"({number})" for number in range(100_000))[: MOST_CHARACTERS - 100]
-    text = f"INSERT INTO shop.t VALUES {values[: values.rindex(')') + 1]}"
+@pytest.mark.parametrize(
+    "piece",
+    ["(1), ", "/* a */\n", "1+", "a||", ";", "(", "--", '"a', ", a", "FROM a.", "JOIN a ", "WITH ", "%(", "/*", "x, "],
+)
+def test_a_text_as_long_as_is_parsed_holds_a_task_for_a_moment(piece: str):
+    text = "SELECT 1 " + piece * ((MOST_CHARACTERS - 20) // len(piece)) + "1"
     started_at = time.monotonic()
-    extract(LakebaseSQLOperator(task_id="sql", sql=text), TaskInstanceState.RUNNING)
-    assert time.monotonic() - started_at < 15
+    extract(LakebaseSQLOperator(task_id="sql", sql=text, parameters={"a": 1}), TaskInstanceState.RUNNING)
+    assert time.monotonic() - started_at < 5
+
+
+@pytest.mark.parametrize(
+    ("sql", "read", "written"),
+    [
+        ("WITH c AS (SELECT * FROM t) SELECT a FROM C", [], []),
+        ("WITH r(a) AS (SELECT 1), z AS (SELECT a FROM s.w) SELECT z.a FROM r, z", ["s.w"], []),
+        ("SELECT date(d) FROM date", ["public.date"], []),
+        ("SELECT x FROM s.f(1)", [], []),
+        ("SELECT a FROM ONLY t", ["public.t"], []),
+        ("UPDATE a SET x = b.y FROM b WHERE a.i = b.i", ["public.b"], ["public.a"]),
+        ("CREATE /* not */ TEMP TABLE x AS SELECT a FROM t; INSERT INTO y SELECT a FROM x", ["public.t"], ["public.y"]),
+        ("CREATE OR REPLACE TEMP VIEW x AS SELECT 1", [], []),
+        ("-- nothing but a comment", [], []),
+    ],
+)
+def test_what_is_no_table_of_the_database_is_not_reported(
+    emulator: LakebaseEmulator, sql: str, read: list[str], written: list[str]
+):
+    told = extract(LakebaseSQLOperator(task_id="sql", sql=sql), TaskInstanceState.SUCCESS)
+    assert (names(told.inputs, emulator), names(told.outputs, emulator)) == (read, written)
+
+
+def test_sql_that_is_not_understood_is_quoted_in_no_error():
+    told = extract(LakebaseSQLOperator(task_id="sql", sql="CREATE USER x PASSWORD 'hidden'"), TaskInstanceState.RUNNING)
+    assert told.run_facets["extractionError"].failedTasks == 1
+    assert "hidden" not in repr(told.run_facets)
+
+
+@pytest.mark.parametrize(
+    "path", ["zip://a.csv::s3://KEY:hidden@bucket/k", "https:/host/x?sig=hidden", "s3://KEY:hid/den@bucket/k", None, ""]
+)
+def test_a_file_that_may_have_a_secret_in_its_name_is_not_named(path: Any):
+    task = LakebaseExportOperator(task_id="export", table="shop.orders", destination=path)
+    assert extract(task, TaskInstanceState.RUNNING).outputs == []
+
+
+def test_user_password_and_query_of_a_url_are_left_out(emulator: LakebaseEmulator):
+    task = LakebaseExportOperator(task_id="export", table="t", destination="s3://KEY:hidden@bucket/k.csv?sig=hidden")
+    assert names(extract(task, TaskInstanceState.RUNNING).outputs, emulator) == ["s3://bucket:k.csv"]
 
 
 def test_sql_that_is_none_and_a_connection_that_is_none_cost_no_task(emulator: LakebaseEmulator):
@@ -200,6 +244,13 @@ def test_sql_that_is_none_and_a_connection_that_is_none_cost_no_task(emulator: L
     task = LakebaseSQLOperator(task_id="sql", lakebase_conn_id="no_such", sql="SELECT * FROM shop.orders")
     told = extract(task, TaskInstanceState.RUNNING)
     assert (told.inputs, told.outputs) == ([], [])
+
+
+def test_parameters_of_default_args_are_kept_elsewhere_too():
+    with DAG("defaults", schedule=None, default_args={"parameters": PARAMETERS}):
+        task = LakebaseSQLOperator(task_id="sql", sql="SELECT %(day)s")
+    assert task.parameters is None
+    assert task.sql_parameters == PARAMETERS
 
 
 def test_no_operator_keeps_parameters_where_the_provider_copies_them_from():
