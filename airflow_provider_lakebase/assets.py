@@ -127,7 +127,7 @@ def emit_event(operator: Any, context: Mapping[str, Any], uri: str, extra: Mappi
     """
     if "outlet_events" not in context:  # the task runs outside of Airflow
         return
-    from airflow.providers.common.compat.sdk import Asset
+    from airflow.providers.common.compat.sdk import Asset, AssetAlias
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
     # A reference stands for the asset whatever its name is. Airflow 2's have none.
@@ -141,7 +141,8 @@ def emit_event(operator: Any, context: Mapping[str, Any], uri: str, extra: Mappi
         return
     event.extra = {**event.extra, **extra}
     name = getattr(getattr(event, "key", None), "name", uri)
-    if not any(uri == getattr(each, "uri", None) or name == getattr(each, "name", None) for each in operator.outlets):
+    declared = [each for each in operator.outlets if not isinstance(each, AssetAlias)]
+    if not any(uri == getattr(each, "uri", None) or name == getattr(each, "name", None) for each in declared):
         operator.outlets = [*operator.outlets, asset]
 
 

@@ -89,9 +89,9 @@ def keeping_links(context: Context, hook: LakebaseHook) -> Iterator[None]:
 def _keep_links(context: Context, hook: LakebaseHook) -> None:
     if "ti" not in context:  # the operator runs by itself
         return
-    from airflow_provider_lakebase.workspace.pages import find_pages
-
     try:
+        from airflow_provider_lakebase.workspace.pages import find_pages
+
         settings = hook.settings
         if settings.workspace:
             context["ti"].xcom_push(key=XCOM_KEY, value=find_pages(settings, timeout=ANSWER_SECONDS))

@@ -8,7 +8,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset
+from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_lakebase.assets import asset_uri, convert_asset_to_openlineage, create_asset, emit_event
@@ -139,6 +139,12 @@ def test_an_asset_that_the_author_declared_is_emitted_once(name: str | None):
     operator = load(outlets=[declared])
     emit_event(operator, {"outlet_events": Events(URI)}, URI, {"rows": 3})
     assert operator.outlets == [declared]
+
+
+def test_an_alias_of_the_authors_that_is_named_alike_does_not_stand_for_the_asset():
+    operator = load(outlets=[AssetAlias("orders")])
+    emit_event(operator, {"outlet_events": Events(URI)}, URI, {"rows": 3})
+    assert len(operator.outlets) == 2
 
 
 if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has neither references nor names
