@@ -21,7 +21,7 @@ _CREATE = re.compile(
     re.IGNORECASE,
 )
 _NAME = r'(?:"[^"]+"|[^\W\d][\w$]*+)'
-_SOURCE = re.compile(rf"\b(?:FROM|JOIN)\s+(?:{_NAME}\.)?({_NAME})(?!\s*\()", re.IGNORECASE)
+_SOURCE = re.compile(rf"\b(?:FROM|JOIN)\s+(?:({_NAME})\.)?({_NAME})(?!\s*\()", re.IGNORECASE)
 _CALL = re.compile(rf"(?:\b(?:FROM|JOIN|LATERAL)\s|,)\s*(?:{_NAME}\.)?({_NAME})\s*\(", re.IGNORECASE)
 _WITH = re.compile(
     rf"(?:\bWITH\s+(?:RECURSIVE\s+)?|,\s*)({_NAME})\s*(?:\([^()]*\)\s*)?AS\s+(?:(?:NOT\s+)?MATERIALIZED\s*)?\(",
@@ -87,8 +87,9 @@ def _parse_statement(found: Tables, temporary: set[Name], statement: str, databa
     fold = database.dialect in ("postgres", "postgresql", "redshift")
     read = {_name_of(table, fold) for table in result.in_tables}
     written = {_name_of(table, fold): None for table in result.out_tables}
-    sources, defined = _names(_SOURCE, statement), _names(_WITH, statement)
-    functions = _names(_CALL, statement) - sources
+    sources = {(_plain(schema), _plain(table)) for schema, table in _SOURCE.findall(statement)}
+    defined = set(map(_plain, _WITH.findall(statement)))
+    functions = set(map(_plain, _CALL.findall(statement))) - {table for _, table in sources}
 
     def is_table(name: Name) -> bool:
         """Return whether it is none of what the parser takes for a table too."""
@@ -102,7 +103,9 @@ def _parse_statement(found: Tables, temporary: set[Name], statement: str, databa
     for each in result.column_lineage:
         origins = [(_name_of(column.origin, fold), column.name) for column in each.lineage if column.origin]
         # It tells of tables below a WITH by their columns only, and knows no schema of a column's own table name.
-        read.update(name for name, _ in origins if name[1].lower() in sources)
+        read.update(
+            name for name, _ in origins if {(name[0].lower(), name[1].lower()), ("", name[1].lower())} & sources
+        )
         known = [(_among(read, name), column) for name, column in origins]
         columns[each.descendant.name] = [(name, column) for name, column in known if name and is_table(name)]
     if not written:
@@ -135,6 +138,6 @@ def _among(names: set[Name], name: Name) -> Name | None:
     return name if name in names else alike[0] if len(alike) == 1 else None
 
 
-def _names(pattern: re.Pattern[str], statement: str) -> set[str]:
-    """Return the names that a pattern finds, without quotes and in lower case."""
-    return {name.strip('"').lower() for name in pattern.findall(statement)}
+def _plain(name: str) -> str:
+    """Return a name without quotes and in lower case."""
+    return name.strip('"').lower()

@@ -205,6 +205,8 @@ def test_a_text_as_long_as_is_parsed_holds_a_task_for_a_moment(piece: str):
         ("WITH c AS (SELECT * FROM t) SELECT a FROM C", [], []),
         ("WITH r(a) AS (SELECT 1), z AS (SELECT a FROM s.w) SELECT z.a FROM r, z", ["s.w"], []),
         ("SELECT date(d) FROM date", ["public.date"], []),
+        ("SELECT a.x, y FROM s.a JOIN s.b USING (i)", ["s.a", "s.b"], []),
+        ("INSERT INTO s.o SELECT a.x, b.y FROM s.a JOIN s.b USING (i)", ["s.a", "s.b"], ["s.o"]),
         ("SELECT x FROM s.f(1)", [], []),
         ("SELECT a FROM ONLY t", ["public.t"], []),
         ("UPDATE a SET x = b.y FROM b WHERE a.i = b.i", ["public.b"], ["public.a"]),
