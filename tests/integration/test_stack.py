@@ -219,10 +219,10 @@ def test_statements_are_applied_once_whatever_becomes_of_triggerers(
     watching.start()
     try:
         for number in range(1, KILLS + 1):
-            wait_until(partial(all_were_run, number), 90, f"run {number} did not come: {seen}")
+            wait_until(partial(all_were_run, number), 240, f"run {number} did not come: {seen}")
             stack.kill_triggerer()
             stack.start_triggerer()
-        wait_until(lambda: stack.runs("killed") == ["success"], 120)
+        wait_until(lambda: stack.runs("killed") == ["success"], 240)
     finally:
         stop.set()
         watching.join()
