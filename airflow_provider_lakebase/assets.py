@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.fields import DEFAULT_DATABASE
+from airflow_provider_lakebase.fields import DEFAULT_DATABASE, RESOURCE_ID
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SCHEME = "lakebase"
 DEFAULT_SCHEMA = "public"
 _SHAPE = "lakebase://<workspace host>/<project>/<branch>/<database>/<schema>/<table>"
-_ID = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def create_asset(
@@ -148,7 +147,7 @@ def emit_event(operator: Any, context: Mapping[str, Any], uri: str, extra: Mappi
 
 def _build(host: str, project: str, branch: str, database: str, schema: str, table: str) -> str:
     for name, part in {"project": project, "branch": branch}.items():
-        if not _ID.fullmatch(part):
+        if not re.fullmatch(RESOURCE_ID, part):
             raise LakebaseSettingsError(
                 f"The {name} of an asset's URI is malformed: {part!r}",
                 remedy=f"Write {_SHAPE}; project and branch are of lower-case letters, digits and hyphens.",

@@ -65,9 +65,10 @@ RESERVED_LIBPQ_KEYWORDS = frozenset(
 """Keywords of libpq that the provider sets, or that would change where it connects, or as whom."""
 
 LOGIN_REMEDY = "Enter the client ID of the service principal, or a Postgres role with auth_type 'password'."
-_ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_BRANCH = rf"projects/{_ID}/branches/{_ID}"
-_ENDPOINT = re.compile(rf"{_BRANCH}(?:/endpoints/{_ID})?")
+RESOURCE_ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+"""Pattern of the ID of a project, branch or endpoint."""
+_BRANCH = rf"projects/{RESOURCE_ID}/branches/{RESOURCE_ID}"
+_ENDPOINT = re.compile(rf"{_BRANCH}(?:/endpoints/{RESOURCE_ID})?")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 

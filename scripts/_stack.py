@@ -70,14 +70,12 @@ class Stack:
             "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
             # A call that timed out on a busy machine is made again, and then refused for having been made.
             "WORKERS__EXECUTION_API_TIMEOUT": "30",
-            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
         }
         if login is not None:
-            passwords = home / "passwords.json"
-            passwords.write_text(json.dumps(dict([login])))
-            passwords.chmod(0o600)
+            passwords = write_secrets(home / "passwords.json", dict([login]))
             settings["CORE__SIMPLE_AUTH_MANAGER_USERS"] = f"{login[0]}:admin"
             settings["CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"] = str(passwords)
         self.environment = {
@@ -116,9 +114,8 @@ class Stack:
 
     def import_connections(self, connections: Mapping[str, str]) -> None:
         """Put connections into the database, where the web UI shows them."""
-        file = self.home / "connections.json"
-        file.touch(mode=0o600)
-        file.write_text(json.dumps({conn_id: json.loads(connection) for conn_id, connection in connections.items()}))
+        fields = {conn_id: json.loads(connection) for conn_id, connection in connections.items()}
+        file = write_secrets(self.home / "connections.json", fields)
         self.command("connections", "import", str(file))
         file.unlink()
 
@@ -168,6 +165,13 @@ class Stack:
     def logs(self) -> str:
         files = [*self.home.glob("*.log"), *(self.home / "logs").rglob("*.log")]
         return "\n".join(f"── {file.relative_to(self.home)}\n{file.read_text(errors='replace')}" for file in files)
+
+
+def write_secrets(file: Path, content: dict[str, Any]) -> Path:
+    """Write a JSON file that nobody else may read, at no moment."""
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(content))
+    return file
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str = "it did not happen in time") -> None:

@@ -6,7 +6,6 @@ the SQL editor of a branch is at ``/sql-editor`` is inferred.
 
 from __future__ import annotations
 
-import time
 from urllib.parse import quote
 
 from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
@@ -21,16 +20,12 @@ def find_pages(settings: LakebaseSettings, *, timeout: float) -> dict[str, str]:
     :param timeout: seconds that it may take
     :raises LakebaseWorkspaceError: when the workspace refuses, or does not say what they are named by
     """
-    deadline = time.monotonic() + timeout
     branch = settings.endpoint.partition("/endpoints/")[0]
     project = branch.partition("/branches/")[0]
-    uids = (
-        call_workspace(settings, lambda client: client.postgres.get_project(project).uid, timeout=timeout),
-        call_workspace(
-            settings,
-            lambda client: client.postgres.get_branch(branch).uid,
-            timeout=max(deadline - time.monotonic(), 0.1),
-        ),
+    uids = call_workspace(
+        settings,
+        lambda client: (client.postgres.get_project(project).uid, client.postgres.get_branch(branch).uid),
+        timeout=timeout,
     )
     if not all(uids):
         raise LakebaseWorkspaceError("The workspace does not say the uids of project and branch", where=settings.where)
