@@ -7,17 +7,14 @@ psycopg, so that its values are those of a session of his own.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
-from functools import partial
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg import generators
-from psycopg._queries import PostgresQuery
 from psycopg.adapt import AdaptersMap, Transformer
 from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.types.datetime import TimestamptzLoader
@@ -25,7 +22,9 @@ from psycopg.types.datetime import TimestamptzLoader
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.ledger import EXISTS as LEDGER_EXISTS
 from airflow_provider_lakebase.ledger import TABLE, completion, creation, entry, not_permitted, search
+from airflow_provider_lakebase.session.binding import bind, hide_values
 from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
+from airflow_provider_lakebase.sql_text import Parameters, check_placeholders, read_parameters, split_statements
 from airflow_provider_lakebase.threads import in_thread
 
 MOST_RESULT_BYTES = 48 * 1024
@@ -44,20 +43,6 @@ _ROWS = (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_OK)
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 _COPY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
 _READABLE = {"DateStyle": "ISO", "IntervalStyle": "postgres"}
-# As Postgres reads SQL: comments may be nested, and only E'…' knows a backslash.
-_TOKEN = re.compile(
-    r"""
-    [eE]'(?:[^'\\]|\\.|'')*'(?:\s*\n\s*'(?:[^'\\]|\\.|'')*')* | '(?:[^']|'')*' | "(?:[^"]|"")*"
-    | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
-    | (?P<line>--[^\n]*) | (?P<block>/\*)
-    | (?P<word>[^\W\d][\w$]*) | (?P<end>;) | (?P<space>\s+) | (?P<open>\() | (?P<close>\))
-    | [^\w\s'"$/;()-]+ | .
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_COMMENT_MARK = re.compile(r"/\*|\*/")
-
-Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -151,6 +136,7 @@ def refuse_what_cannot_be_deferred(statements: Sequence[str], parameters: Parame
             if reason := _unsafe(statement.words):
                 remedy = "Run the task with deferrable=False."
                 raise LakebaseSettingsError(f"{statement.words[0]} cannot be deferred: {reason}", remedy=remedy)
+        check_placeholders(text, read_parameters(parameters))
     refuse_parameters(parameters)
 
 
@@ -243,17 +229,14 @@ async def run_text(
     :raises LakebaseSettingsError: when it has more, or tells times as none can read them
     :raises psycopg.Error: as Postgres refused a statement
     """
-    statements = await in_thread(partial(split_statements, text))
-    if len(statements) > 1 and parameters:
-        # The server takes several statements only without parameters.
-        bound = psycopg.AsyncClientCursor(session).mogrify(text.encode(), parameters)
-        statements, parameters = await in_thread(partial(split_statements, bound)), None
+    statements = await in_thread(lambda: split_statements(bind(session, text, parameters)))
     if session.info.transaction_status == TransactionStatus.IDLE:
         await session.execute("SELECT 1")  # with which psycopg begins the transaction
     result = TextResult()
     for number, statement in enumerate(statements, 1):
         last = number == len(statements)
-        result = await _run_one(session, statement.text, parameters or None, fetch and last, most_bytes, most_rows)
+        with hide_values(parameters):
+            result = await _run_one(session, statement.text, fetch and last, most_bytes, most_rows)
     result.time_zone = session.info.parameter_status("TimeZone") or "UTC"
     for name, wanted in _READABLE.items():
         if result.rows and not (session.info.parameter_status(name) or wanted).startswith(wanted):
@@ -286,7 +269,6 @@ async def _claim(session: AsyncLakebaseSession, schema: str, load_id: str) -> bo
 async def _run_one(
     session: AsyncLakebaseSession,
     statement: str,
-    parameters: Parameters,
     keep: bool,
     most_bytes: int | None,
     most_rows: int | None,
@@ -296,13 +278,9 @@ async def _run_one(
     So a large result is refused before it fills the memory that all triggers share, nothing is decoded that nobody
     wants, and the server takes no second statement that was hidden in the first.
     """
-    query = PostgresQuery(Transformer.from_context(session))
-    query.convert(statement.encode(), parameters)
     result, size, enough = TextResult(), 0, False
     async with session.lock:
-        session.pgconn.send_query_params(
-            query.query, query.params, param_types=query.types, param_formats=query.formats
-        )
+        session.pgconn.send_query_params(statement.encode(), None)
         session.pgconn.set_single_row_mode()
         await session.wait(generators.send(session.pgconn))
         failed: Exception | None = None
@@ -390,59 +368,6 @@ def _zone(name: str) -> tzinfo:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (KeyError, ValueError):  # one of POSIX's, of which Python knows none; psycopg does the same
         return UTC
-
-
-class Statement(NamedTuple):
-    """Hold one statement and its first words, in capitals."""
-
-    text: str
-    words: tuple[str, ...]
-
-
-def split_statements(text: str) -> list[Statement]:
-    """Return the statements of a text, split where Postgres ends one; comments alone are none.
-
-    :param text: SQL
-    """
-    found: list[Statement] = []
-    words: list[str] = []
-    start = position = body = depth = 0
-    is_empty, before = True, ""
-    while match := _TOKEN.match(text, position):
-        position = match.end()
-        if match["block"]:
-            position = _end_of_comment(text, position)
-        elif match["word"]:
-            is_empty = False
-            word = match["word"].upper()
-            # A function's body between BEGIN ATOMIC and END holds semicolons of its own.
-            body += (
-                (before == "BEGIN" and word == "ATOMIC")
-                + (body > 0 and word in ("CASE", "BEGIN"))
-                - (body > 0 and word == "END")
-            )
-            before = word
-            if len(words) < 4:
-                words.append(word)
-        elif match["open"] or match["close"]:
-            depth = max(depth + (1 if match["open"] else -1), 0)
-        elif match["end"] and not body and not depth:
-            if not is_empty:
-                found.append(Statement(text[start : match.start()].strip(), tuple(words)))
-            start, words, is_empty, before = position, [], True, ""
-        elif not (match["line"] or match["space"]):
-            is_empty = False
-    if not is_empty:
-        found.append(Statement(text[start:].strip(), tuple(words)))
-    return found
-
-
-def _end_of_comment(text: str, position: int) -> int:
-    depth = 1
-    while depth and (mark := _COMMENT_MARK.search(text, position)):
-        depth += 1 if mark[0] == "/*" else -1
-        position = mark.end()
-    return len(text) if depth else position
 
 
 def _unsafe(words: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -32,8 +32,6 @@ _CANCEL_SECONDS = 5.0
 _ROWS_PER_BLOCK = 128
 """Rows that are written together."""
 
-Parameters = Sequence[Any] | Mapping[str, Any] | None
-
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -54,7 +52,6 @@ def export(
     query_or_table: str,
     destination: Any,
     *,
-    parameters: Parameters = None,
     format: str | None = None,
     header: bool = True,
     null: str = "",
@@ -65,7 +62,6 @@ def export(
     :param connection: an open session
     :param query_or_table: a query, or a table as SQL writes it
     :param destination: path (str, ``pathlib.Path`` or ``ObjectStoragePath``); an ending ``.gz`` or ``.zst`` compresses
-    :param parameters: of the query
     :param format: ``csv``, ``jsonl`` or ``parquet``; by default by the ending of the file's name
     :param header: whether the first line of a CSV file names the columns
     :param null: the unquoted text that stands for NULL in a CSV file
@@ -74,7 +70,7 @@ def export(
     :raises psycopg.Error: as Postgres refuses the query
     """
     format = find_format(destination, format)
-    query = select(connection, query_or_table, parameters)
+    query = select(query_or_table)
     progress = Progress(f"Writing {describe(destination)}", check)
     with open_to_write(destination) as file:
         if format == "parquet":
@@ -114,20 +110,15 @@ def copy_out(connection: psycopg.Connection[Any], statement: str, destination: A
         return _write_text(connection, sql.SQL(statement), file, Progress(f"Writing {describe(destination)}"))
 
 
-def select(connection: psycopg.Connection[Any], query_or_table: str, parameters: Parameters = None) -> sql.Composable:
-    """Return a query with its parameters in it, as COPY takes it.
+def select(query_or_table: str) -> sql.Composable:
+    """Return a query as COPY takes it.
 
-    :param connection: an open session
-    :param query_or_table: a query, or a table as SQL writes it
-    :param parameters: of the query
+    :param query_or_table: a query with its parameters in it, or a table as SQL writes it
     """
     text = query_or_table.strip().rstrip(";").rstrip()
     word = text.lstrip("( \t\r\n").split(None, 1)[0].lower() if text else ""
     if not text.startswith("(") and word not in _QUERY_WORDS and not text.startswith(("--", "/*")):
         return sql.SQL("SELECT * FROM {}").format(sql.SQL(text))
-    if parameters:
-        with psycopg.ClientCursor(connection) as client:
-            text = client.mogrify(text.encode(), parameters)
     return sql.SQL(text)
 
 

@@ -31,9 +31,6 @@ _TO_STDOUT = re.compile(r"\bTO\s+STDOUT\b", re.IGNORECASE)
 class LoadingHook(DataFrameHook):
     """Load rows, files and Arrow data; export queries and tables."""
 
-    def _check_cancelled(self) -> None:
-        """Raise when what this hook is doing shall stop."""
-
     def load(
         self,
         source: Any,
@@ -135,7 +132,9 @@ class LoadingHook(DataFrameHook):
     ) -> ExportResult:
         """Write the rows of a query or table to a file by COPY; it appears under its name when it is whole.
 
-        :param query_or_table: a query, or a table as SQL writes it
+        What the query wrote is committed.
+
+        :param query_or_table: a query, or a table as SQL writes it; of several statements the last one's rows count
         :param destination: path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``); an ending ``.gz`` or ``.zst``
             compresses CSV and JSON Lines
         :param parameters: of the query
@@ -149,12 +148,11 @@ class LoadingHook(DataFrameHook):
         """
         from airflow_provider_lakebase.bulk.export import export
 
-        with self._create_autocommit_connection() as connection:
+        with self._up_to_last(query_or_table, parameters) as (connection, query):
             result = export(
                 connection,
-                query_or_table,
+                query,
                 _to_path(destination),
-                parameters=parameters,
                 format=format,
                 header=header,
                 null=null,
@@ -166,21 +164,21 @@ class LoadingHook(DataFrameHook):
     def iter_arrow(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
     ) -> Iterator[pyarrow.RecordBatch]:
-        """Run a query and give its rows as Arrow record batches, in constant memory.
+        """Run a query in a read-only transaction and yield its rows as Arrow record batches, in constant memory.
 
-        Each column has the Arrow type that holds its values exactly; those without one, as ``numeric`` without a
-        precision, come as text.
+        Of several statements the last one's rows are yielded. Each column has the Arrow type that holds its values
+        exactly; those without one, as ``numeric`` without a precision, come as text.
 
         :param sql: a query, or a table as SQL writes it
         :param parameters: of the query
         :raises LakebaseSettingsError: when pyarrow is missing
         :raises LakebaseExportError: for a value that Arrow's type of the column does not hold
         """
-        with self._read_arrow(sql, parameters) as (_, batches):
+        with self._read_arrow(sql, parameters, only_reads=True) as (_, batches):
             yield from batches
 
     def get_arrow(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pyarrow.Table:
-        """Run a query and return its rows as an Arrow table; :meth:`iter_arrow` says how.
+        """Run a query, commit what it wrote, and return its rows as an Arrow table, typed as by :meth:`iter_arrow`.
 
         :param sql: a query, or a table as SQL writes it
         :param parameters: of the query
@@ -191,13 +189,14 @@ class LoadingHook(DataFrameHook):
             return pyarrow.Table.from_batches(batches, schema)
 
     @contextmanager
-    def _read_arrow(self, sql: str, parameters: Any) -> Iterator[tuple[Any, Iterator[Any]]]:
+    def _read_arrow(
+        self, sql: str, parameters: Any, *, only_reads: bool = False
+    ) -> Iterator[tuple[Any, Iterator[Any]]]:
         from airflow_provider_lakebase.bulk.copying import Progress
         from airflow_provider_lakebase.bulk.export import read_arrow, select
 
-        with self._create_autocommit_connection() as connection:
-            query = select(connection, sql, parameters)
-            with read_arrow(connection, query, Progress("Reading", self._check_cancelled)) as result:
+        with self._up_to_last(sql, parameters, only_reads=only_reads) as (connection, query):
+            with read_arrow(connection, select(query), Progress("Reading", self._check_cancelled)) as result:
                 yield result
         send_sql_hook_lineage(context=self, sql=sql)
 

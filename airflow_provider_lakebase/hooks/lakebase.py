@@ -15,7 +15,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-import sqlparse
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -36,6 +35,7 @@ from airflow_provider_lakebase.settings import (
     databricks_conn_id,
     read_settings,
 )
+from airflow_provider_lakebase.sql_text import split_statements
 from airflow_provider_lakebase.threads import in_thread
 
 if AIRFLOW_V_3_0_PLUS:
@@ -382,6 +382,8 @@ class LakebaseHook(LoadingHook):
         """Open a session for the block; what it leaves running when it ends by an exception is cancelled."""
         with closing(self.get_conn()) as connection:
             connection.autocommit = autocommit
+            # A task that is killed after its last statement must not commit it.
+            connection.before_commit = self._check_cancelled
             self._in_use.add(connection)
             try:
                 # The task may have been killed while the endpoint woke.
@@ -400,18 +402,26 @@ class LakebaseHook(LoadingHook):
     def _run_command(self, cur: psycopg.Cursor[Any], sql_statement: str, parameters: Any) -> None:
         if self.log_sql:
             self.log.info("Running statement: %s", shorten_statement(sql_statement))
-        if not parameters:
-            cur.execute(sql_statement.encode())
-        elif _has_several(sql_statement):
-            cur.execute(_bind(cur, sql_statement, parameters))
-        else:
-            cur.execute(sql_statement.encode(), parameters)
-        # Of several statements in one string, the last one's result counts, as everywhere in DbApiHook.
-        while cur.nextset():
-            pass
+        from airflow_provider_lakebase.session.binding import bind, hide_values
+
+        self._check_cancelled()
+        with hide_values(parameters):
+            cur.execute(bind(cur.connection, sql_statement, parameters).encode())
+            # Of several statements in one string, the last one's result counts, as everywhere in DbApiHook.
+            while cur.nextset():
+                pass
         send_sql_hook_lineage(context=self, sql=sql_statement, cur=cur)
         if cur.rowcount >= 0:
             self.log.info("Rows affected: %s", cur.rowcount)
+
+    @staticmethod
+    def split_sql_string(sql: str, strip_semicolon: bool = False) -> list[str]:
+        """Split a text into its statements where Postgres ends one.
+
+        :param sql: SQL
+        :param strip_semicolon: whether the statements come without the semicolon at their end
+        """
+        return [f"{each.text}{'' if strip_semicolon else ';'}" for each in split_statements(sql)]
 
     def _log_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         self.log.info("%s: %s", diagnostic.severity, diagnostic.message_primary)
@@ -494,16 +504,3 @@ def _cancel(connection: psycopg.Connection[Any]) -> None:
 
     if connection.info.transaction_status is TransactionStatus.ACTIVE:
         connection.cancel_safe(timeout=CANCEL_SECONDS)
-
-
-def _has_several(statement: str) -> bool:
-    """Return whether a text holds several statements; DbApiHook's own splitting takes no more than 10,000 tokens."""
-    return ";" in statement.rstrip("; \t\r\n") and len(sqlparse.split(statement)) > 1
-
-
-def _bind(cur: psycopg.Cursor[Any], statement: str, parameters: Any) -> bytes:
-    """Put the parameters into a text of several statements, which the server takes only without any."""
-    import psycopg
-
-    with psycopg.ClientCursor(cur.connection) as client:
-        return client.mogrify(statement.encode(), parameters).encode(cur.connection.info.encoding)

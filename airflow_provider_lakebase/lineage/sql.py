@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import sqlparse
-
 from airflow_provider_lakebase.lineage.names import Database, Name
+from airflow_provider_lakebase.sql_text import split_statements
 
 MOST_CHARACTERS = 20_000
 """Characters of SQL that are parsed, for which the parser's stack suffices; of longer texts nothing is reported."""
 _PLACEHOLDER = re.compile(r"%%|%(?:\([^)%]*\))?[sbt]")
 _GAP = r"(?:\s|--[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)"
-_EMPTY = re.compile(rf"(?:{_GAP}|;)*+")
 _CREATE = re.compile(
     rf"{_GAP}*+CREATE\s{_GAP}*+(?:OR\s+REPLACE\s+)?(?P<temporary>(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\b)?",
     re.IGNORECASE,
@@ -59,7 +57,7 @@ def parse_sql(database: Database, sql: str | Sequence[str], *, has_parameters: b
     texts = [sql] if isinstance(sql, str) else list(sql)
     if sum(map(len, texts)) > MOST_CHARACTERS:
         return None
-    statements = [statement for text in texts for statement in _split(text)]
+    statements = [statement for text in texts for statement, _ in split_statements(text)]
     found = Tables(statements=len(statements))
     temporary: set[Name] = set()
     for statement in statements:
@@ -67,13 +65,6 @@ def parse_sql(database: Database, sql: str | Sequence[str], *, has_parameters: b
             statement = _PLACEHOLDER.sub(lambda match: "%" if match[0] == "%%" else "NULL", statement)
         _parse_statement(found, temporary, statement, database)
     return found
-
-
-def _split(text: str) -> list[str]:
-    try:
-        return [statement for statement in sqlparse.split(text) if not _EMPTY.fullmatch(statement)]
-    except Exception:  # it limits what it takes
-        return [text]
 
 
 def _parse_statement(found: Tables, temporary: set[Name], statement: str, database: Database) -> None:

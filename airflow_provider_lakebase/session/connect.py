@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
@@ -20,7 +20,6 @@ import certifi
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo, TransactionStatus
-from psycopg.types.json import JsonbDumper
 from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_before_delay, wait_random_exponential
 
 from airflow_provider_lakebase import __version__
@@ -33,6 +32,7 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseWorkspaceError,
 )
 from airflow_provider_lakebase.fields import RESERVED_LIBPQ_KEYWORDS, is_pooled, unknown_field
+from airflow_provider_lakebase.session.binding import register_types
 from airflow_provider_lakebase.settings import LakebaseSettings, Location
 from airflow_provider_lakebase.threads import in_thread
 
@@ -94,12 +94,15 @@ class LakebaseSession(psycopg.Connection[tuple[Any, ...]]):
     """A psycopg connection that says when nobody can know whether a COMMIT was applied."""
 
     where = ""
+    before_commit: Callable[[], None] = staticmethod(lambda: None)
+    """Called before each commit; raises when there shall be none."""
 
     def commit(self) -> None:
         """Commit the transaction.
 
         :raises LakebaseOutcomeUnknownError: when the session was lost between COMMIT and its answer
         """
+        self.before_commit()
         before = self.info.transaction_status
         try:
             super().commit()
@@ -217,6 +220,8 @@ def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[st
         "dbname": settings.database,
         "port": str(settings.port),
         "application_name": application_name,
+        # psycopg and the files of a load are read and written in it, whatever the role or the database has by default.
+        "client_encoding": "UTF8",
     }
 
 
@@ -363,7 +368,7 @@ class _Opening:
 
     def ready(self, session: LakebaseSession | AsyncLakebaseSession) -> None:
         session.where = self.settings.where
-        session.adapters.register_dumper(dict, JsonbDumper)
+        register_types(session.adapters)
 
     def may_try_again(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None

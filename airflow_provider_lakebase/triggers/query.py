@@ -241,6 +241,7 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
 
     async def _take(self, session: AsyncLakebaseSession, state: Any) -> tuple[int, str | None]:
         """Ask, and mark what was found; return the number of rows and the watermark to keep."""
+        from airflow_provider_lakebase.session.binding import bind
         from airflow_provider_lakebase.statements import ResultCursor, run_text
 
         parameters = None if self.watermark_column is None else {"watermark": await state.aget(WATERMARK)}
@@ -250,7 +251,7 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
         if self.mark is not None:
             first = replace(result, columns=result.columns[:1], rows=[row[:1] for row in result.rows])
             taken = [value for (value,) in ResultCursor(first)]
-            await session.execute(self.mark.encode(), {"taken": taken})
+            await session.execute(bind(session, self.mark, {"taken": taken}).encode())
             return len(result.rows), None
         names = [name for name, _ in result.columns]
         if self.watermark_column not in names:

@@ -427,7 +427,7 @@ def test_times_that_nobody_could_read_are_refused_before_the_commit(hook: Lakeba
 
 
 def test_parameters_that_do_not_fit_are_an_error(schema: str):
-    with pytest.raises(psycopg.ProgrammingError, match="the query has 2 placeholders but 1 parameters"):
+    with pytest.raises(AirflowFailException, match="has 2 placeholders, but 1 parameters are given"):
         run_deferred(statement("SELECT %s, %s", parameters=[1]))
 
 
