@@ -52,7 +52,10 @@ _OTHER_MARKS = (
     (b"PAR1", "a Parquet file"),
 )
 _FIRST_BYTES = 1 << 16
-_HEADER_REMEDY = "Give a CSV file in UTF-8 whose first line holds column names, or header=False."
+_HEADER_REMEDY = (
+    "Give a CSV file in UTF-8 whose first line holds column names; where the file has no line of names, give "
+    "header=False; where it is not CSV, its 'format'."
+)
 _OTHER_REMEDY = "Write it as UTF-8, plain or compressed by gzip or zstd; where it is Parquet, say so as 'format'."
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
 """What a compressed file raises that is cut short or is none."""
@@ -144,22 +147,17 @@ def open_to_read(source: Any) -> Iterator[IO[bytes]]:
         for level in range(_MOST_COMPRESSIONS + 1):
             head, file = _peek(file)
             compression = next((name for name, magic in _MAGIC if head.startswith(magic)), None)
-            if compression is None and level == 0 and len(head) < _MAGIC_BYTES and _is_cut(head, source):
-                compression = _compression(source)
+            if level == 0 and not head and is_path(source) and _compression(source):
+                raise EOFError("a compressed file of no bytes is cut short")
             if compression is None:
                 break
             if level == _MOST_COMPRESSIONS:
                 raise Unreadable("it is compressed over and over", "Compress it once.")
             if compression == "gzip":
-                file = stack.enter_context(gzip.GzipFile(fileobj=file))
+                file = stack.enter_context(gzip.GzipFile(fileobj=file, mode="rb"))
             else:
                 file = stack.enter_context(zstd.ZstdFile(file))
         yield file
-
-
-def _is_cut(head: bytes, source: Any) -> bool:
-    """Return whether a file that is to be compressed has not even the bytes by which one begins."""
-    return is_path(source) and _compression(source) is not None and not head.strip()
 
 
 def _peek(file: Any) -> tuple[bytes, Any]:
