@@ -19,8 +19,9 @@ _END_MARK = re.compile(rb'"[^"]*+"?|(?<![^\r\n])\\\.(?![^\r\n])')
 _ROW = re.compile(rb'(?:[^"\r\n]++|"[^"]*+")*+(?P<end>\r\n|[\r\n])?+')
 _FIELD = re.compile(rb'(?:"((?:[^"]++|"")*+)"|([^",\r\n]*+))(?:,|\Z)')
 _UNQUOTED = rb"[^\",\r\n]*+"
-_ANY = rb'(?:"(?:[^"]++|"")*+"|[^",\r\n]*+)'
+_ANY = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
 _QUOTE = ord('"')
+_MOST_ROW_BYTES = 64 << 20
 _WITHIN = "a quote stands within a value that is not quoted. Quote the whole value, and double each quote in it"
 _BEHIND = "text follows the quote that closes a value. Double each quote within a quoted value"
 
@@ -73,14 +74,45 @@ class QuoteCheck:
         has_quotes = _QUOTE in block
         if has_quotes or self._before == b'"':
             self._check(block)
-        if self._line_end == b"\r\n" and (has_quotes or was_inside):
-            quoted = block.split(b'"')[0 if was_inside else 1 :: 2]
-            returns = sum(part.count(b"\r") for part in quoted)
-            self._has_returns |= returns > 0
-            self._has_newlines |= returns != sum(part.count(b"\n") for part in quoted)
+        if has_quotes or was_inside:
+            self._look_at_breaks(block, was_inside)
         self.line += block.count(self._newline)
         self._last = (block, was_inside, self._last is None)
         self._before = block[-1:]
+
+    @property
+    def is_inside(self) -> bool:
+        """Return whether what was read so far ends within quotes."""
+        return self._inside
+
+    def skip(self, rows: bytes) -> None:
+        """Count whole rows that are well quoted.
+
+        :param rows: not empty
+        """
+        if _QUOTE in rows:
+            self._look_at_breaks(rows, False)
+        self.line += rows.count(self._newline)
+        self._last = None
+        self._before = rows[-1:]
+
+    def look_ahead(self, start: bytes) -> None:
+        """Look at the beginning of a row that will be read later.
+
+        :param start: what there is of it, not empty
+        :raises BadValue: for the first quote that is out of place
+        """
+        if _QUOTE in start:
+            self._check(start)
+            self._inside = False
+
+    def _look_at_breaks(self, block: bytes, was_inside: bool) -> None:
+        if self._line_end != b"\r\n":
+            return
+        quoted = block.split(b'"')[0 if was_inside else 1 :: 2]
+        returns = sum(part.count(b"\r") for part in quoted)
+        self._has_returns |= returns > 0
+        self._has_newlines |= returns != sum(part.count(b"\n") for part in quoted)
 
     def finish(self) -> None:
         """Look at the end of the file.
@@ -132,11 +164,12 @@ class QuoteCheck:
         return BadValue(what, self.line + before.count(self._newline), name)
 
 
-def quote_end_marks(blocks: Iterator[bytes], null: str) -> Iterator[bytes]:
+def quote_end_marks(blocks: Iterator[bytes], null: str, is_inside: Callable[[], bool]) -> Iterator[bytes]:
     r"""Quote each line that is ``\.`` alone: before version 18, Postgres takes it for the end of the data.
 
     :param blocks: well-quoted text
     :param null: the unquoted text that stands for NULL
+    :param is_inside: returns whether the last block ends within quotes
     """
     inside, before, held = False, b"\n", b""
     for read in blocks:
@@ -152,7 +185,7 @@ def quote_end_marks(blocks: Iterator[bytes], null: str) -> Iterator[bytes]:
             yield _quote_end_marks(block, inside, before, null, is_last=not held)
         else:
             yield block
-        inside ^= block.count(b'"') % 2 == 1
+        inside = is_inside()
         before = block[-1:]
     if held:
         yield _quote_end_marks(held, inside, before, null, is_last=True)
@@ -176,11 +209,9 @@ class DateCheck:
 
     :param columns: those of the file, in its order
     :param null: the unquoted text that stands for NULL
-    :param line_end: what ends its lines
     """
 
-    def __init__(self, columns: Sequence[Column], null: str, line_end: bytes) -> None:
-        self._newline = line_end[-1:]
+    def __init__(self, columns: Sequence[Column], null: str) -> None:
         self.columns = columns
         self.null = null.encode()
         self.checks = [(number, check) for number, check in enumerate(map(text_check, columns)) if check]
@@ -200,26 +231,31 @@ class DateCheck:
             fields.append(rb'(?:%b|"%b")' % (value, value) if field is _ANY else value)
         return re.compile(rb"(?:%b(?:\r\n|\n|\r(?!\Z)))*+" % b",".join(fields), re.ASCII)
 
-    def read(self, block: bytes, lines: Callable[[], int]) -> bytes:
+    def read(self, block: bytes, quotes: QuoteCheck) -> bytes:
         """Look at the rows that end in the next block, and return them.
 
-        :param block: well-quoted text
-        :param lines: returns the number of the line behind the block
-        :raises BadValue: for the first value that its column would change
+        :param block: not empty
+        :param quotes: looks at the quotes of what does not match at once
+        :raises BadValue: for the first value that its column would change, and for quotes out of place
         """
         data = self._carry + block if self._carry else block
         pattern = self._quoted if _QUOTE in data else self._plain
         position = 0
         while position < len(data):
             found = pattern.match(data, position)
-            position = found.end() if found else position
+            if found and found.end() > position:
+                quotes.skip(data[position : found.end()])
+                position = found.end()
             row = _ROW.match(data, position)
-            end = row.end() if row and row["end"] and (row["end"] != b"\r" or row.end() < len(data)) else None
-            if end is None:
+            if not row or not row["end"] or (row["end"] == b"\r" and row.end() == len(data)):
                 break
-            self._check_row(data, position, end, lines)
-            position = end
+            self._check_row(row[0], quotes)
+            position = row.end()
         self._carry = data[position:]
+        if self._carry:
+            quotes.look_ahead(self._carry)
+        if len(self._carry) > _MOST_ROW_BYTES:
+            raise BadValue("it does not end within 64 MiB, or a quote in it is never closed", quotes.line)
         return data[:position]
 
     @property
@@ -227,20 +263,23 @@ class DateCheck:
         """Return the bytes of a row whose end has not come yet."""
         return len(self._carry)
 
-    def finish(self, lines: Callable[[], int]) -> bytes:
+    def finish(self, quotes: QuoteCheck) -> bytes:
         """Look at the last row, which may have no line end, and return it.
 
-        :param lines: returns the number of the file's last line
-        :raises BadValue: for a value that its column would change
+        :param quotes: looks at its quotes
+        :raises BadValue: for a value that its column would change, and for quotes out of place
         """
         data, self._carry = self._carry, b""
         if data:
-            self._check_row(data, 0, len(data), lines)
+            self._check_row(data, quotes, is_last=True)
         return data
 
-    def _check_row(self, data: bytes, start: int, end: int, lines: Callable[[], int]) -> None:
-        row = data[start:end].rstrip(b"\r\n")
-        values = list(_FIELD.finditer(row))
+    def _check_row(self, data: bytes, quotes: QuoteCheck, *, is_last: bool = False) -> None:
+        line = quotes.line
+        quotes.read(data)
+        if is_last:
+            quotes.finish()
+        values = list(_FIELD.finditer(data.rstrip(b"\r\n")))
         for number, check in self.checks:
             if number >= len(values):
                 return  # Postgres tells of a row that is too short
@@ -253,5 +292,4 @@ class DateCheck:
             except UnicodeDecodeError:
                 continue  # Postgres tells of that as well
             except UnfitValue as unfit:
-                line = lines() - data.count(self._newline, start)
                 raise BadValue(str(unfit), line, self.columns[number].name) from None

@@ -163,7 +163,9 @@ def open_to_read(source: Any) -> Iterator[IO[bytes]]:
 def _peek(file: Any) -> tuple[bytes, Any]:
     """Return the first bytes of a file, and a file that still has them before it."""
     reader = _Reader(file)
-    head = reader.read(_MAGIC_BYTES)
+    head = b""
+    while len(head) < _MAGIC_BYTES and (more := reader.read(_MAGIC_BYTES - len(head))):
+        head += more
     try:
         if head and file.seekable():
             file.seek(-len(head), io.SEEK_CUR)
@@ -188,6 +190,12 @@ class _Reader(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def read(self, size: int = -1) -> bytes:
+        if self.head:
+            data, self.head = self.head, b""
+            return data
+        return self._read(size)
 
     def readinto(self, buffer: Any) -> int:
         if self.head:
@@ -216,24 +224,20 @@ class _Reader(io.RawIOBase):
         return bytes(data)
 
 
-def as_text(file: IO[bytes]) -> IO[bytes]:
+def as_text(file: IO[bytes]) -> io.RawIOBase:
     """Return a file of UTF-8 text from behind its byte order mark.
 
     :param file: opened for reading bytes
     :raises Unreadable: for another encoding or format
     """
-    text = io.BufferedReader(_Reader(file), BLOCK_BYTES)
-    head = text.peek(_MAGIC_BYTES)
-    if len(head) < len(codecs.BOM_UTF8):  # a read that gave a byte or two
-        first = text.read(_MAGIC_BYTES)
-        reader = _Reader(file)
-        reader.head = head = first
-        text = io.BufferedReader(reader, BLOCK_BYTES)
+    text = _Reader(file)
+    head = b""
+    while len(head) < _MAGIC_BYTES and (more := text.read(_MAGIC_BYTES - len(head))):
+        head += more
     for mark, name in _OTHER_MARKS:
         if head.startswith(mark):
             raise Unreadable(f"it is {name}, not UTF-8 text", _OTHER_REMEDY)
-    if head.startswith(codecs.BOM_UTF8):
-        text.read(len(codecs.BOM_UTF8))
+    text.head = head.removeprefix(codecs.BOM_UTF8)
     return text
 
 
@@ -268,7 +272,7 @@ def _create(path: Any) -> Any:
         raise FileNotFoundError(errno.ENOENT, "There is no such folder to write to", str(path.parent)) from None
 
 
-def read_header(file: IO[bytes]) -> tuple[bytes, bytes, list[str]]:
+def read_header(file: io.RawIOBase) -> tuple[bytes, bytes, list[str]]:
     """Return the first line of a CSV file as it is, what was read behind it, and its names; '' where one is missing.
 
     :param file: UTF-8 text, opened for reading bytes
@@ -316,7 +320,7 @@ class Csv(Source):
 
     def __init__(
         self,
-        file: IO[bytes],
+        file: io.RawIOBase,
         columns: Sequence[Column],
         *,
         header: bytes,
@@ -367,7 +371,8 @@ class Csv(Source):
             options += sql.SQL(", FORCE_NULL ({})").format(identifiers(self.nullable))
         progress, before = destination.progress, destination.rows
         quotes = QuoteCheck(self._header_lines + 1, line_end or b"\n", self.names)
-        dates = DateCheck(self.columns, self.null, line_end or b"\n")
+        dates = DateCheck(self.columns, self.null)
+        checked = self._checked(first, quotes, dates)
         try:
             with destination.copy(options, first=self._header_lines - (1 if line_end else 0)) as copy:
                 if line_end:
@@ -376,7 +381,7 @@ class Csv(Source):
                     progress.add(bytes=len(self.header) - len(b"header" + line_end))
                 # Only Postgres knows where a row ends; the log gets an estimate until it has told.
                 row_bytes = 0.0
-                for block in quote_end_marks(self._checked(first, quotes, dates), self.null):
+                for block in quote_end_marks(checked, self.null, lambda: quotes.is_inside):
                     row_bytes = row_bytes or len(block) / max(block.count(b"\n"), 1)
                     progress.add(rows=int(len(block) / row_bytes))
                     copy.write(block)
@@ -393,16 +398,17 @@ class Csv(Source):
 
     def _checked(self, block: bytes, quotes: QuoteCheck, dates: DateCheck) -> Iterator[bytes]:
         while block:
-            quotes.read(block)
             if dates.checks:
-                block = dates.read(block, lambda: quotes.line)
+                block = dates.read(block, quotes)
+            else:
+                quotes.read(block)
             if block:
                 yield block
             # A row that is longer than a block is looked at again with more of it, so with ever more.
             block = self.file.read(max(BLOCK_BYTES, dates.waiting))
-        quotes.finish()
-        if last := dates.finish(lambda: quotes.line):
+        if last := dates.finish(quotes):
             yield last
+        quotes.finish()
 
 
 def _line_end(data: bytes) -> bytes:
@@ -413,14 +419,14 @@ def _line_end(data: bytes) -> bytes:
     return b"\r\n" if data[end - 2 : end] == b"\r\n" else data[end - 1 : end]
 
 
-def read_json_lines(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+def read_json_lines(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
     """Return the objects of a JSON Lines file, numbers with all their digits.
 
     :param file: opened for reading bytes, UTF-8
     :raises BadValue: for a line that holds no object
     """
     ended = False
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(io.BufferedReader(file, BLOCK_BYTES), 1):
         if ended:
             raise BadValue("the line before it is empty", number)
         if not line.strip():

@@ -439,8 +439,10 @@ def open_files(directory: Path) -> Iterator[tuple[str, Any]]:
     spooled.write(CONTENT)
     spooled.seek(0)
     yield "spooled", spooled
-    yield "tar", tarfile.open(directory / "t.tar").extractfile("t.csv")
-    yield "zip", zipfile.ZipFile(directory / "t.zip").open("t.csv")
+    with tarfile.open(directory / "t.tar") as tar:
+        yield "tar", tar.extractfile("t.csv")
+    with zipfile.ZipFile(directory / "t.zip") as archive:
+        yield "zip", archive.open("t.csv")
     yield "only read", OnlyRead(CONTENT)
     yield "only read, compressed", OnlyRead(gzip.compress(CONTENT))
 
@@ -661,7 +663,7 @@ FIELDS = st.one_of(
 def test_any_well_formed_file_is_read_as_pythons_reader_reads_it(
     servers: dict[int, Server], rows: Sequence[tuple[str, str]], end: str, mark: bool, junk: str
 ):
-    text = end.join(",".join(row) for row in [("c0", "c1"), *rows]) + junk
+    text = end.join(",".join(row) for row in [("c0", "c1"), *rows]) + (end + junk if junk else "")
     content = (BOM if mark else b"") + text.encode()
     results = {compare(server, content, 2) for server in servers.values()}
     assert len(results) == 1
