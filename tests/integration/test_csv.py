@@ -127,6 +127,31 @@ def test_quotes_are_read_the_same_wherever_blocks_of_the_file_end(
     assert newest.load(b"a\n\\.\n\\.\n1\n\\.", "a text") == [("\\.",), ("\\.",), ("1",), ("\\.",)]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64, 1 << 18])
+@pytest.mark.parametrize(("content", "said"), MALFORMED)
+def test_rows_with_dates_are_looked_at_wherever_blocks_of_the_file_end(
+    newest: Server, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str, size: int
+):
+    monkeypatch.setattr("airflow_provider_lakebase.bulk.files.BLOCK_BYTES", size)
+    monkeypatch.setattr("airflow_provider_lakebase.bulk.files._FIRST_BYTES", 1)
+    end = content[3:5] if content[3:5] == b"\r\n" else content[3:4]
+    head, rest = content[: 3 + len(end)], content[3 + len(end) :]
+    dated = head.replace(b"a,b", b"d,a,b") + rest.replace(end, end + b"2026-01-05,").removesuffix(b"2026-01-05,")
+    dated = dated.replace(head.replace(b"a,b", b"d,a,b"), head.replace(b"a,b", b"d,a,b") + b"2026-01-05,", 1)
+    table = "d date, a text, b text"
+    if rest.count(b'"') in (0, 1) and end * content.count(b"\n") == b"\n" * content.count(b"\n"):
+        newest.refuses(dated, re.sub(", column ., ", "", said), table)
+    good = b'a,d,b\r\n"x""y\r\n\\.\r\nz","2026-01-05",\\.\r\n\\.,,""""\r\n,"",""\r\n,2026-01-05,x'
+    day = dt.date(2026, 1, 5)
+    rows = [('x"y\r\n\\.\r\nz', day, "\\."), ("\\.", None, '"'), (None, None, ""), (None, day, "x")]
+    assert newest.load(good, "a text, d date, b text") == rows
+    newest.refuses(good + b"\r\n,2026-01-05 10:00,", "line 8, column d", "a text, d date, b text")
+    newest.refuses(good + b'\r\n,"2026-01-05 10:00",\r\n', "line 8, column d", "a text, d date, b text")
+    newest.refuses(good + b'\r\n,"2026-01-05",x"y\r\n', "line 8.*not quoted", "a text, d date, b text")
+    newest.refuses(good + b'\r\n,"2026-01-05","x"y\r\n', "line 8.*text follows", "a text, d date, b text")
+    newest.refuses(good + b'\r\n,"2026-01-05","x\r\ny', "line 8.*never closed", "a text, d date, b text")
+
+
 def test_a_quote_in_the_header_swallows_no_rows(server: Server):
     content = b'a,size (")\nA,15\nB,17"\nC,19\n'
     server.refuses(content, "in line 1, in its header, a quote stands within a value", columns=["a", "b"])
