@@ -157,6 +157,7 @@ class Destination:
         self.progress = progress
         self.rows = 0
         self.first = 0
+        self.knows_place = True
         self.counts_lines = counts_lines
 
     @contextmanager
@@ -186,6 +187,8 @@ class Destination:
         found = re.search(place, error.diag.context or "", re.MULTILINE)
         if not found:
             return None, error.diag.column_name
+        if not self.knows_place:
+            return None, found["column"] or error.diag.column_name
         return self.first + int(found["line"]), found["column"] or error.diag.column_name
 
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.bulk.copying import BadValue, Progress, SourceFailed, explain, load_error
-from airflow_provider_lakebase.bulk.files import DAMAGED, FORMATS
+from airflow_provider_lakebase.bulk.files import DAMAGED, FORMATS, Unreadable
 from airflow_provider_lakebase.bulk.modes import Application, Mode, Plan
 from airflow_provider_lakebase.bulk.sources import arrow_definitions, files_of, holds_csv, open_sources
 from airflow_provider_lakebase.bulk.target import Column, Table, create_table, find_table
@@ -86,6 +86,12 @@ class LoadRequest:
             _check_choice("format", self.format, FORMATS)
         if self.replace_where is not None and self.mode != "replace":
             raise LakebaseSettingsError(f"replace_where is given with mode '{self.mode}'", remedy="Use mode 'replace'.")
+        if not isinstance(self.null, str) or set(self.null) & set('",\r\n\0'):
+            remedy = (
+                "Give the text as it stands in the file, without quotes. A quoted empty value is NULL by itself where "
+                "the column is no text."
+            )
+            raise LakebaseSettingsError("null holds a quote, a comma, a line break or a null byte", remedy=remedy)
         if self.load_id is not None and not self.load_id.strip():
             raise LakebaseSettingsError("load_id is empty", remedy="Give each load an identity of its own, or None.")
         for name in ("columns", "key_columns", "update_columns"):
@@ -205,8 +211,11 @@ def _apply(
             columns = first.columns if first else list(table.loadable.values())
             application = Application(connection, make_plan(source, request, table, columns, where), progress)
             return application.run(chain([first] if first else [], sources))
-    except (SourceFailed, *DAMAGED) as error:
+    except (SourceFailed, Unreadable, *DAMAGED) as error:
         cause = error.__cause__ if isinstance(error, SourceFailed) else error
+        if isinstance(cause, Unreadable):
+            label = application.source.label if application and application.source else "the file"
+            raise LakebaseLoadError(f"{label} cannot be read: {cause}", where=where, remedy=cause.remedy) from None
         # Errors of the network and the disk have a number; those of a file's content have none.
         is_damage = isinstance(cause, (*DAMAGED, ValueError)) or getattr(cause, "errno", 0) is None
         if application is None or application.source is None or not (files_of(source) and is_damage):

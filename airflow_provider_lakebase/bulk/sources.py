@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import chain
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,11 @@ from airflow_provider_lakebase.bulk.copying import BadValue, Source, load_error
 from airflow_provider_lakebase.bulk.files import (
     DAMAGED,
     Csv,
+    Unreadable,
+    as_text,
     describe,
     find_format,
+    is_open_file,
     is_path,
     open_to_read,
     read_header,
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.bulk.load import LoadRequest
 
 _ROWS = "the source"
+_TEXTS = ("text", "character varying", "character", "name", '"char"', "citext", "xml")
 _NO_HEADER = (
     "where the file has no line of names, give header=False; where it is not CSV, its 'format'; where values are not "
     "separated by commas, load it by copy_expert."
@@ -114,9 +119,9 @@ def files_of(source: Any) -> list[Any]:
 
     :param source: what is to be loaded
     """
-    if is_path(source) or hasattr(source, "read"):
+    if is_path(source) or is_open_file(source) or hasattr(source, "read"):
         return [source]
-    if isinstance(source, list | tuple) and source and all(map(is_path, source)):
+    if isinstance(source, list | tuple) and source and all(is_path(each) or is_open_file(each) for each in source):
         return list(source)
     return []
 
@@ -159,6 +164,8 @@ class _Opening:
                         raise self._error(f"{label} has other columns than the files before it", "Load it by itself.")
                     filled = names
                     yield source
+            except Unreadable as error:
+                raise self._error(f"{label} cannot be read: {error}", error.remedy) from None
             except DAMAGED as error:
                 what = f"{label} is not what its name says, or is damaged or cut short"
                 raise self._error(what, "Write it again.") from error
@@ -167,22 +174,62 @@ class _Opening:
         if format == "parquet":
             return self.arrow(*self._read_parquet(file, label), label=label)
         if format == "jsonl":
-            return self._dicts(read_json_lines(file), label, unit="line", json_strings=True)
-        return self._csv(file, label)
+            return self._dicts(read_json_lines(as_text(file)), label, unit="line", json_strings=True)
+        return self._csv(as_text(file), label)
 
     def _csv(self, file: Any, label: str) -> Source:
-        header = b""
+        header = rest = b""
         if not self.request.header:
             names = self._names_without_header()
         else:
-            try:
-                header, names = read_header(file)
-            except ValueError as error:
-                remedy = "Give a CSV file in UTF-8 whose first line holds column names, or header=False."
-                raise self._error(f"{label} cannot be read: {error}", remedy) from error
+            header, rest, names = read_header(file)
+            self._check_names(names, label)
         columns = self._columns(names, label, is_header=bool(header))
         filled = [column or _nowhere(number) for number, column in enumerate(columns)]
-        return Csv(file, filled, header=header, null=self.request.null, label=label)
+        return Csv(
+            file,
+            filled,
+            header=header,
+            rest=rest,
+            names=[column.name if column else f"{number} of the file" for number, column in enumerate(columns, 1)],
+            null=self.request.null,
+            nullable=self._nullable([column for column in columns if column]),
+            label=label,
+        )
+
+    def _check_names(self, names: Sequence[str], label: str) -> None:
+        """Refuse a header by which it is not plain which column is which."""
+        wanted = self.request.columns
+        given = [name for name in names if name and (not isinstance(wanted, Mapping) or name in wanted)]
+        if wanted and not isinstance(wanted, Mapping):
+            return  # by their order
+        if len(set(given)) < len(given):
+            remedy = "Name all columns in the file's order as a list: columns=['a', 'b', …]."
+            raise self._error(f"{label} cannot be read: its first line names a column twice", remedy)
+        if "" in names and not wanted:
+            what = f"{label} cannot be read: column {names.index('') + 1} has no name in its first line"
+            remedy = (
+                "Name the columns to load by 'columns' as a mapping, {'name in the file': 'name in the table'}, which "
+                "leaves it out; or name the table's column for each one as a list, in the file's order."
+            )
+            raise self._error(what, remedy)
+
+    def _nullable(self, columns: Sequence[Column]) -> list[str]:
+        """Return the columns for which the text of NULL is no value, so that it cannot mean another thing in quotes."""
+        found = []
+        for column in columns:
+            kind = self.request.casts.get(column.name, column.declared)
+            if kind == column.declared and column.bare in _TEXTS:
+                continue
+            try:
+                with self.connection.transaction():
+                    query = "SELECT pg_input_is_valid(%s, %s)"
+                    (is_value,) = self.connection.execute(query, [self.request.null, kind]).fetchall()[0]
+            except psycopg.DataError:  # a type of an extension
+                is_value = False
+            if not is_value:
+                found.append(column.name)
+        return found
 
     def _names_without_header(self) -> list[str]:
         if isinstance(self.request.columns, Mapping):
@@ -280,7 +327,9 @@ class _Opening:
         if not is_header:
             return self._error(f"Table {self.table.name} has no column '{name}', which {label} holds", f"{remedy}.")
         # What stands there may be no name, but a value of the first row.
-        what = f"Name {number} in the first line of {label} is no column of table {self.table.name}"
+        close = get_close_matches(name.lower(), map(str.lower, self.table.loadable), 1, 0.7)
+        shown = f" '{name}'" if close and not any(each.isdigit() for each in name) else ""
+        what = f"Name {number}{shown} in the first line of {label} is no column of table {self.table.name}"
         return self._error(what, f"{remedy}; {_NO_HEADER}")
 
     def _error(self, what: str, remedy: str) -> LakebaseLoadError:
@@ -299,7 +348,7 @@ def _targets(
         if unknown := sorted(set(wanted) - set(names)):
             remedy = f"Correct it; {_NO_HEADER}" if is_header else f"Its columns are {', '.join(names)}."
             raise LakebaseSettingsError(f"columns names '{unknown[0]}', which {label} does not hold", remedy=remedy)
-        targets: list[str | None] = [wanted.get(name) for name in names]
+        targets: list[str | None] = [wanted.get(name) if name else None for name in names]
     else:
         targets = list(wanted or names)
     if len(targets) != len(names):

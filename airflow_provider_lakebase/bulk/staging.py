@@ -21,6 +21,33 @@ _CHECKS = """
         WHERE attrelid = conrelid AND attnum = ANY (conkey) AND attname <> ALL (%s::text[])
     )
 """
+_ROUNDED = (
+    *("numeric", "interval", "timestamp without time zone", "timestamp with time zone"),
+    *("time without time zone", "time with time zone"),
+)
+_TOO_EXACT = r"{text} ~ '[.,]\d{{6}}\d*[1-9]'"
+# Of a text that has a zone already, a second one makes no text of that type.
+_HAS_ZONE = """
+    pg_input_is_valid({text}, 'timestamptz') AND NOT pg_input_is_valid({text} || ' UTC', 'timestamptz')
+    AND CASE WHEN pg_input_is_valid({text}, 'timestamp') THEN isfinite({text}::timestamp) ELSE true END
+"""
+_LOSSES = {
+    "date": (
+        _HAS_ZONE,
+        """CASE WHEN pg_input_is_valid({text}, 'timestamp') AND pg_input_is_valid({text}, 'date')
+        THEN {text}::timestamp <> {text}::date::timestamp ELSE false END""",
+    ),
+    "timestamp without time zone": (_HAS_ZONE, _TOO_EXACT),
+    "timestamp with time zone": (_TOO_EXACT,),
+    "time without time zone": (
+        "NOT pg_input_is_valid({text} || ' UTC', 'timetz')",
+        "pg_input_is_valid({text}, 'timestamp')",
+        _TOO_EXACT,
+    ),
+    "time with time zone": ("pg_input_is_valid({text}, 'timestamptz')", _TOO_EXACT),
+    "interval": (_TOO_EXACT, r"{text} ~* '[.,]\d*[1-9]\d*\s*(y|dec|c|mil|ms|u|e)'"),
+}
+"""By type, what a text of a date or time says beyond what the type keeps."""
 
 
 def _unused(names: Sequence[str]) -> str:
@@ -127,7 +154,25 @@ class Staging:
                 {n: condition.format(sql.Identifier(n), sql.SQL(wanted)) for n, wanted in rounding.items()},
                 {name: f"it has more digits than {wanted} keeps" for name, wanted in rounding.items()},
             )
+            self._check_text_of_casts()
             self._check_after_casts()
+
+    def _check_text_of_casts(self) -> None:
+        """Keep out text of dates and times that says more than the type that it is cast to keeps."""
+        conditions: dict[str, sql.Composable] = {}
+        reasons = {}
+        for name, kind in self.casts.items():
+            (bare,) = self.connection.execute("SELECT format_type(%s::regtype, -1)", [kind]).fetchall()[0]
+            text = sql.Identifier(name)
+            parts = list(_LOSSES.get(bare, ()))
+            if bare in _ROUNDED and kind.lower() != bare:
+                parts.append("{text}::{bare} IS DISTINCT FROM {text}::{kind}::{bare}")
+            names = {"text": text, "bare": sql.SQL(bare), "kind": sql.SQL(kind)}
+            if parts:
+                either = sql.SQL(" OR ").join(sql.SQL(f"({part})").format(**names) for part in parts)
+                conditions[name] = sql.SQL("CASE WHEN {} IS NULL THEN false ELSE {} END").format(text, either)
+                reasons[name] = f"it says more than {kind} keeps: a zone, a date, a time of day or further digits"
+        self._refuse_first(conditions, reasons)
 
     def _check_after_casts(self) -> None:
         """Keep out what the column would change of the type that it was cast to first."""

@@ -156,7 +156,7 @@ def _array(column: Column, convert: Callable[[Any], Any] | None, value: Any) -> 
     if isinstance(value, str) and column.modifier >= 0 and not column.rounds:  # what rounds is looked at afterwards
         raise UnfitValue(f"the text of an array does not show whether {column.declared} keeps it; make it a list")
     if not isinstance(value, list):
-        return value
+        return _check_text(column, value)
     return [_array_element(column, convert, item) for item in value]
 
 
@@ -292,7 +292,68 @@ def _has_scale(column: Column, value: Any) -> bool:
     return excess <= 0 or not any(digits[-excess:])
 
 
+def text_check(column: Column) -> Callable[[str], None] | None:
+    """Return what looks whether a column keeps all that the text of a date or time says; None for other columns.
+
+    The function raises :class:`UnfitValue` for text that loses its zone, its time of day or some digits there, and for
+    spellings of which only Postgres knows what they say.
+
+    :param column: target of the text
+    """
+    kind = _RANGES.get(column.kind, column.element or column.kind)
+    if kind == "interval":
+        check = _check_interval_text
+    elif kind in _SPELLINGS:
+        check = partial(_check_spelling, kind)
+    else:
+        return None
+    if column.element is None and column.kind not in _RANGES:
+        return check
+    return partial(_check_each, check)
+
+
+def text_pattern(column: Column) -> str:
+    """Return a regular expression for text that passes :func:`text_check`, if not for all of it.
+
+    :param column: a column with such a check
+    """
+    if column.element is not None or column.kind not in _SPELLINGS:
+        return "(?!)"
+    return _SPELLINGS[column.kind]
+
+
+def _check_spelling(kind: str, text: str) -> None:
+    if not _COMPILED[kind].fullmatch(text.strip()):
+        if _MORE_DIGITS.search(text):
+            raise UnfitValue("it has more than six digits of a second, of which Postgres keeps six; round it")
+        raise UnfitValue(
+            f"it is not in the form {_FORMS[kind]}, so it may say more than the column keeps. Write it so; or name the "
+            f"column in 'casts', by which Postgres reads every form, and what it would lose is refused"
+        )
+
+
+def _check_interval_text(text: str) -> None:
+    for digits, unit in _INTERVAL_FRACTION.findall(text):
+        if digits[6:].strip("0"):
+            raise UnfitValue("it has more than six digits of a second, of which Postgres keeps six; round it")
+        if digits.strip("0") and _COARSE_UNIT.match(unit):
+            raise UnfitValue("it has a fraction of a unit that Postgres rounds; write it in whole units")
+
+
+def _check_each(check: Callable[[str], None], text: str) -> None:
+    for part in _PARTS.split(text):
+        if part.strip() and part.strip().lower() not in ("null", "empty"):
+            check(part.strip())
+
+
+def _check_text(column: Column, value: Any) -> Any:
+    if isinstance(value, str) and (check := text_check(column)):
+        check(value)
+    return value
+
+
 def _date(column: Column, value: Any) -> Any:
+    _check_text(column, value)
     value_read = _read(column, value, datetime.datetime.fromisoformat)
     if isinstance(value_read, datetime.datetime):
         if value_read.tzinfo is not None or value_read.time() != datetime.time() or _has_nanoseconds(value_read):
@@ -302,6 +363,7 @@ def _date(column: Column, value: Any) -> Any:
 
 
 def _timestamp(column: Column, value: Any) -> Any:
+    _check_text(column, value)
     value_read = _read(column, value, datetime.datetime.fromisoformat)
     _check_zone(column, value, value_read)
     _check_precision(column, value_read)
@@ -309,6 +371,7 @@ def _timestamp(column: Column, value: Any) -> Any:
 
 
 def _time(column: Column, value: Any) -> Any:
+    _check_text(column, value)
     value_read = _read(column, value, datetime.time.fromisoformat)
     if isinstance(value_read, datetime.datetime):
         raise UnfitValue("a date does not fit into a time of day; make it a time")
@@ -318,6 +381,7 @@ def _time(column: Column, value: Any) -> Any:
 
 
 def _interval(column: Column, value: Any) -> Any:
+    _check_text(column, value)
     _check_precision(column, _read(column, value, lambda text: text))
     return value
 
@@ -349,6 +413,8 @@ def _check_precision(column: Column, value: Any) -> None:
     if _has_nanoseconds(value):
         raise UnfitValue("it has nanoseconds, of which Postgres keeps none; round it")
     microseconds = int(getattr(value, "microsecond", None) or getattr(value, "microseconds", None) or 0)
+    if isinstance(value, str) and (digits := _FRACTION.search(value)):
+        microseconds = int(digits[1][:6].ljust(6, "0"))
     precision = column.modifier & 0xFFFF if column.modifier >= 0 else 6
     if precision < 6 and microseconds % 10 ** (6 - precision):
         raise UnfitValue(f"it is more precise than {column.declared}; round it")
@@ -362,6 +428,36 @@ _FLOAT_DIGITS = 17
 _NUMBERS = ("int2", "int4", "int8", "float4", "float8", "numeric")
 _JSON_TYPES = frozenset((str, int, float, bool, type(None)))
 _FRACTION = re.compile(r":\d\d[.,](\d+)")
+_MORE_DIGITS = re.compile(r"[.,]\d{6}\d*[1-9]")
+_INTERVAL_FRACTION = re.compile(r"[.,](\d+)\s*([A-Za-z]*)")
+# A fraction of a year becomes whole months; below a microsecond there is nothing.
+_COARSE_UNIT = re.compile(r"y|dec|c|mil|m[sS]|msec|u|E|e", re.ASCII | re.IGNORECASE)
+_PARTS = re.compile(r'[\[\](){},"\\]+')
+_RANGES = {
+    **dict.fromkeys(("daterange", "datemultirange"), "date"),
+    **dict.fromkeys(("tsrange", "tsmultirange"), "timestamp"),
+    **dict.fromkeys(("tstzrange", "tstzmultirange"), "timestamptz"),
+}
+_CLOCK = r"(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,6}0*)?)?"
+_OFFSET = r"(?: ?(?:Z|z|UTC|[-+]\d\d(?::?\d\d(?::\d\d)?)?))"
+_ZONE = r"(?: ?[A-Za-z][A-Za-z_]*(?:/[A-Za-z0-9_+-]+)*)"
+_DAY = r"(?:\d{4,7}-\d\d?-\d\d?|\d{4,7}/\d\d?/\d\d?|\d{8})"
+# Of these forms it is plain what they say: the year comes first.
+_SPELLINGS = {
+    "date": rf"(?:{_DAY}(?:[T ]00:00(?::00(?:\.0+)?)?)?(?: BC)?|-?infinity)",
+    "timestamp": rf"(?:{_DAY}(?:[T ]{_CLOCK})?(?: BC)?|-?infinity)",
+    "timestamptz": rf"(?:{_DAY}(?:[T ]{_CLOCK}(?:{_OFFSET}|{_ZONE})?)?(?: BC)?|-?infinity)",
+    "time": rf"(?:{_CLOCK}|24:00(?::00(?:\.0+)?)?)",
+    "timetz": rf"(?:(?:{_CLOCK}|24:00(?::00(?:\.0+)?)?){_OFFSET}?)",
+}
+_COMPILED = {kind: re.compile(pattern, re.ASCII) for kind, pattern in _SPELLINGS.items()}
+_FORMS = {
+    "date": "2026-01-31",
+    "timestamp": "2026-01-31 23:59:59.999999",
+    "timestamptz": "2026-01-31 23:59:59.999999+00:00",
+    "time": "23:59:59.999999",
+    "timetz": "23:59:59.999999+00:00",
+}
 _TEXT: dict[str, Callable[[Column, Any], Any]] = {
     **dict.fromkeys(("text", "varchar", "bpchar", "citext", "xml"), _text),
     **dict.fromkeys(("vector", "halfvec"), _vector),
@@ -374,4 +470,5 @@ _TEXT: dict[str, Callable[[Column, Any], Any]] = {
     "numeric": _numeric,
     "date": _date,
     "interval": _interval,
+    **dict.fromkeys(_RANGES, _check_text),
 }

@@ -94,9 +94,9 @@ def test_bad_input_is_refused_before_anything_changes(hook: LakebaseHook, table:
     for name in ("load.nothing", "nowhere.nothing", "not a name"):
         with pytest.raises(LakebaseLoadError, match=f"no table {name} .connection 'lakebase_default'.*Create it"):
             hook.load(io.BytesIO(b"id\n1\n"), name)
-    with pytest.raises(LakebaseLoadError, match='Name 2 in the first line of the file is no column of table load."T"'):
+    with pytest.raises(LakebaseLoadError, match="Name 2 'nope' in the first line of the file is no column of table"):
         hook.load(io.BytesIO(b"id,nope\n1,2\n"), table, mode="replace")
-    for content in (b"", b"\x1f\x8b\x08\x00", "né,id\n".encode("latin-1")):
+    for content in (b"", "né,id\n".encode("latin-1")):
         with pytest.raises(LakebaseLoadError, match="does not begin with a line of UTF-8 text that names its columns"):
             hook.load(io.BytesIO(content), table, mode="replace")
     with pytest.raises(LakebaseLoadError, match="was opened as text.*open.path, 'rb'"):

@@ -391,7 +391,6 @@ CSV: Sequence[tuple[str, str, str | None]] = [
     ("smallint", "70000", REFUSED),
     ("integer", "5.5", REFUSED),
     ("integer", "t", REFUSED),
-    ("integer", '""', REFUSED),
     ("bigint", str(2**63), REFUSED),
     ("real", "1e300", REFUSED),
     ("real", "1e-60", REFUSED),
@@ -422,12 +421,12 @@ CSV: Sequence[tuple[str, str, str | None]] = [
     ("char(3)", "abcd", REFUSED),
     ("date", "2024-02-29", "2024-02-29"),
     ("date", "2024-02-30", REFUSED),
-    ("date", "2024-02-29 10:00:00", "2024-02-29"),
-    ("time", "10:00:00+02", "10:00:00"),
+    ("date", "2024-02-29 10:00:00", REFUSED),
+    ("time", "10:00:00+02", REFUSED),
     ("time(0)", "10:00:00.5", REFUSED),
     ("timestamp", "2024-02-29T10:00:00.5", "2024-02-29 10:00:00.5"),
-    ("timestamp", "2024-02-29 10:00:00+02", "2024-02-29 10:00:00"),
-    ("timestamp", "2024-02-29 10:00:00.123456789", "2024-02-29 10:00:00.123457"),
+    ("timestamp", "2024-02-29 10:00:00+02", REFUSED),
+    ("timestamp", "2024-02-29 10:00:00.123456789", REFUSED),
     ("timestamp(0)", "2024-02-29 10:00:00.5", REFUSED),
     ("timestamptz", "2024-07-01 12:00:00", "2024-07-01 12:00:00+02"),
     ("timestamptz", "2024-10-27 02:30:00", "2024-10-27 02:30:00+01"),
@@ -957,11 +956,12 @@ def test_what_cannot_be_is_refused_before_anything_changes(
         (b"", "names its columns"),
         (b"1,2\n", "Name 1 in the first line of the file is no column .*header=False"),
         (b"id,v,id\n1,a,2\n", "names a column twice"),
-        (b"id,,v\n1,2,3\n", "names its columns"),
+        (b"id,,v\n1,2,3\n", "column 2 has no name"),
         ("id,v\n1,a\n".encode("utf-16"), "UTF-8"),
         ("id,v\n1,a\n".encode("utf-16-le"), "UTF-8|no column"),
         ("id,né\n".encode("latin-1"), "UTF-8"),
-        (gzip.compress(b"id,v\n1,a\n"), "UTF-8"),
+        (gzip.compress(b"\xff,v\n1,a\n"), "UTF-8"),
+        (gzip.compress(b"id,v\n1,a\n")[:9], "damaged or cut short"),
         (b"id;v\n1;a\n", "no column"),
     ],
 )
@@ -1000,12 +1000,12 @@ def test_a_damaged_file_is_refused_and_named(
         "cut": content[: middle * 3 // 2],
         "cut to nothing": content[:5],
         "changed": content[:middle] + bytes(64) + content[middle + 64 :],
-        "another": b"id,v\n1,a\n",
+        "another": b"PK\x03\x04id,v\n1,a\n",
     }[damage]
     (tmp_path / name).write_bytes(damaged)
     for mode in ("replace", "upsert"):
         # What was changed may as well be met as a line that makes no sense.
-        said = "(damaged|cut short|no Parquet file)" if damage != "changed" else ""
+        said = "(damaged|cut short|no Parquet file|zip file)" if damage != "changed" else ""
         with pytest.raises(LakebaseLoadError, match=f"{name}.*{said}"):
             berlin.load(tmp_path / name, kept, mode=mode)
 
