@@ -82,6 +82,7 @@ def export(
         else:
             connection.execute(_EXACT_SETTINGS)
             progress.rows = _write_text(connection, _text_copy(query, format, header, null), file, progress)
+        connection.commit()  # before the file appears: there is none whose rows were rolled back
     progress.tell("done")
     return ExportResult(progress.rows, progress.bytes, progress.seconds)
 
@@ -129,6 +130,21 @@ def select(connection: psycopg.Connection[Any], query_or_table: str, parameters:
         with psycopg.ClientCursor(connection) as client:
             text = client.mogrify(text.encode(), parameters)
     return sql.SQL(text)
+
+
+@contextmanager
+def reading_only(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Let the session's next transaction read only, and say what to do where it writes.
+
+    :param connection: an open session, outside a transaction
+    """
+    connection.read_only = True
+    try:
+        yield
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        remedy = "Rows are handed out before all are read, so that nothing could be committed with them: use get_df(), "
+        error.add_note(f"{remedy}get_arrow() or run(), which commit what they write.")
+        raise
 
 
 def _write_text(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, cast
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.hooks._frames import PandasFrames, PolarsFrames
+
 if TYPE_CHECKING:
     import psycopg
+
+
+_WRITING = (("INSERT",), ("UPDATE",), ("DELETE",), ("MERGE",))
 
 
 class DataFrameHook(DbApiHook):
@@ -25,12 +29,19 @@ class DataFrameHook(DbApiHook):
         df_type: Literal["pandas", "polars"] = "pandas",
         **kwargs: Any,
     ) -> Any:
-        """Run a query and return its rows as a data frame.
+        """Run a query, commit, and return its rows as a data frame; of several statements, those of the last one.
 
-        :param sql: the query
+        Types come from Postgres: whole numbers are pandas' nullable ones, and numerics stay exact. They are ``Decimal``
+        in pandas, where ``coerce_float=True`` makes them floats; in polars ``Decimal`` where the column has a precision,
+        else text. What polars has no type for is text.
+
+        :param sql: the query, a text of several statements, or a list of them
         :param parameters: its parameters
         :param df_type: ``pandas`` or ``polars``
-        :param kwargs: passed on to :func:`pandas.read_sql` or :func:`polars.read_database`
+        :param kwargs: of pandas: ``index_col``, ``coerce_float``, ``parse_dates``, ``dtype``, ``dtype_backend``, as of
+            :func:`pandas.read_sql`; of polars: ``schema_overrides``
+        :raises LakebaseSettingsError: for other arguments, or when the last statement has no rows
+        :raises LakebaseExportError: for a value that the frame's type of its column does not hold
         """
         read = _by_frame_type(df_type, pandas=self._get_pandas_df, polars=self._get_polars_df)
         frame = read(sql, parameters, **kwargs)
@@ -46,13 +57,19 @@ class DataFrameHook(DbApiHook):
         df_type: Literal["pandas", "polars"] = "pandas",
         **kwargs: Any,
     ) -> Generator[Any, None, None]:
-        """Run a query and yield its rows as data frames, by a server-side cursor.
+        """Run a query and yield its rows as data frames of one schema, by a server-side cursor.
 
-        :param sql: the query
+        The transaction is READ ONLY, since nobody knows whether all frames are read; :meth:`get_df` may write. Of
+        several statements, the last one is the query. A result without rows is one empty frame.
+
+        :param sql: the query, a text of several statements, or a list of them
         :param parameters: its parameters
         :param chunksize: rows in a frame
         :param df_type: ``pandas`` or ``polars``
-        :param kwargs: passed on to :func:`pandas.read_sql` or :func:`polars.read_database`
+        :param kwargs: of pandas: ``index_col``, ``coerce_float``, ``parse_dates``, ``dtype``, ``dtype_backend``, as of
+            :func:`pandas.read_sql`; of polars: ``schema_overrides``
+        :raises LakebaseSettingsError: for other arguments, or when the last statement has no rows
+        :raises LakebaseExportError: for a value that the frame's type of its column does not hold
         """
         read = _by_frame_type(df_type, pandas=self._get_pandas_df_by_chunks, polars=self._get_polars_df_by_chunks)
         frames: Generator[Any, None, None] = read(sql, parameters, chunksize=chunksize, **kwargs)
@@ -60,70 +77,85 @@ class DataFrameHook(DbApiHook):
         return frames
 
     def _get_pandas_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
-        import pandas
-
-        with self._create_autocommit_connection() as connection, _pandas_takes_any_connection():
-            return pandas.read_sql(sql, cast(Any, connection), params=parameters, **kwargs)
+        return self._get_frame(PandasFrames(kwargs), sql, parameters)
 
     def _get_polars_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
-        import polars
+        return self._get_frame(PolarsFrames(kwargs), sql, parameters)
 
-        with self._create_autocommit_connection() as connection:
-            return polars.read_database(sql, connection, execute_options=_options(parameters, kwargs), **kwargs)
+    def _get_frame(self, frames: PandasFrames | PolarsFrames, sql: Any, parameters: Any) -> Any:
+        statements = [sql] if isinstance(sql, str) else list(sql)
+        if not any(statement.strip() for statement in statements):
+            raise ValueError("List of SQL statements is empty")
+        with self._create_autocommit_connection() as connection, connection.cursor() as cursor:
+            frames.prepare(cursor)
+            for statement in statements:
+                self._run_command(cursor, statement, parameters)
+            frame = frames.build(_described(cursor), cursor.fetchall())
+            connection.commit()
+        return frame
 
-    def _get_pandas_df_by_chunks(
-        self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any
+    def _get_pandas_df_by_chunks(self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any) -> Any:
+        return self._get_frames(PandasFrames(kwargs), sql, parameters, chunksize)
+
+    def _get_polars_df_by_chunks(self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any) -> Any:
+        return self._get_frames(PolarsFrames(kwargs), sql, parameters, chunksize)
+
+    def _get_frames(
+        self, frames: PandasFrames | PolarsFrames, sql: Any, parameters: Any, chunksize: int
     ) -> Generator[Any, None, None]:
-        import pandas
-
-        with self._create_autocommit_connection() as connection:
-            with _pandas_takes_any_connection():
-                session = cast(Any, _Streaming(connection))
-                frames = pandas.read_sql(sql, session, params=parameters, chunksize=chunksize, **kwargs)
-            yield from frames
-
-    def _get_polars_df_by_chunks(
-        self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any
-    ) -> Generator[Any, None, None]:
-        import polars
-
-        with self._create_autocommit_connection() as connection, _Streaming(connection).cursor() as cursor:
-            yield from polars.read_database(
-                sql,
-                cursor,
-                iter_batches=True,
-                batch_size=chunksize,
-                execute_options=_options(parameters, kwargs),
-                **kwargs,
+        if chunksize < 1:
+            raise LakebaseSettingsError(
+                f"chunksize is {chunksize}", remedy="Give how many rows a frame has, 1 or more."
             )
+        from airflow_provider_lakebase.bulk.export import reading_only
+
+        with self._create_autocommit_connection() as connection, reading_only(connection):
+            query = last_query(connection, sql, parameters)
+            with connection.cursor(name="lakebase_chunks") as cursor:
+                frames.prepare(cursor)
+                cursor.execute(query.encode())
+                columns = _described(cursor)
+                rows = cursor.fetchmany(chunksize)
+                yield frames.build(columns, rows)
+                while len(rows) == chunksize and (rows := cursor.fetchmany(chunksize)):
+                    yield frames.build(columns, rows)
 
 
-def _options(parameters: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {"params": parameters, **kwargs.pop("execute_options", {})}
+def last_query(connection: psycopg.Connection[Any], statements: str | Sequence[str], parameters: Any) -> str:
+    """Run all statements but the last one, and return that one with its parameters in it.
+
+    :param connection: an open session
+    :param statements: a text of one or more statements, or a list of such
+    :param parameters: of all of them together
+    :raises LakebaseSettingsError: when there is none, or the last one writes
+    """
+    import psycopg
+
+    from airflow_provider_lakebase.statements import split_statements
+
+    texts = [statements] if isinstance(statements, str) else list(statements)
+    if parameters:
+        with psycopg.ClientCursor(connection) as client:
+            texts = [client.mogrify(text.encode(), parameters) for text in texts]
+    found = [statement.text for text in texts for statement in split_statements(text)]
+    if not found:
+        raise LakebaseSettingsError("There is no statement", remedy="Give a query.")
+    for statement in found[:-1]:
+        connection.execute(statement.encode())
+    if split_statements(found[-1])[0].words[:1] in _WRITING:
+        remedy = "Use get_df() or get_records(), which commit what they write, or write WITH … AS (…) SELECT."
+        raise LakebaseSettingsError("The last statement writes, which cannot be read from here", remedy=remedy)
+    return found[-1]
+
+
+def _described(cursor: Any) -> list[Any]:
+    if cursor.description is None:
+        remedy = "End with a query, or use run()."
+        raise LakebaseSettingsError("The last statement has no rows, and was rolled back", remedy=remedy)
+    return list(cursor.description)
 
 
 def _by_frame_type(df_type: str, *, pandas: Any, polars: Any) -> Any:
     if df_type not in ("pandas", "polars"):
         raise ValueError(f"df_type is {df_type!r}; it is 'pandas' or 'polars'")
     return pandas if df_type == "pandas" else polars
-
-
-@contextmanager
-def _pandas_takes_any_connection() -> Iterator[None]:
-    # pandas warns of every DB-API connection but sqlite3's; it works, and SQLAlchemy 1.4 could not do it.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
-        yield
-
-
-class _Streaming:
-    """A connection as pandas and polars see one, whose cursor leaves the rows on the server."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-
-    def cursor(self) -> Any:
-        return self.connection.cursor(name="lakebase_chunks")
-
-    def rollback(self) -> None:
-        self.connection.rollback()

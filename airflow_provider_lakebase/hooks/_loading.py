@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -12,7 +12,7 @@ from more_itertools import chunked
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import LEDGER_SCHEMA
-from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
+from airflow_provider_lakebase.hooks._data_frames import DataFrameHook, last_query
 from airflow_provider_lakebase.lineage.reports import tell_collector
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ class LoadingHook(DataFrameHook):
     ) -> ExportResult:
         """Write the rows of a query or table to a file by COPY; it appears under its name when it is whole.
 
-        :param query_or_table: a query, or a table as SQL writes it
+        What the query wrote is committed. Parquet holds a ``numeric`` without a precision as text.
+
+        :param query_or_table: a query, or a table as SQL writes it; of several statements, the last one is the query
         :param destination: path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``); an ending ``.gz`` or ``.zst``
             compresses CSV and JSON Lines
         :param parameters: of the query
@@ -152,9 +154,8 @@ class LoadingHook(DataFrameHook):
         with self._create_autocommit_connection() as connection:
             result = export(
                 connection,
-                query_or_table,
+                last_query(connection, query_or_table, parameters),
                 _to_path(destination),
-                parameters=parameters,
                 format=format,
                 header=header,
                 null=null,
@@ -169,36 +170,39 @@ class LoadingHook(DataFrameHook):
         """Run a query and give its rows as Arrow record batches, in constant memory.
 
         Each column has the Arrow type that holds its values exactly; those without one, as ``numeric`` without a
-        precision, come as text.
+        precision, come as text. The transaction is READ ONLY, since nobody knows whether all batches are read;
+        :meth:`get_arrow` may write. Of several statements, the last one is the query.
 
         :param sql: a query, or a table as SQL writes it
         :param parameters: of the query
         :raises LakebaseSettingsError: when pyarrow is missing
         :raises LakebaseExportError: for a value that Arrow's type of the column does not hold
         """
-        with self._read_arrow(sql, parameters) as (_, batches):
+        with self._read_arrow(sql, parameters, read_only=True) as (_, batches):
             yield from batches
 
     def get_arrow(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pyarrow.Table:
-        """Run a query and return its rows as an Arrow table; :meth:`iter_arrow` says how.
+        """Run a query and return its rows as an Arrow table, as :meth:`iter_arrow` does; what it wrote is committed.
 
         :param sql: a query, or a table as SQL writes it
         :param parameters: of the query
         """
         import pyarrow
 
-        with self._read_arrow(sql, parameters) as (schema, batches):
+        with self._read_arrow(sql, parameters, read_only=False) as (schema, batches):
             return pyarrow.Table.from_batches(batches, schema)
 
     @contextmanager
-    def _read_arrow(self, sql: str, parameters: Any) -> Iterator[tuple[Any, Iterator[Any]]]:
+    def _read_arrow(self, sql: str, parameters: Any, *, read_only: bool) -> Iterator[tuple[Any, Iterator[Any]]]:
         from airflow_provider_lakebase.bulk.copying import Progress
-        from airflow_provider_lakebase.bulk.export import read_arrow, select
+        from airflow_provider_lakebase.bulk.export import read_arrow, reading_only, select
 
         with self._create_autocommit_connection() as connection:
-            query = select(connection, sql, parameters)
-            with read_arrow(connection, query, Progress("Reading", self._check_cancelled)) as result:
-                yield result
+            with reading_only(connection) if read_only else nullcontext():
+                query = select(connection, last_query(connection, sql, parameters))
+                with read_arrow(connection, query, Progress("Reading", self._check_cancelled)) as result:
+                    yield result
+            connection.commit()
         send_sql_hook_lineage(context=self, sql=sql)
 
     def delete_load_records(self, older_than: timedelta, *, ledger_schema: str = LEDGER_SCHEMA) -> int:
@@ -241,23 +245,36 @@ class LoadingHook(DataFrameHook):
         :param executemany: without effect: rows are always sent in batches
         :param fast_executemany: without effect
         :param autocommit: passed on to psycopg, whose batches are transactions nevertheless
-        :param kwargs: ``replace_index``, the key's columns, by default the primary key's
-        :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` takes
+        :param kwargs: beside ``replace``: ``replace_index``, the key's columns, by default the primary key's;
+            ``replace_target``, the columns that rows which are there get anew, by default all but the key's; an empty
+            list leaves such rows as they are
+        :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` takes; for other arguments
+        :raises LakebaseLoadError: for a value that its column would take for another; names row and column
         """
         from airflow_provider_lakebase.bulk.insert import Insertion
 
+        if unknown := sorted(set(kwargs) - {"replace_index", "replace_target"}):
+            remedy = "Its keywords are replace_index and replace_target."
+            raise LakebaseSettingsError(f"insert_rows has no argument '{unknown[0]}'", remedy=remedy)
+        given = sorted(name for name, value in kwargs.items() if value is not None)
+        if given and not replace:
+            remedy = "Give replace=True as well, or leave it out."
+            raise LakebaseSettingsError(f"{given[0]} is given, but replace is not", remedy=remedy)
+        if not target_fields and self._resolve_target_fields:
+            target_fields = self.dialect.get_target_fields(table)
         if replace:
             target_fields = target_fields or self.dialect.get_target_fields(table)
             kwargs["replace_index"] = kwargs.get("replace_index") or self.dialect.get_primary_keys(table)
         fields, keys = _unquoted(target_fields), _unquoted(kwargs.get("replace_index")) if replace else None
         written, statement = 0, None
         with self._create_autocommit_connection(autocommit) as connection, closing(connection.cursor()) as cursor:
-            insertion = Insertion(connection, table, fields, keys)
+            insertion = Insertion(connection, table, fields, keys, _unquoted(kwargs.get("replace_target")))
             for chunk in chunked(map(_values, rows), commit_every or _BATCH_ROWS):
                 statement = statement or self._generate_insert_sql(table, chunk[0], target_fields, replace, **kwargs)
                 if not insertion.copy(chunk):
-                    cursor.executemany(statement.encode(), chunk)
+                    cursor.executemany(statement.encode(), insertion.prepared(chunk))
                 written += len(chunk)
+                insertion.before = written
                 if commit_every:
                     connection.commit()
                     self.log.info("Loaded %s rows into %s so far", written, table)
@@ -288,7 +305,7 @@ class LoadingHook(DataFrameHook):
 
         :param sql: ``COPY … FROM STDIN`` reads the file, which must exist; ``COPY … TO STDOUT`` writes it, and it
             appears under its name when it is whole
-        :param filename: path of the file
+        :param filename: path or URL of the file
         :raises FileNotFoundError: when there is no such file to read
         :raises LakebaseSettingsError: for another statement
         """
@@ -299,7 +316,7 @@ class LoadingHook(DataFrameHook):
             remedy = "Write COPY … FROM STDIN to read the file, or COPY … TO STDOUT to write it."
             raise LakebaseSettingsError("The statement is no COPY between the server and a file", remedy=remedy)
         with self._create_autocommit_connection() as connection:
-            rows = (copy_in if reads else copy_out)(connection, sql, filename)
+            rows = (copy_in if reads else copy_out)(connection, sql, _to_path(filename))
             connection.commit()
         send_sql_hook_lineage(context=self, sql=sql, row_count=rows)
         self.log.info("Rows copied: %d", rows)
@@ -326,9 +343,13 @@ def _unquoted(names: str | Sequence[str] | None) -> list[str] | None:
     ]
 
 
+def _is_url(place: Any) -> bool:
+    return isinstance(place, str) and "://" in place
+
+
 def _to_path(place: Any) -> Any:
     """Return a URL, or a list of them, as Airflow's path of object storage; all else as it is."""
-    if isinstance(place, list):
+    if isinstance(place, list) or (isinstance(place, tuple) and place and all(map(_is_url, place))):
         return [_to_path(each) for each in place]
     if not isinstance(place, str) or "://" not in place:
         return place

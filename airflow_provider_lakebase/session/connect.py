@@ -33,6 +33,7 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseWorkspaceError,
 )
 from airflow_provider_lakebase.fields import RESERVED_LIBPQ_KEYWORDS, is_pooled, unknown_field
+from airflow_provider_lakebase.frame_values import register_frame_values
 from airflow_provider_lakebase.settings import LakebaseSettings, Location
 from airflow_provider_lakebase.threads import in_thread
 
@@ -364,6 +365,7 @@ class _Opening:
     def ready(self, session: LakebaseSession | AsyncLakebaseSession) -> None:
         session.where = self.settings.where
         session.adapters.register_dumper(dict, JsonbDumper)
+        register_frame_values(session.adapters)
 
     def may_try_again(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
