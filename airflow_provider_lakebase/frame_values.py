@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import psycopg
@@ -87,7 +87,7 @@ def is_null(value: Any) -> bool:
     return name in ("NaTType", "NAType") or (name in ("datetime64", "timedelta64") and bool(value != value))
 
 
-def from_numpy(value: Any) -> datetime | timedelta | None:
+def from_numpy(value: Any) -> Any:
     """Return a ``numpy.datetime64`` or ``timedelta64`` as Python's own type, None for NaT.
 
     :param value: it
@@ -99,4 +99,4 @@ def from_numpy(value: Any) -> datetime | timedelta | None:
     plain = found.item()
     if found != value or not isinstance(plain, date | timedelta) or str(value.dtype) == "timedelta64":
         raise psycopg.DataError(f"a {type(value).__name__} has nanoseconds, no unit, or is out of range; round it")
-    return plain  # type: ignore[return-value]
+    return plain

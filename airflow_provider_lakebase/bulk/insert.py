@@ -15,7 +15,6 @@ from airflow_provider_lakebase.bulk.target import Column, Table, find_table
 from airflow_provider_lakebase.bulk.values import UnfitValue, to_json
 from airflow_provider_lakebase.exceptions import LakebaseLoadError
 
-
 _TEXTS = ("text", "varchar", "bpchar", "citext", "name")
 
 

@@ -32,8 +32,8 @@ class DataFrameHook(DbApiHook):
         """Run a query, commit, and return its rows as a data frame; of several statements, those of the last one.
 
         Types come from Postgres: whole numbers are pandas' nullable ones, and numerics stay exact. They are ``Decimal``
-        in pandas, where ``coerce_float=True`` makes them floats; in polars ``Decimal`` where the column has a precision,
-        else text. What polars has no type for is text.
+        in pandas, where ``coerce_float=True`` makes them floats; in polars ``Decimal`` where the column has a
+        precision, else text. What polars has no type for is text.
 
         :param sql: the query, a text of several statements, or a list of them
         :param parameters: its parameters
@@ -44,9 +44,7 @@ class DataFrameHook(DbApiHook):
         :raises LakebaseExportError: for a value that the frame's type of its column does not hold
         """
         read = _by_frame_type(df_type, pandas=self._get_pandas_df, polars=self._get_polars_df)
-        frame = read(sql, parameters, **kwargs)
-        send_sql_hook_lineage(context=self, sql=sql)
-        return frame
+        return read(sql, parameters, **kwargs)
 
     def get_df_by_chunks(
         self,

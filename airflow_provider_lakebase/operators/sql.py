@@ -265,8 +265,6 @@ def to_xcom(value: Any) -> Any:
     kind = type(value)
     if value is None or kind in (str, int, bool):
         return value
-    if kind is float:
-        return value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN")
     if isinstance(value, bytes | bytearray | memoryview):
         return f"\\x{bytes(value).hex()}"
     if isinstance(value, _NOT_FOR_XCOM) or kind.__module__.startswith("psycopg."):
@@ -277,6 +275,12 @@ def to_xcom(value: Any) -> Any:
         return {key: to_xcom(item) for key, item in value.items()}
     if kind in (list, tuple):
         return kind(to_xcom(item) for item in value)
+    return _leaf_to_xcom(value)
+
+
+def _leaf_to_xcom(value: Any) -> Any:
+    if type(value) is float:
+        return value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN")
     if isinstance(value, Decimal) and not value.is_finite():
         return _NOT_FINITE.get(float(value), "NaN") if not value.is_nan() else "NaN"
     if _arrives(value):
@@ -284,20 +288,20 @@ def to_xcom(value: Any) -> Any:
     if isinstance(value, Decimal | datetime.date | datetime.timedelta | uuid.UUID | enum.Enum):
         return str(value)
     raise LakebaseSettingsError(
-        f"A value of the result is a {kind.__name__}, which no XCom carries; the statements were not committed",
+        f"A value of the result is a {type(value).__name__}, which no XCom carries; the statements were not committed",
         remedy="Return other values from the handler, or give do_xcom_push=False.",
     )
 
 
 def _arrives(value: Any) -> bool:
     """Return whether Airflow's XCom gives a value back as it is."""
-    if AIRFLOW_V_3_0_PLUS:
-        try:
-            from airflow.sdk.serde import deserialize, serialize
-        except ModuleNotFoundError:  # Airflow 3.0 to 3.1
-            from airflow.serialization.serde import deserialize, serialize  # type: ignore[no-redef]
-    else:
-        from airflow.serialization.serde import deserialize, serialize  # type: ignore[no-redef]
+    try:
+        from airflow.sdk.serde import deserialize, serialize
+    except ModuleNotFoundError:  # goes with Airflow 3.1
+        from airflow.serialization.serde import (  # type: ignore[import-not-found,no-redef]
+            deserialize,
+            serialize,
+        )
     try:
         return bool(deserialize(json.loads(json.dumps(serialize(value), allow_nan=False))) == value)
     except Exception:
