@@ -44,12 +44,24 @@ class _PandasTimedeltaDumper(TimedeltaDumper):
 
 
 class _Datetime64Dumper(DatetimeNoTzDumper):
+    def get_key(self, obj: Any, format: Any) -> Any:
+        return self.cls
+
+    def upgrade(self, obj: Any, format: Any) -> Any:
+        return self
+
     def dump(self, obj: Any) -> Buffer | None:
         value = from_numpy(obj)
         return None if value is None else super().dump(value)
 
 
 class _Timedelta64Dumper(TimedeltaDumper):
+    def get_key(self, obj: Any, format: Any) -> Any:
+        return self.cls
+
+    def upgrade(self, obj: Any, format: Any) -> Any:
+        return self
+
     def dump(self, obj: Any) -> Buffer | None:
         value = from_numpy(obj)
         return None if value is None else super().dump(value)

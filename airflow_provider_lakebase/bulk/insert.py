@@ -8,12 +8,13 @@ from typing import Any
 
 import psycopg
 
-from airflow_provider_lakebase.bulk.copying import Progress
+from airflow_provider_lakebase.bulk.copying import BadValue, Progress, load_error
 from airflow_provider_lakebase.bulk.modes import Application, Plan
 from airflow_provider_lakebase.bulk.rows import Rows
 from airflow_provider_lakebase.bulk.target import Column, Table, find_table
 from airflow_provider_lakebase.bulk.values import UnfitValue, to_json
 from airflow_provider_lakebase.exceptions import LakebaseLoadError
+from airflow_provider_lakebase.frame_values import is_null
 
 _TEXTS = ("text", "varchar", "bpchar", "citext", "name")
 
@@ -72,7 +73,12 @@ class Insertion:
                 return False
             plan = Plan(self.table, "upsert", columns, self.keys, update)
         with self.connection.transaction():  # in autocommit it would end before the temporary table is read
-            Application(self.connection, plan, Progress("")).run([source])
+            try:
+                Application(self.connection, plan, Progress("")).run([source])
+            except BadValue as bad:
+                number = None if bad.number is None else self.before + bad.number
+                place = BadValue(bad.reason, number, bad.column, unit=bad.unit)
+                raise load_error(place, source, self.name, "") from None
         return True
 
     def prepared(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
@@ -97,11 +103,12 @@ class Insertion:
             try:
                 if column.kind in ("json", "jsonb") and isinstance(value, dict | list):
                     values[position] = to_json(value)
-                elif column.kind in _TEXTS and isinstance(value, numbers.Real) and value != value:
+                elif (
+                    column.kind in _TEXTS and isinstance(value, numbers.Real) and value != value and not is_null(value)
+                ):
                     raise UnfitValue("NaN, a missing value in pandas and numpy, is not text; make it None")
             except UnfitValue as error:
-                what = f"Row {number}, column {column.name}, does not fit into {self.name}: {error}"
-                raise LakebaseLoadError(what, remedy="Correct the value.") from None
+                raise load_error(BadValue(str(error), number, column.name, unit="row"), None, self.name, "") from None
         return values
 
     def _columns(self, width: int) -> list[Column]:

@@ -74,8 +74,10 @@ def test_nulls_of_frames_are_null_on_every_path(hook: LakebaseHook, schema: str,
         assert hook.get_first(f"SELECT count(*), count(v) FROM {table}") == (len(NULLS), 0)
 
 
-def test_nulls_in_lists_are_null(hook: LakebaseHook):
-    assert hook.get_first("SELECT %s::timestamp[]", [[pandas.Timestamp("2026-01-01"), pandas.NaT]])[0][1] is None
+def test_nulls_in_lists_are_null_or_refused(hook: LakebaseHook):
+    assert hook.get_first("SELECT %s::timestamp[]", [[pandas.NaT]]) == ([None],)
+    with pytest.raises(psycopg.DataError, match="mixed types"):
+        hook.get_first("SELECT %s::timestamp[]", [[pandas.Timestamp("2026-01-01"), pandas.NaT]])
 
 
 @pytest.mark.parametrize("value", [numpy.datetime64("2026-01-01T00:00:00.000000001"), pandas.Timestamp(1)])
@@ -202,7 +204,8 @@ def test_a_key_has_no_included_columns(hook: LakebaseHook, schema: str):
 
 
 WIDE = """
-    SELECT n::int4 AS i, CASE WHEN n > 4 THEN 9007199254740993 END AS big, CASE WHEN n > 4 THEN 1.55::numeric ELSE 1 END AS d,
+    SELECT n::int4 AS i, CASE WHEN n > 4 THEN 9007199254740993 END AS big,
+      CASE WHEN n > 4 THEN 1.55::numeric ELSE 1 END AS d,
       n::numeric(9, 2) AS fixed, CASE WHEN n > 4 THEN 'x' END AS t, CASE WHEN n > 4 THEN now() END AS at,
       CASE WHEN n > 4 THEN '{"a": 1}'::jsonb END AS j, CASE WHEN n > 4 THEN ARRAY[n] END AS a, interval '1 month' AS m,
       CASE WHEN n > 4 THEN gen_random_uuid() END AS u, CASE WHEN n > 4 THEN true END AS b, NULL::float4 AS f
@@ -250,7 +253,8 @@ READERS: dict[str, Callable[[LakebaseHook, str, Path], Any]] = {
 def test_what_a_reader_writes_is_committed_or_refused(hook: LakebaseHook, schema: str, reader: str, tmp_path: Path):
     hook.run(
         f"""CREATE TABLE {schema}.j (id int);
-        CREATE FUNCTION {schema}.take(n int) RETURNS int LANGUAGE sql AS 'INSERT INTO {schema}.j VALUES (n) RETURNING id'"""
+        CREATE FUNCTION {schema}.take(n int) RETURNS int LANGUAGE sql
+        AS 'INSERT INTO {schema}.j VALUES (n) RETURNING id'"""
     )
     for sql in (
         f"INSERT INTO {schema}.j VALUES (1) RETURNING id",
