@@ -45,10 +45,10 @@ class _PandasTimedeltaDumper(TimedeltaDumper):
 
 class _Datetime64Dumper(DatetimeNoTzDumper):
     def get_key(self, obj: Any, format: Any) -> Any:
-        return self.cls
+        return (self.cls, type(None)) if is_null(obj) else self.cls
 
     def upgrade(self, obj: Any, format: Any) -> Any:
-        return self
+        return _NullDumper(self.cls) if is_null(obj) else self  # a NULL of no type fits every column
 
     def dump(self, obj: Any) -> Buffer | None:
         value = from_numpy(obj)
@@ -57,10 +57,10 @@ class _Datetime64Dumper(DatetimeNoTzDumper):
 
 class _Timedelta64Dumper(TimedeltaDumper):
     def get_key(self, obj: Any, format: Any) -> Any:
-        return self.cls
+        return (self.cls, type(None)) if is_null(obj) else self.cls
 
     def upgrade(self, obj: Any, format: Any) -> Any:
-        return self
+        return _NullDumper(self.cls) if is_null(obj) else self  # a NULL of no type fits every column
 
     def dump(self, obj: Any) -> Buffer | None:
         value = from_numpy(obj)

@@ -96,8 +96,8 @@ class Insertion:
         return [self._prepared(row, columns, number) for number, row in enumerate(rows, self.before + 1)]
 
     def _prepared(self, row: Sequence[Any], columns: Sequence[Column | None], number: int) -> Sequence[Any]:
-        values = list(row)
-        for position, (value, column) in enumerate(zip(row, columns, strict=False)):
+        values = [None if is_null(value) else value for value in row]
+        for position, (value, column) in enumerate(zip(values, columns, strict=False)):
             if column is None:
                 continue
             try:
