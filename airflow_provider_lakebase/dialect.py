@@ -23,7 +23,8 @@ _COLUMN_KEYS = ("name", "type", "nullable", "default", "autoincrement", "identit
 _PRIMARY_KEYS = """
     SELECT attname FROM pg_catalog.pg_index, unnest(indkey::int2[]) WITH ORDINALITY AS key(attnum, position)
     JOIN pg_catalog.pg_attribute USING (attnum)
-    WHERE indrelid = %s::regclass AND indisprimary AND attrelid = indrelid ORDER BY position
+    WHERE indrelid = %s::regclass AND indisprimary AND attrelid = indrelid AND position <= indnkeyatts
+    ORDER BY position
 """
 
 
@@ -92,9 +93,10 @@ class LakebaseDialect(Dialect):
         :param table: name as SQL writes it
         :param values: one row
         :param target_fields: its columns; by default all that an INSERT may set
-        :param kwargs: ``replace_index``, the column or columns of the key; by default the primary key's
-        :raises ValueError: when the table has no primary key and no ``replace_index`` is given, or the key is not
-            among the columns
+        :param kwargs: ``replace_index``, the column or columns of the key, by default the primary key's;
+            ``replace_target``, the columns that rows which are there get anew, by default all but the key's
+        :raises ValueError: when the table has no primary key and no ``replace_index`` is given, or a column of either
+            argument is not among the columns
         """
         columns = list(target_fields or self.get_target_fields(table) or [])
         given = kwargs.get("replace_index")
@@ -105,7 +107,14 @@ class LakebaseDialect(Dialect):
         if missing := sorted(set(keys) - set(columns)):
             raise ValueError(f"Column {missing[0]} of the key is not among the columns to insert into {table}")
         insert = self.generate_insert_sql(table, values, columns)
-        update = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in keys)
+        target = kwargs.get("replace_target")
+        targets = [target] if isinstance(target, str) else target
+        chosen = (
+            [name for name in columns if name not in keys] if targets is None else [*map(self.escape_word, targets)]
+        )
+        if missing := sorted(set(chosen) - set(columns)):
+            raise ValueError(f"Column {missing[0]} of replace_target is not among the columns to insert into {table}")
+        update = ", ".join(f"{name} = excluded.{name}" for name in chosen)
         action = f"UPDATE SET {update}" if update else "NOTHING"
         return insert + _double_percent(f" ON CONFLICT ({', '.join(keys)}) DO {action}")
 

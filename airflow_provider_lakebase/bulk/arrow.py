@@ -354,7 +354,7 @@ class Field:
     def arrow_type(self) -> pa.DataType:
         """Return the type that holds the column's values exactly; text for what has no such type."""
         if self.kind == "numeric" and self.precision is not None and self.scale is not None:
-            if self.precision <= 38 and self.scale >= 0:
+            if self.precision <= 38 and 0 <= self.scale <= self.precision:
                 return pa.decimal128(self.precision, self.scale)
         if self.kind == "vector":
             return pa.list_(pa.float32())

@@ -78,6 +78,7 @@ def export(
         else:
             connection.execute(_EXACT_SETTINGS)
             progress.rows = _write_text(connection, _text_copy(query, format, header, null), file, progress)
+        connection.commit()  # before the file appears: there is none whose rows were rolled back
     progress.tell("done")
     return ExportResult(progress.rows, progress.bytes, progress.seconds)
 
@@ -120,6 +121,21 @@ def select(query_or_table: str) -> sql.Composable:
     if not text.startswith("(") and word not in _QUERY_WORDS and not text.startswith(("--", "/*")):
         return sql.SQL("SELECT * FROM {}").format(sql.SQL(text))
     return sql.SQL(text)
+
+
+@contextmanager
+def reading_only(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Let the session's next transaction read only, and say what to do where it writes.
+
+    :param connection: an open session, outside a transaction
+    """
+    connection.read_only = True
+    try:
+        yield
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        remedy = "Rows are handed out before all are read, so that nothing could be committed with them: use get_df(), "
+        error.add_note(f"{remedy}get_arrow() or run(), which commit what they write.")
+        raise
 
 
 def _write_text(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 
-from airflow_provider_lakebase.bulk.copying import Progress
+from airflow_provider_lakebase.bulk.copying import BadValue, Progress, load_error
 from airflow_provider_lakebase.bulk.modes import Application, Plan
 from airflow_provider_lakebase.bulk.rows import Rows
 from airflow_provider_lakebase.bulk.target import Column, Table, find_table
+from airflow_provider_lakebase.bulk.values import UnfitValue, to_json
 from airflow_provider_lakebase.exceptions import LakebaseLoadError
+from airflow_provider_lakebase.frame_values import is_null
+
+_TEXTS = ("text", "varchar", "bpchar", "citext", "name")
 
 
 class Insertion:
@@ -21,6 +26,7 @@ class Insertion:
     :param table: target, as SQL writes it
     :param fields: columns to set, unquoted; by default the first ones, as many as a row has values
     :param keys: columns of the key of an upsert, unquoted; None for a plain INSERT
+    :param update: columns that an upsert changes, unquoted; by default all but the key's
     """
 
     def __init__(
@@ -29,10 +35,14 @@ class Insertion:
         table: str,
         fields: Sequence[str] | None,
         keys: Sequence[str] | None,
+        update: Sequence[str] | None = None,
     ) -> None:
         self.connection = connection
         self.fields = fields
         self.keys = keys
+        self.update = update
+        self.name = table
+        self.before = 0
         self.table: Table | None
         try:
             self.table = find_table(connection, table)
@@ -58,11 +68,48 @@ class Insertion:
             positions = [names.index(key) for key in self.keys]
             if any(row[position] is None for row in rows for position in positions):
                 return False
-            update = [name for name in names if name not in self.keys]
+            update = [name for name in names if name not in self.keys] if self.update is None else list(self.update)
+            if not set(update) <= set(names):
+                return False
             plan = Plan(self.table, "upsert", columns, self.keys, update)
         with self.connection.transaction():  # in autocommit it would end before the temporary table is read
-            Application(self.connection, plan, Progress("")).run([source])
+            try:
+                Application(self.connection, plan, Progress("")).run([source])
+            except BadValue as bad:
+                number = None if bad.number is None else self.before + bad.number
+                place = BadValue(bad.reason, number, bad.column, unit=bad.unit)
+                raise load_error(place, source, self.name, "") from None
         return True
+
+    def prepared(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """Return rows for an INSERT, so that each value means what it means by COPY: lists for JSON are JSON.
+
+        :param rows: what :meth:`copy` did not send
+        :raises LakebaseLoadError: for a value that its column would take for another; names row and column
+        """
+        if self.table is None:
+            return list(rows)
+        if self.fields is None:
+            columns: list[Column | None] = list(self.table.columns)
+        else:
+            columns = [self.table.loadable.get(name) for name in self.fields]
+        return [self._prepared(row, columns, number) for number, row in enumerate(rows, self.before + 1)]
+
+    def _prepared(self, row: Sequence[Any], columns: Sequence[Column | None], number: int) -> Sequence[Any]:
+        values = [None if is_null(value) else value for value in row]
+        for position, (value, column) in enumerate(zip(values, columns, strict=False)):
+            if column is None:
+                continue
+            try:
+                if column.kind in ("json", "jsonb") and isinstance(value, dict | list):
+                    values[position] = to_json(value)
+                elif (
+                    column.kind in _TEXTS and isinstance(value, numbers.Real) and value != value and not is_null(value)
+                ):
+                    raise UnfitValue("NaN, a missing value in pandas and numpy, is not text; make it None")
+            except UnfitValue as error:
+                raise load_error(BadValue(str(error), number, column.name, unit="row"), None, self.name, "") from None
+        return values
 
     def _columns(self, width: int) -> list[Column]:
         if self.table is None:

@@ -14,11 +14,13 @@ from psycopg.adapt import PyFormat, Transformer
 from airflow_provider_lakebase.bulk.copying import BadValue, Destination, Source, SourceFailed
 from airflow_provider_lakebase.bulk.target import Column
 from airflow_provider_lakebase.bulk.values import UnfitValue, binary_encoding, text_conversion
+from airflow_provider_lakebase.frame_values import from_numpy, is_null
 
 ROWS_PER_BATCH = 200
 """Rows looked at together; more are slower, since Python's garbage collector then walks through them."""
 
 _NONE = type(None)
+_FRAME_VALUES = frozenset(("NaTType", "NAType", "datetime64", "timedelta64"))
 _CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, TypeError, OverflowError)
 
 Row = Sequence[Any] | Mapping[str, Any]
@@ -148,7 +150,7 @@ class Rows(Source):
         converts = [(n, convert) for n, convert in enumerate(found) if convert]
         with destination.copy(sql.SQL("FORMAT text"), first=self.sent) as copy:
             for batch in batches:
-                self._write(batch, converts, copy.write_row)
+                self._write(_without_frame_values(batch), converts, copy.write_row)
                 destination.progress.add(rows=len(batch))
 
     def _write(self, batch: list[Any], converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
@@ -187,6 +189,23 @@ class Rows(Source):
             except _CANNOT_BE_WRITTEN as found:
                 return BadValue(_reason(value, found), number, column.name)
         return BadValue(f"one of its values is beyond what Postgres holds ({type(error).__name__})", number)
+
+
+def _without_frame_values(batch: list[Any]) -> list[Any]:
+    """Return the rows with the NULLs of pandas and numpy as None, and numpy's times as Python's."""
+    kinds = {type(value) for row in batch for value in row}
+    if not any(kind.__name__ in _FRAME_VALUES for kind in kinds):
+        return batch
+    return [list(map(_plain, row)) for row in batch]
+
+
+def _plain(value: Any) -> Any:
+    if type(value).__name__ not in _FRAME_VALUES or is_null(value):
+        return None if is_null(value) else value
+    try:
+        return from_numpy(value)
+    except psycopg.DataError:
+        return value  # the column's own check names the place
 
 
 def _convert(row: Sequence[Any], converts: Sequence[tuple[int, Any]]) -> list[Any]:

@@ -223,6 +223,8 @@ def _vector(column: Column, value: Any) -> Any:
 
 
 def _text(column: Column, value: Any) -> Any:
+    if isinstance(value, numbers.Real) and value != value:
+        raise UnfitValue("NaN, which stands for a missing value in pandas and numpy, is not text; make it None")
     # Others have several texts, and Python's is not always the one that an INSERT would store.
     if isinstance(value, bool) or not isinstance(value, str | int | uuid.UUID):
         raise UnfitValue(f"a {_name_type(value)} is not text; make it a str")

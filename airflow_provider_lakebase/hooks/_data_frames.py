@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, cast
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.hooks._frames import PandasFrames, PolarsFrames
 from airflow_provider_lakebase.sql_text import split_statements
 
 if TYPE_CHECKING:
-    import psycopg
-
     from airflow_provider_lakebase.session.connect import LakebaseSession
+
+_WRITING = (("INSERT",), ("UPDATE",), ("DELETE",), ("MERGE",))
 
 
 class DataFrameHook(DbApiHook):
@@ -36,6 +35,7 @@ class DataFrameHook(DbApiHook):
         :param parameters: of each text
         :param only_reads: refuse what writes, for results that a caller may not read to their end
         """
+        from airflow_provider_lakebase.bulk.export import reading_only
         from airflow_provider_lakebase.session.binding import bind, hide_values
 
         with self._create_autocommit_connection() as connection, hide_values(parameters):
@@ -44,12 +44,14 @@ class DataFrameHook(DbApiHook):
             statements = [statement.text for text in bound for statement in split_statements(text)]
             if not statements:
                 raise LakebaseSettingsError("There is no SQL statement", remedy="Give a query.")
-            if only_reads:
-                session.execute("SET TRANSACTION READ ONLY")
-            for statement in statements[:-1]:
-                self._check_cancelled()
-                session.execute(statement.encode())
-            yield session, statements[-1]
+            if split_statements(statements[-1])[0].words[:1] in _WRITING:
+                remedy = "Use get_df() or get_records(), which commit what they write, or write WITH … AS (…) SELECT."
+                raise LakebaseSettingsError("The last statement writes, which cannot be read from here", remedy=remedy)
+            with reading_only(session) if only_reads else nullcontext():
+                for statement in statements[:-1]:
+                    self._check_cancelled()
+                    session.execute(statement.encode())
+                yield session, statements[-1]
             session.commit()
 
     def get_df(
@@ -60,20 +62,22 @@ class DataFrameHook(DbApiHook):
         df_type: Literal["pandas", "polars"] = "pandas",
         **kwargs: Any,
     ) -> Any:
-        """Run SQL, commit what it wrote, and return the rows of its last statement as a data frame.
+        """Run a query, commit, and return its rows as a data frame; of several statements, those of the last one.
 
-        The types of a polars frame are those of the result's columns. A ``numeric`` without a precision, and whatever
-        else polars has no type for, comes as text.
+        Types come from Postgres: whole numbers are pandas' nullable ones, and numerics stay exact. They are ``Decimal``
+        in pandas, where ``coerce_float=True`` makes them floats; in polars ``Decimal`` where the column has a
+        precision, else text. What polars has no type for is text.
 
-        :param sql: the query
+        :param sql: the query, a text of several statements, or a list of them
         :param parameters: its parameters
         :param df_type: ``pandas`` or ``polars``
-        :param kwargs: passed on to :func:`pandas.read_sql`; for polars ``schema_overrides``, types by column name
+        :param kwargs: of pandas: ``index_col``, ``coerce_float``, ``parse_dates``, ``dtype``, ``dtype_backend``, as of
+            :func:`pandas.read_sql`; of polars: ``schema_overrides``
+        :raises LakebaseSettingsError: for other arguments, or when the last statement has no rows
+        :raises LakebaseExportError: for a value that the frame's type of its column does not hold
         """
         read = _by_frame_type(df_type, pandas=self._get_pandas_df, polars=self._get_polars_df)
-        frame = read(sql, parameters, **kwargs)
-        send_sql_hook_lineage(context=self, sql=sql)
-        return frame
+        return read(sql, parameters, **kwargs)
 
     def get_df_by_chunks(
         self,
@@ -84,15 +88,19 @@ class DataFrameHook(DbApiHook):
         df_type: Literal["pandas", "polars"] = "pandas",
         **kwargs: Any,
     ) -> Generator[Any, None, None]:
-        """Run SQL in a read-only transaction and yield the rows of its last statement, a query, as data frames.
+        """Run a query and yield its rows as data frames of one schema, by a server-side cursor.
 
-        A server-side cursor reads them.
+        The transaction is READ ONLY, since nobody knows whether all frames are read; :meth:`get_df` may write. Of
+        several statements, the last one is the query. A result without rows is one empty frame.
 
-        :param sql: the query
+        :param sql: the query, a text of several statements, or a list of them
         :param parameters: its parameters
         :param chunksize: rows in a frame
         :param df_type: ``pandas`` or ``polars``
-        :param kwargs: passed on to :func:`pandas.read_sql`; for polars ``schema_overrides``, types by column name
+        :param kwargs: of pandas: ``index_col``, ``coerce_float``, ``parse_dates``, ``dtype``, ``dtype_backend``, as of
+            :func:`pandas.read_sql`; of polars: ``schema_overrides``
+        :raises LakebaseSettingsError: for other arguments, or when the last statement has no rows
+        :raises LakebaseExportError: for a value that the frame's type of its column does not hold
         """
         read = _by_frame_type(df_type, pandas=self._get_pandas_df_by_chunks, polars=self._get_polars_df_by_chunks)
         frames: Generator[Any, None, None] = read(sql, parameters, chunksize=chunksize, **kwargs)
@@ -100,128 +108,55 @@ class DataFrameHook(DbApiHook):
         return frames
 
     def _get_pandas_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
-        import pandas
-
-        with self._up_to_last(sql, parameters) as (connection, query), _pandas_takes_any_connection():
-            return pandas.read_sql(query, cast(Any, connection), **kwargs)
+        return self._get_frame(PandasFrames(kwargs), sql, parameters)
 
     def _get_polars_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
-        overrides = _only_overrides(kwargs)
-        with self._up_to_last(sql, parameters) as (connection, query):
-            cursor = connection.execute(query.encode())
-            return _polars_frame(cursor, cursor.fetchall(), overrides)
+        return self._get_frame(PolarsFrames(kwargs), sql, parameters)
 
-    def _get_pandas_df_by_chunks(
-        self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any
+    def _get_frame(self, frames: PandasFrames | PolarsFrames, sql: Any, parameters: Any) -> Any:
+        statements = [sql] if isinstance(sql, str) else list(sql)
+        if not any(statement.strip() for statement in statements):
+            raise ValueError("List of SQL statements is empty")
+        with self._create_autocommit_connection() as connection, connection.cursor() as cursor:
+            frames.prepare(cursor)
+            for statement in statements:
+                self._run_command(cursor, statement, parameters)
+            frame = frames.build(_described(cursor), cursor.fetchall())
+            connection.commit()
+        return frame
+
+    def _get_pandas_df_by_chunks(self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any) -> Any:
+        return self._get_frames(PandasFrames(kwargs), sql, parameters, chunksize)
+
+    def _get_polars_df_by_chunks(self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any) -> Any:
+        return self._get_frames(PolarsFrames(kwargs), sql, parameters, chunksize)
+
+    def _get_frames(
+        self, frames: PandasFrames | PolarsFrames, sql: Any, parameters: Any, chunksize: int
     ) -> Generator[Any, None, None]:
-        import pandas
-
+        if chunksize < 1:
+            raise LakebaseSettingsError(
+                f"chunksize is {chunksize}", remedy="Give how many rows a frame has, 1 or more."
+            )
         with self._up_to_last(sql, parameters, only_reads=True) as (connection, query):
-            with _pandas_takes_any_connection():
-                session = cast(Any, _Streaming(connection))
-                frames = pandas.read_sql(query, session, chunksize=chunksize, **kwargs)
-            yield from frames
-
-    def _get_polars_df_by_chunks(
-        self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any
-    ) -> Generator[Any, None, None]:
-        overrides = _only_overrides(kwargs)
-        with (
-            self._up_to_last(sql, parameters, only_reads=True) as (connection, query),
-            _Streaming(connection).cursor() as cursor,
-        ):
-            cursor.execute(query.encode())
-            rows = cursor.fetchmany(chunksize)
-            while rows:
-                yield _polars_frame(cursor, rows, overrides)
+            with connection.cursor(name="lakebase_chunks") as cursor:
+                frames.prepare(cursor)
+                cursor.execute(query.encode())
+                columns = _described(cursor)
                 rows = cursor.fetchmany(chunksize)
+                yield frames.build(columns, rows)
+                while len(rows) == chunksize and (rows := cursor.fetchmany(chunksize)):
+                    yield frames.build(columns, rows)
 
 
-def _only_overrides(kwargs: Mapping[str, Any]) -> dict[Any, Any]:
-    if unknown := sorted(set(kwargs) - {"schema_overrides"}):
-        raise LakebaseSettingsError(
-            f"'{unknown[0]}' has no effect on a polars frame, whose types come from Postgres",
-            remedy="Leave it out, or name types as schema_overrides.",
-        )
-    return dict(kwargs.get("schema_overrides") or {})
-
-
-def _polars_frame(cursor: Any, rows: list[Any], overrides: dict[Any, Any]) -> Any:
-    """Return rows as a frame whose types are those of the result's columns, whatever the first rows hold."""
-    import polars
-
+def _described(cursor: Any) -> list[Any]:
     if cursor.description is None:
-        raise LakebaseSettingsError("The last statement returns no rows", remedy="Give a query, or use run().")
-    names = [column.name for column in cursor.description]
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise LakebaseSettingsError(
-            f"The result has two columns of the name '{repeated}'", remedy="Give each a name of its own, by AS."
-        )
-    types = [_polars_type(cursor.connection, column) for column in cursor.description]
-    series = []
-    for position, (name, kind) in enumerate(zip(names, types, strict=True)):
-        values = [row[position] for row in rows]
-        if kind == polars.String:
-            values = [value if value is None or isinstance(value, str) else _text_of(value) for value in values]
-        series.append(polars.Series(name, values, kind, strict=True))
-    frame = polars.DataFrame(series)
-    return frame.cast(overrides) if overrides else frame
-
-
-def _polars_type(connection: Any, column: Any) -> Any:
-    """Return the polars type that holds every value of a column; text where there is none."""
-    import polars
-
-    plain = {
-        "bool": polars.Boolean,
-        "int2": polars.Int16,
-        "int4": polars.Int32,
-        "int8": polars.Int64,
-        "oid": polars.UInt32,
-        "float4": polars.Float32,
-        "float8": polars.Float64,
-        "date": polars.Date,
-        "time": polars.Time,
-        "timestamp": polars.Datetime("us"),
-        "timestamptz": polars.Datetime("us", "UTC"),
-        "bytea": polars.Binary,
-    }
-    info = connection.adapters.types.get(column.type_code)
-    if info is None:
-        return polars.String
-    kind: Any = plain.get(info.name, polars.String)
-    if info.name == "numeric" and column.precision is not None and 0 <= column.scale <= column.precision <= 38:
-        kind = polars.Decimal(column.precision, column.scale)
-    return polars.List(kind) if column.type_code == info.array_oid else kind
-
-
-def _text_of(value: Any) -> str:
-    return json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+        remedy = "End with a query, or use run()."
+        raise LakebaseSettingsError("The last statement has no rows, and was rolled back", remedy=remedy)
+    return list(cursor.description)
 
 
 def _by_frame_type(df_type: str, *, pandas: Any, polars: Any) -> Any:
     if df_type not in ("pandas", "polars"):
         raise ValueError(f"df_type is {df_type!r}; it is 'pandas' or 'polars'")
     return pandas if df_type == "pandas" else polars
-
-
-@contextmanager
-def _pandas_takes_any_connection() -> Iterator[None]:
-    # pandas warns of every DB-API connection but sqlite3's; it works, and SQLAlchemy 1.4 could not do it.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
-        yield
-
-
-class _Streaming:
-    """A connection as pandas and polars see one, whose cursor leaves the rows on the server."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-
-    def cursor(self) -> Any:
-        return self.connection.cursor(name="lakebase_chunks")
-
-    def rollback(self) -> None:
-        self.connection.rollback()

@@ -132,7 +132,7 @@ class LoadingHook(DataFrameHook):
     ) -> ExportResult:
         """Write the rows of a query or table to a file by COPY; it appears under its name when it is whole.
 
-        What the query wrote is committed.
+        What the query wrote is committed. Parquet holds a ``numeric`` without a precision as text.
 
         :param query_or_table: a query, or a table as SQL writes it; of several statements the last one's rows count
         :param destination: path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``); an ending ``.gz`` or ``.zst``
@@ -240,23 +240,36 @@ class LoadingHook(DataFrameHook):
         :param executemany: without effect: rows are always sent in batches
         :param fast_executemany: without effect
         :param autocommit: passed on to psycopg, whose batches are transactions nevertheless
-        :param kwargs: ``replace_index``, the key's columns, by default the primary key's
-        :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` takes
+        :param kwargs: beside ``replace``: ``replace_index``, the key's columns, by default the primary key's;
+            ``replace_target``, the columns that rows which are there get anew, by default all but the key's; an empty
+            list leaves such rows as they are
+        :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` takes; for other arguments
+        :raises LakebaseLoadError: for a value that its column would take for another; names row and column
         """
         from airflow_provider_lakebase.bulk.insert import Insertion
 
+        if unknown := sorted(set(kwargs) - {"replace_index", "replace_target"}):
+            remedy = "Its keywords are replace_index and replace_target."
+            raise LakebaseSettingsError(f"insert_rows has no argument '{unknown[0]}'", remedy=remedy)
+        given = sorted(name for name, value in kwargs.items() if value is not None)
+        if given and not replace:
+            remedy = "Give replace=True as well, or leave it out."
+            raise LakebaseSettingsError(f"{given[0]} is given, but replace is not", remedy=remedy)
+        if not target_fields and self._resolve_target_fields:
+            target_fields = self.dialect.get_target_fields(table)
         if replace:
             target_fields = target_fields or self.dialect.get_target_fields(table)
             kwargs["replace_index"] = kwargs.get("replace_index") or self.dialect.get_primary_keys(table)
         fields, keys = _unquoted(target_fields), _unquoted(kwargs.get("replace_index")) if replace else None
         written, statement = 0, None
         with self._create_autocommit_connection(autocommit) as connection, closing(connection.cursor()) as cursor:
-            insertion = Insertion(connection, table, fields, keys)
+            insertion = Insertion(connection, table, fields, keys, _unquoted(kwargs.get("replace_target")))
             for chunk in chunked(map(_values, rows), commit_every or _BATCH_ROWS):
                 statement = statement or self._generate_insert_sql(table, chunk[0], target_fields, replace, **kwargs)
                 if not insertion.copy(chunk):
-                    cursor.executemany(statement.encode(), chunk)
+                    cursor.executemany(statement.encode(), insertion.prepared(chunk))
                 written += len(chunk)
+                insertion.before = written
                 if commit_every:
                     connection.commit()
                     self.log.info("Loaded %s rows into %s so far", written, table)
@@ -287,7 +300,7 @@ class LoadingHook(DataFrameHook):
 
         :param sql: ``COPY … FROM STDIN`` reads the file, which must exist; ``COPY … TO STDOUT`` writes it, and it
             appears under its name when it is whole
-        :param filename: path of the file
+        :param filename: path or URL of the file
         :raises FileNotFoundError: when there is no such file to read
         :raises LakebaseSettingsError: for another statement
         """
@@ -298,7 +311,7 @@ class LoadingHook(DataFrameHook):
             remedy = "Write COPY … FROM STDIN to read the file, or COPY … TO STDOUT to write it."
             raise LakebaseSettingsError("The statement is no COPY between the server and a file", remedy=remedy)
         with self._create_autocommit_connection() as connection:
-            rows = (copy_in if reads else copy_out)(connection, sql, filename)
+            rows = (copy_in if reads else copy_out)(connection, sql, _to_path(filename))
             connection.commit()
         send_sql_hook_lineage(context=self, sql=sql, row_count=rows)
         self.log.info("Rows copied: %d", rows)
@@ -325,9 +338,13 @@ def _unquoted(names: str | Sequence[str] | None) -> list[str] | None:
     ]
 
 
+def _is_url(place: Any) -> bool:
+    return isinstance(place, str) and "://" in place
+
+
 def _to_path(place: Any) -> Any:
     """Return a URL, or a list of them, as Airflow's path of object storage; all else as it is."""
-    if isinstance(place, list):
+    if isinstance(place, list) or (isinstance(place, tuple) and place and all(map(_is_url, place))):
         return [_to_path(each) for each in place]
     if not isinstance(place, str) or "://" not in place:
         return place

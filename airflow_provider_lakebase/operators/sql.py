@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import ipaddress
+import json
+import math
 import uuid
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+_NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
+_RESERVED_KEYS = {"__classname__", "__id__", "__type", "__var"}
 _NOT_FOR_XCOM = (
     # Airflow 2's XCom has no UUID; goes with Airflow 2.
     *(() if AIRFLOW_V_3_0_PLUS else (uuid.UUID,)),
@@ -142,11 +148,18 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
                 sql=self.sql,
                 autocommit=self.autocommit,
                 parameters=self.sql_parameters,
-                handler=self.handler if self._wants_rows else None,
+                handler=self._handle_before_commit if self._wants_rows else None,
                 return_last=self.return_last,
                 **split,
             )
         return self._finish(output)
+
+    def _handle_before_commit(self, cursor: Any) -> Any:
+        """Refuse, while the transaction can still be rolled back, a result that no XCom carries."""
+        result = cast(Any, self.handler)(cursor)
+        if self._should_run_output_processing():
+            to_xcom(self._hook._make_common_data_structure(result))
+        return result
 
     @property
     def _wants_rows(self) -> bool:
@@ -242,16 +255,54 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
 
 
 def to_xcom(value: Any) -> Any:
-    """Return a result with those values as text that an XCom cannot carry; containers and all else stay as they are.
+    """Return a result with those values as text that an XCom cannot carry, or would carry as other values.
+
+    Containers and all else stay as they are. NaN and infinity are written as Postgres does, JSON as JSON.
 
     :param value: what a handler returned: rows, a row or a value
+    :raises LakebaseSettingsError: for a value of a type that has no text of its own
     """
+    kind = type(value)
+    if value is None or kind in (str, int, bool):
+        return value
     if isinstance(value, bytes | bytearray | memoryview):
         return f"\\x{bytes(value).hex()}"
-    if isinstance(value, _NOT_FOR_XCOM) or type(value).__module__.startswith("psycopg."):
+    if isinstance(value, _NOT_FOR_XCOM) or kind.__module__.startswith("psycopg."):
         return str(value)
-    if isinstance(value, Mapping) and type(value) is dict:
+    if kind is dict:
+        if not all(type(key) is str for key in value) or _RESERVED_KEYS & value.keys():
+            return json.dumps(value, default=str)
         return {key: to_xcom(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(to_xcom(item) for item in value)
-    return value
+    if kind in (list, tuple):
+        return kind(to_xcom(item) for item in value)
+    return _leaf_to_xcom(value)
+
+
+def _leaf_to_xcom(value: Any) -> Any:
+    if type(value) is float:
+        return value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN")
+    if isinstance(value, Decimal) and not value.is_finite():
+        return _NOT_FINITE.get(float(value), "NaN") if not value.is_nan() else "NaN"
+    if _arrives(value):
+        return value
+    if isinstance(value, Decimal | datetime.date | datetime.timedelta | uuid.UUID | enum.Enum):
+        return str(value)
+    raise LakebaseSettingsError(
+        f"A value of the result is a {type(value).__name__}, which no XCom carries; the statements were not committed",
+        remedy="Return other values from the handler, or give do_xcom_push=False.",
+    )
+
+
+def _arrives(value: Any) -> bool:
+    """Return whether Airflow's XCom gives a value back as it is."""
+    try:
+        from airflow.sdk.serde import deserialize, serialize
+    except ModuleNotFoundError:  # goes with Airflow 3.1
+        from airflow.serialization.serde import (  # type: ignore[import-not-found,no-redef]
+            deserialize,
+            serialize,
+        )
+    try:
+        return bool(deserialize(json.loads(json.dumps(serialize(value), allow_nan=False))) == value)
+    except Exception:
+        return False

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg.adapt import AdaptersMap, Dumper
-from psycopg.types.datetime import DatetimeDumper, DatetimeNoTzDumper, TimedeltaDumper
+from psycopg.adapt import AdaptersMap
 from psycopg.types.json import JsonbDumper
 from psycopg.types.numeric import Float4Dumper, FloatDumper
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.frame_values import UnfitParameter, register_frame_values
 from airflow_provider_lakebase.sql_text import check_placeholders, read_parameters
 
 _QUOTED_LINE = re.compile(r"\nLINE \d+: [^\n]*(?:\n *\^)?")
@@ -45,7 +45,7 @@ def bind(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], text: 
         bound: str = cursor.mogrify(text.encode(), values)
     except (psycopg.Error, UnicodeError, ValueError, TypeError, OverflowError) as error:
         # The error may quote the value.
-        reason = str(error) if isinstance(error, _UnfitParameter) else type(error).__name__
+        reason = str(error) if isinstance(error, UnfitParameter) else type(error).__name__
         kinds = ", ".join(sorted({type(each).__name__ for each in _each(values)}))
         raise LakebaseSettingsError(
             f"A parameter cannot be written as SQL: {reason}; the parameters are of type {kinds}",
@@ -73,10 +73,6 @@ def _each(values: Any) -> Any:
     return values.values() if isinstance(values, dict) else values
 
 
-class _UnfitParameter(psycopg.DataError):
-    """Why a parameter has no form in SQL, in words that do not hold it."""
-
-
 class _FloatDumper(FloatDumper):
     """Write a float as double precision: a bare number with a point would be a numeric."""
 
@@ -93,100 +89,14 @@ class _RealDumper(Float4Dumper):
         return text if text.endswith(b"float4") else text + b"::float4"
 
 
-class _NullDumper(Dumper):
-    """Write NULL for what pandas and NumPy have in its place."""
-
-    def dump(self, obj: Any) -> None:
-        return None
-
-    def quote(self, obj: Any) -> bytes:
-        return b"NULL"
-
-
-class _NaiveTimestampDumper(DatetimeNoTzDumper):
-    def dump(self, obj: Any) -> Any:
-        _refuse_nanoseconds(obj.nanosecond)
-        return super().dump(obj)
-
-
-class _TimestampDumper(DatetimeDumper):
-    """Write a pandas Timestamp, whose nanoseconds Postgres does not keep."""
-
-    def upgrade(self, obj: Any, format: Any) -> Any:
-        return self if obj.tzinfo else _NaiveTimestampDumper(self.cls)
-
-    def dump(self, obj: Any) -> Any:
-        _refuse_nanoseconds(obj.nanosecond)
-        return super().dump(obj)
-
-
-class _PandasTimedeltaDumper(TimedeltaDumper):
-    """Write a pandas Timedelta, whose nanoseconds Postgres does not keep."""
-
-    def dump(self, obj: Any) -> Any:
-        _refuse_nanoseconds(obj.nanoseconds)
-        return super().dump(obj)
-
-
-class _NumpyTimeDumper(Dumper):
-    """Write datetime64 and timedelta64 as text; NaT is NULL."""
-
-    def dump(self, obj: Any) -> bytes | None:
-        import numpy
-
-        if numpy.isnat(obj):
-            return None
-        unit, _ = numpy.datetime_data(obj.dtype)
-        if obj.dtype.kind == "m" and unit in ("generic", "Y", "M"):
-            raise _UnfitParameter("a timedelta64 of years, of months or without a unit has no fixed length")
-        microseconds = obj.astype(f"{obj.dtype.kind}8[us]")
-        if unit in ("ns", "ps", "fs", "as") and microseconds.astype(obj.dtype) != obj:
-            _refuse_nanoseconds(1)
-        if obj.dtype.kind == "m":
-            return f"{microseconds.astype('i8')} microseconds".encode()
-        return str(microseconds).encode()
-
-    def quote(self, obj: Any) -> Any:
-        return b"NULL" if self.dump(obj) is None else super().quote(obj)
-
-
-class _DatetimeDumper(_NumpyTimeDumper):
-    oid = psycopg.adapters.types["timestamp"].oid
-
-
-class _TimedeltaDumper(_NumpyTimeDumper):
-    oid = psycopg.adapters.types["interval"].oid
-
-
-def _refuse_nanoseconds(nanoseconds: int) -> None:
-    if nanoseconds:
-        raise _UnfitParameter("it has nanoseconds, of which Postgres keeps none; round it")
-
-
-# By name, so that pandas and NumPy are imported only by whoever has such values. pandas 3 gives its types other names.
-_DUMPERS: tuple[tuple[type | str, type[Dumper]], ...] = (
-    (dict, JsonbDumper),
-    (float, _FloatDumper),
-    ("numpy.float64", _FloatDumper),
-    ("numpy.float32", _RealDumper),
-    ("numpy.float16", _RealDumper),
-    ("numpy.datetime64", _DatetimeDumper),
-    ("numpy.timedelta64", _TimedeltaDumper),
-    ("pandas._libs.tslibs.nattype.NaTType", _NullDumper),
-    ("pandas.api.typing.NaTType", _NullDumper),
-    ("pandas._libs.missing.NAType", _NullDumper),
-    ("pandas.api.typing.NAType", _NullDumper),
-    ("pandas._libs.tslibs.timestamps.Timestamp", _TimestampDumper),
-    ("pandas.Timestamp", _TimestampDumper),
-    ("pandas._libs.tslibs.timedeltas.Timedelta", _PandasTimedeltaDumper),
-    ("pandas.Timedelta", _PandasTimedeltaDumper),
-)
-
-
 def register_types(adapters: AdaptersMap) -> None:
     """Register how a session writes what psycopg does not know, or takes for something else.
 
     :param adapters: of the session
     """
-    for kind, dumper in _DUMPERS:
-        adapters.register_dumper(kind, dumper)
+    adapters.register_dumper(dict, JsonbDumper)
+    adapters.register_dumper(float, _FloatDumper)
+    adapters.register_dumper("numpy.float64", _FloatDumper)
+    adapters.register_dumper("numpy.float32", _RealDumper)
+    adapters.register_dumper("numpy.float16", _RealDumper)
+    register_frame_values(adapters)

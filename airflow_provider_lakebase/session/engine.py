@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -19,6 +20,7 @@ DRIVER = "postgresql+psycopg"
 RECYCLE_SECONDS = 45 * 60
 """Age at which a pooled session is replaced."""
 
+_NOT_FOR_THE_ENGINE = ("connect_args", "creator", "async_creator", "url")
 _POOL_OPTIONS = {"pool_pre_ping": True, "pool_recycle": RECYCLE_SECONDS}
 
 
@@ -50,10 +52,13 @@ def create_engine(
     :param location: host and role, for the engine's URL
     :param connect: opens a session, with a credential of its own
     :param engine_options: further keywords of :func:`sqlalchemy.create_engine`
-    :raises LakebaseSettingsError: on SQLAlchemy 1.4, which has no dialect for psycopg 3
+    :raises LakebaseSettingsError: on SQLAlchemy 1.4, which has no dialect for psycopg 3; for keywords that cannot be
+        obeyed: ``connect_args``, ``creator``, and those that SQLAlchemy refuses
     """
-    options = {**_POOL_OPTIONS, **(engine_options or {}), "creator": connect}
-    return sqlalchemy.create_engine(_url(settings, location), **options)
+    options = {**_POOL_OPTIONS, **_checked(settings, engine_options), "creator": connect}
+    url = _url(settings, location)
+    with _naming_arguments(settings):
+        return sqlalchemy.create_engine(url, **options)
 
 
 def create_async_engine(
@@ -68,8 +73,33 @@ def create_async_engine(
     async def open_session(*_: Any, **__: Any) -> psycopg.AsyncConnection[Any]:
         return await connect()
 
-    options = {**_POOL_OPTIONS, **(engine_options or {}), "async_creator": open_session}
-    return create_async_engine(_url(settings, location), **options)
+    options = {**_POOL_OPTIONS, **_checked(settings, engine_options), "async_creator": open_session}
+    url = _url(settings, location)
+    with _naming_arguments(settings):
+        return create_async_engine(url, **options)
+
+
+def _checked(settings: LakebaseSettings, engine_options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    for name in _NOT_FOR_THE_ENGINE:
+        if engine_options and name in engine_options:
+            raise LakebaseSettingsError(
+                f"engine_kwargs holds '{name}', but the hook opens the engine's sessions",
+                where=settings.where,
+                remedy="Give libpq's keywords in the connection's extra, and search_path or timeouts as the hook's "
+                "'options'.",
+            )
+    return engine_options or {}
+
+
+@contextmanager
+def _naming_arguments(settings: LakebaseSettings) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, sqlalchemy.exc.ArgumentError) as error:
+        remedy = "Give keywords of sqlalchemy.create_engine."
+        raise LakebaseSettingsError(
+            f"SQLAlchemy refuses engine_kwargs: {error}", where=settings.where, remedy=remedy
+        ) from error
 
 
 def _url(settings: LakebaseSettings, location: Location) -> URL:

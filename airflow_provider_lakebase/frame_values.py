@@ -1,0 +1,119 @@
+"""Bind the values of pandas and numpy exactly, their NULLs as NULL, without importing either."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.adapt import AdaptersMap, Buffer, Dumper
+from psycopg.types.datetime import DatetimeDumper, DatetimeNoTzDumper, TimedeltaDumper
+
+
+class UnfitParameter(psycopg.DataError):
+    """Why a value cannot be bound exactly, in words that do not hold it."""
+
+
+_PANDAS = "pandas._libs.tslibs"
+
+
+class _NullDumper(Dumper):
+    def dump(self, obj: Any) -> Buffer | None:
+        return None
+
+
+def _refuse_nanoseconds(obj: Any) -> None:
+    if getattr(obj, "nanosecond", 0) or getattr(obj, "nanoseconds", 0):
+        raise UnfitParameter(f"a {type(obj).__name__} has nanoseconds, of which Postgres keeps none; round it")
+
+
+class _TimestampDumper(DatetimeDumper):
+    def dump(self, obj: Any) -> Buffer | None:
+        _refuse_nanoseconds(obj)
+        return super().dump(obj)
+
+    def upgrade(self, obj: Any, format: Any) -> Any:
+        return self if obj.tzinfo else _NaiveTimestampDumper(self.cls)
+
+
+class _NaiveTimestampDumper(DatetimeNoTzDumper):
+    def dump(self, obj: Any) -> Buffer | None:
+        _refuse_nanoseconds(obj)
+        return super().dump(obj)
+
+
+class _PandasTimedeltaDumper(TimedeltaDumper):
+    def dump(self, obj: Any) -> Buffer | None:
+        _refuse_nanoseconds(obj)
+        return super().dump(obj)
+
+
+class _Datetime64Dumper(DatetimeNoTzDumper):
+    def get_key(self, obj: Any, format: Any) -> Any:
+        return (self.cls, type(None)) if is_null(obj) else self.cls
+
+    def upgrade(self, obj: Any, format: Any) -> Any:
+        return _NullDumper(self.cls) if is_null(obj) else self  # a NULL of no type fits every column
+
+    def dump(self, obj: Any) -> Buffer | None:
+        value = from_numpy(obj)
+        return None if value is None else super().dump(value)
+
+
+class _Timedelta64Dumper(TimedeltaDumper):
+    def get_key(self, obj: Any, format: Any) -> Any:
+        return (self.cls, type(None)) if is_null(obj) else self.cls
+
+    def upgrade(self, obj: Any, format: Any) -> Any:
+        return _NullDumper(self.cls) if is_null(obj) else self  # a NULL of no type fits every column
+
+    def dump(self, obj: Any) -> Buffer | None:
+        value = from_numpy(obj)
+        return None if value is None else super().dump(value)
+
+
+_DUMPERS: dict[str, type[Dumper]] = {
+    f"{_PANDAS}.nattype.NaTType": _NullDumper,
+    "pandas._libs.missing.NAType": _NullDumper,
+    "pandas.api.typing.NaTType": _NullDumper,
+    "pandas.api.typing.NAType": _NullDumper,
+    f"{_PANDAS}.timestamps.Timestamp": _TimestampDumper,
+    "pandas.Timestamp": _TimestampDumper,
+    f"{_PANDAS}.timedeltas.Timedelta": _PandasTimedeltaDumper,
+    "pandas.Timedelta": _PandasTimedeltaDumper,
+    "numpy.datetime64": _Datetime64Dumper,
+    "numpy.timedelta64": _Timedelta64Dumper,
+}
+
+
+def register_frame_values(adapters: AdaptersMap) -> None:
+    """Have sessions bind what pandas and numpy hold in place of Python's values.
+
+    :param adapters: of a session
+    """
+    for name, dumper in _DUMPERS.items():
+        adapters.register_dumper(name, dumper)
+
+
+def is_null(value: Any) -> bool:
+    """Return whether a value is a NULL of pandas, or a NaT of numpy.
+
+    :param value: any; a float that is NaN is none
+    """
+    name = type(value).__name__
+    return name in ("NaTType", "NAType") or (name in ("datetime64", "timedelta64") and bool(value != value))
+
+
+def from_numpy(value: Any) -> Any:
+    """Return a ``numpy.datetime64`` or ``timedelta64`` as Python's own type, None for NaT.
+
+    :param value: it
+    :raises psycopg.DataError: when Python or Postgres has no such value: nanoseconds, years beyond 9999, no unit
+    """
+    if is_null(value):
+        return None
+    found = value.astype(f"{type(value).__name__}[us]")
+    plain = found.item()
+    if found != value or not isinstance(plain, date | timedelta) or str(value.dtype) == "timedelta64":
+        raise UnfitParameter(f"a {type(value).__name__} has nanoseconds, no unit, or is out of range; round it")
+    return plain
