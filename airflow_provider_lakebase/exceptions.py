@@ -13,6 +13,7 @@
     ├── LakebaseRoleError                          a role or a grant could not be made as asked; nothing was changed
     ├── LakebaseLoadError                          a load could not be applied; the target is as it was
     ├── LakebaseExportError                        rows could not be written; there is no file, or the one before
+    ├── LakebaseStorageError                       a file could not be read or written: disk or object storage failed
     └── LakebaseOutcomeUnknownError                the session was lost after COMMIT or a statement was sent
 
 Errors of SQL statements, and of logins that failed for a cause the provider does not know, are not translated: they
@@ -86,6 +87,12 @@ class LakebaseLoadError(LakebaseError):
 
 class LakebaseExportError(LakebaseError):
     """Say that rows could not be written out; there is no file, or the one there was."""
+
+
+class LakebaseStorageError(LakebaseError):
+    """Say that the disk or the object storage of a file failed; nothing was loaded, and no file was written."""
+
+    retryable = True
 
 
 class LakebaseOutcomeUnknownError(LakebaseError):

@@ -294,10 +294,59 @@ def _to_array_column(values: pa.Array, column: Column) -> pa.Array:
 def parquet_batches(file: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Return the schema of a Parquet file and its rows, without holding a row group as a whole.
 
+    The checksums of pages are verified where the file has them. INT96 timestamps are read as microseconds, which hold
+    every date that Postgres does.
+
     :param file: a file opened for reading bytes that can seek
     """
-    parquet = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    return parquet.schema_arrow, parquet.iter_batches(ROWS_PER_BATCH)
+    parquet = _open_parquet(file, "us")
+    int96 = [
+        parquet.schema.column(n).path
+        for n in range(len(parquet.schema.names))
+        if parquet.schema.column(n).physical_type == "INT96"
+    ]
+    batches = parquet.iter_batches(ROWS_PER_BATCH)
+    if not int96:
+        return parquet.schema_arrow, batches
+    exact = _open_parquet(file, "ns").iter_batches(ROWS_PER_BATCH, columns=int96)
+    return parquet.schema_arrow, _without_nanoseconds(batches, exact)
+
+
+def _open_parquet(file: Any, int96_unit: str) -> Any:
+    return pq.ParquetFile(
+        file,
+        buffer_size=_BUFFER_BYTES,
+        pre_buffer=False,
+        coerce_int96_timestamp_unit=int96_unit,
+        page_checksum_verification=True,
+    )
+
+
+def _without_nanoseconds(
+    batches: Iterator[pa.RecordBatch], exact: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Refuse INT96 timestamps that reading them as microseconds would cut."""
+    before = 0
+    for batch, nanoseconds in zip(batches, exact, strict=True):
+        for name in nanoseconds.schema.names:
+            column = nanoseconds.column(name)
+            if not pa.types.is_timestamp(column.type):  # nested: pyarrow reads it as its own type
+                if not batch.column(name).cast(column.type, safe=False).equals(column):
+                    raise BadValue("it has nanoseconds, of which Postgres keeps none", None, name)
+                continue
+            # Far dates overflow as nanoseconds, on both sides alike.
+            whole = batch.column(name).cast(pa.int64()).to_numpy(zero_copy_only=False)
+            parts = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+            valid = column.is_valid().to_numpy(zero_copy_only=False)
+            lost = [
+                number
+                for number, (micro, nano, is_value) in enumerate(zip(whole, parts, valid, strict=True), before + 1)
+                if is_value and (int(micro) * 1000 - int(nano)) % 2**64
+            ]
+            if lost:
+                raise BadValue("it has nanoseconds, of which Postgres keeps none", lost[0], name)
+        before += batch.num_rows
+        yield batch
 
 
 def read_csv(file: Any, fields: Sequence[Field]) -> Iterator[pa.RecordBatch]:

@@ -14,7 +14,14 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.bulk.copying import Progress
-from airflow_provider_lakebase.bulk.files import BLOCK_BYTES, describe, find_format, open_to_read, open_to_write
+from airflow_provider_lakebase.bulk.files import (
+    BLOCK_BYTES,
+    describe,
+    find_format,
+    open_to_read,
+    open_to_write,
+    storage,
+)
 from airflow_provider_lakebase.bulk.sources import arrow
 from airflow_provider_lakebase.exceptions import LakebaseExportError
 
@@ -72,7 +79,7 @@ def export(
     format = find_format(destination, format)
     query = select(query_or_table)
     progress = Progress(f"Writing {describe(destination)}", check)
-    with open_to_write(destination) as file:
+    with storage(destination), open_to_write(destination) as file:
         if format == "parquet":
             progress.rows = _write_parquet(connection, query, file, progress)
         else:
@@ -92,7 +99,7 @@ def copy_in(connection: psycopg.Connection[Any], statement: str, source: Any) ->
     :returns: rows written
     :raises FileNotFoundError: when there is no such file
     """
-    with open_to_read(source) as file, connection.cursor() as cursor:
+    with storage(source), open_to_read(source) as file, connection.cursor() as cursor:
         with cursor.copy(sql.SQL(statement)) as copy:
             while block := file.read(BLOCK_BYTES):
                 copy.write(block)
@@ -107,7 +114,7 @@ def copy_out(connection: psycopg.Connection[Any], statement: str, destination: A
     :param destination: path of the file
     :returns: rows read
     """
-    with open_to_write(destination) as file:
+    with storage(destination), open_to_write(destination) as file:
         return _write_text(connection, sql.SQL(statement), file, Progress(f"Writing {describe(destination)}"))
 
 

@@ -23,7 +23,7 @@ from psycopg import sql
 from airflow_provider_lakebase.bulk.copying import BadValue, Destination, Source
 from airflow_provider_lakebase.bulk.csv_check import DateCheck, QuoteCheck, end_of_row, quote_end_marks
 from airflow_provider_lakebase.bulk.target import Column, identifiers
-from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettingsError, LakebaseStorageError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -71,6 +71,29 @@ class Unreadable(ValueError):
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
         self.remedy = remedy
+
+
+@contextmanager
+def storage(file: Any, where: str = "") -> Iterator[None]:
+    """Name the file whose disk or object storage fails in the block.
+
+    :param file: what is read or written there
+    :param where: connection and endpoint, for messages
+    :raises LakebaseStorageError: in place of what a file system's library raises
+    """
+    try:
+        yield
+    except (LakebaseError, psycopg.Error, FileNotFoundError):
+        raise
+    except Exception as error:
+        # Airflow's own exceptions end a task that was killed or takes too long.
+        if type(error).__module__.partition(".")[0] == "airflow":
+            raise
+        raise LakebaseStorageError(
+            f"{describe(file)} could not be read or written: {type(error).__name__}",
+            where=where,
+            remedy="Check the path, the permissions and the Airflow connection of the storage, then try again.",
+        ) from error
 
 
 def is_open_file(source: Any) -> bool:

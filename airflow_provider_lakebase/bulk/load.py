@@ -13,9 +13,9 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.bulk.copying import BadValue, Progress, SourceFailed, explain, load_error
-from airflow_provider_lakebase.bulk.files import DAMAGED, FORMATS, Unreadable
+from airflow_provider_lakebase.bulk.files import DAMAGED, FORMATS, Unreadable, storage
 from airflow_provider_lakebase.bulk.modes import Application, Mode, Plan
-from airflow_provider_lakebase.bulk.sources import arrow_definitions, files_of, holds_csv, open_sources
+from airflow_provider_lakebase.bulk.sources import arrow_definitions, files_of, holds_csv, open_sources, to_arrow
 from airflow_provider_lakebase.bulk.target import Column, Table, create_table, find_table
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import LEDGER_SCHEMA
@@ -131,7 +131,8 @@ def load(
 
     :param connection: an open session
     :param source: iterable of tuples or dicts; path (str, ``pathlib.Path`` or ``ObjectStoragePath``) or a list of them;
-        file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of tables or record batches
+        file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of tables or record
+        batches; data frame of pandas, without its index, or polars, or an iterable of them
     :param request: where to, and how
     :param where: connection and endpoint, for messages
     :param check: called again and again; raises when the load shall stop
@@ -143,6 +144,10 @@ def load(
     """
     progress = Progress(f"Loading into {request.table}", check)
     try:
+        source = to_arrow(source)
+        if files := files_of(source):
+            with storage(files[0] if len(files) == 1 else f"A file of {request.table}'s {len(files)}", where):
+                return _load(connection, source, request, progress, where)
         return _load(connection, source, request, progress, where)
     except psycopg.errors.InsufficientPrivilege as error:
         what = f"Nothing was loaded into {request.table}: {error.diag.message_primary}"
@@ -161,7 +166,7 @@ def _load(
         raise LakebaseSettingsError(what, where=where, remedy="Leave them out.")
     _check_casts(connection, request.casts, where)
     if request.create_table:
-        definitions = arrow_definitions(source, request)
+        definitions = arrow_definitions(source, request, where)
         create_table(connection, request.table, definitions, request.key_columns or (), where=where)
     table = find_table(connection, request.table, where=where)
     target = (table.oid, request.table)

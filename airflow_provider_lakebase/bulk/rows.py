@@ -123,7 +123,9 @@ class Rows(Source):
             if self.unseen:
                 self.unseen -= row.keys()
             return [row.get(name) for name in self.names]
-        if isinstance(row, str | bytes):
+        # A set has no order, and iterating over an object of other kinds may give something else than its values.
+        is_ordered = hasattr(row, "__next__") or (hasattr(row, "__getitem__") and hasattr(row, "__len__"))
+        if isinstance(row, str | bytes | bytearray | memoryview) or not is_ordered or hasattr(row, "dtypes"):
             raise BadValue(f"it is a {type(row).__name__}, not a tuple or dict", number)
         try:
             return tuple(row)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
 from types import ModuleType
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.bulk.load import LoadRequest
 
 _ROWS = "the source"
+_INDEX = re.compile(r"__index_level_\d+__")
+_SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+_NAME_BYTES = 63
 _TEXTS = ("text", "character varying", "character", "name", '"char"', "citext", "xml")
 _NO_HEADER = (
     "where the file has no line of names, give header=False; where it is not CSV, its 'format'; where values are not "
@@ -53,6 +58,18 @@ def arrow() -> ModuleType:
     return arrow
 
 
+class NamedRows:
+    """Rows whose values have names: those of a query's columns.
+
+    :param rows: tuples of values
+    :param names: the name of each value
+    """
+
+    def __init__(self, rows: Iterable[Sequence[Any]], names: Sequence[str]) -> None:
+        self.rows = rows
+        self.names = names
+
+
 def holds_csv(source: Any, request: LoadRequest) -> bool:
     """Return whether a source is, or has, a CSV file, whose text only Postgres reads.
 
@@ -62,17 +79,22 @@ def holds_csv(source: Any, request: LoadRequest) -> bool:
     return any(find_format(file, request.format) == "csv" for file in files_of(source))
 
 
-def arrow_definitions(source: Any, request: LoadRequest) -> list[tuple[str, str, bool]]:
+def arrow_definitions(source: Any, request: LoadRequest, where: str) -> list[tuple[str, str, bool]]:
     """Return name, Postgres type and nullability of the columns that a Parquet or Arrow source fills.
 
     :param source: what is to be loaded
     :param request: how
+    :param where: connection and endpoint, for messages
     :raises LakebaseSettingsError: for a source without a schema, or a type that has no counterpart
+    :raises LakebaseLoadError: for a file that cannot be read, or a name that no column can have
     """
-    schema = _arrow_schema(source, request)
-    targets = _targets(schema.names, request.columns, describe(files_of(source)[0]) if files_of(source) else _ROWS)
+    schema = _arrow_schema(source, request, where)
+    fields = _without_index(schema, request.columns, ())
+    label = describe(files_of(source)[0]) if files_of(source) else _ROWS
+    targets = _targets([field.name for field in fields], request.columns, label)
+    _check_new_names([target for target in targets if target is not None], label, where)
     definitions = []
-    for field, target in zip(schema, targets, strict=True):
+    for field, target in zip(fields, targets, strict=True):
         kind = arrow().postgres_type(field.type)
         if target is not None and kind is None:
             remedy = "Create the table first, or leave the column out by 'columns'."
@@ -82,15 +104,123 @@ def arrow_definitions(source: Any, request: LoadRequest) -> list[tuple[str, str,
     return definitions
 
 
-def _arrow_schema(source: Any, request: LoadRequest) -> Any:
+def _arrow_schema(source: Any, request: LoadRequest, where: str) -> Any:
     files = files_of(source)
     if files and find_format(files[0], request.format) == "parquet":
-        with open_to_read(files[0]) as file:
-            return arrow().parquet_batches(file)[0]
+        label = describe(files[0])
+        with reading(label, where), open_to_read(files[0]) as file:
+            return _parquet(file, label, where)[0]
     if not _is_arrow(source):
-        remedy = "Create the table first, or give a Parquet file, a pyarrow Table or a RecordBatchReader."
+        remedy = "Create the table first, or give a Parquet file, Arrow data, or a data frame of pandas or polars."
         raise LakebaseSettingsError("create_table is given for a source without a schema", remedy=remedy)
     return source.schema
+
+
+def _parquet(file: Any, label: str, where: str) -> tuple[Any, Iterator[Any]]:
+    module = arrow()
+    try:
+        schema, batches = module.parquet_batches(file)
+    except (module.pa.ArrowException, OSError, ValueError) as error:
+        what = f"{label} is no Parquet file that can be read ({type(error).__name__})"
+        remedy = (
+            "Write it again; a file of another format has it as 'format', an encrypted one must be decrypted first."
+        )
+        raise LakebaseLoadError(what, where=where, remedy=remedy) from None
+    return schema, batches
+
+
+@contextmanager
+def reading(label: str, where: str) -> Iterator[None]:
+    """Say which file cannot be read, and why.
+
+    :param label: the file, as messages name it
+    :param where: connection and endpoint, for messages
+    :raises LakebaseLoadError: in place of what is raised for a file that is damaged or of another kind
+    """
+    try:
+        yield
+    except Unreadable as error:
+        raise LakebaseLoadError(f"{label} cannot be read: {error}", where=where, remedy=error.remedy) from None
+    except IsADirectoryError:
+        remedy = "Name its files: sorted(folder.glob('*.parquet')); they are loaded in one transaction."
+        raise LakebaseLoadError(f"{label} is a folder", where=where, remedy=remedy) from None
+    except DAMAGED as error:
+        what = f"{label} is not what its name says, or is damaged or cut short"
+        raise LakebaseLoadError(what, where=where, remedy="Write it again.") from error
+
+
+def to_arrow(source: Any) -> Any:
+    """Return a data frame, or an iterable of data frames, as Arrow data; every other source as it is.
+
+    :param source: what is to be loaded
+    :raises LakebaseSettingsError: when pyarrow is missing, or for what looks like a frame and is none
+    :raises LakebaseLoadError: for a column of values of several types
+    """
+    if _is_frame(source):
+        return _frame_to_arrow(source)
+    if _is_parquet_file(source):
+        return arrow().pa.RecordBatchReader.from_batches(source.schema_arrow, source.iter_batches())
+    if is_path(source) or _is_arrow(source) or isinstance(source, Mapping | str | bytes | NamedRows):
+        return source
+    if _has_module(source, "pandas") and hasattr(source, "read"):  # a reader of chunks, which are frames
+        return _frames_to_arrow(iter(source))
+    if is_open_file(source) or hasattr(source, "read") or not isinstance(source, Iterable):
+        return source
+    if isinstance(source, list | tuple):
+        return _frames_to_arrow(iter(source)) if source and _is_frame(source[0]) else source
+    if _has_module(source, "pandas", "polars", "numpy"):
+        return source
+    rows = iter(source)
+    first = next(rows, None)
+    if first is None:
+        return source if rows is not source else ()
+    rows = chain([first], rows)
+    return _frames_to_arrow(rows) if _is_frame(first) else rows
+
+
+def _has_module(value: Any, *names: str) -> bool:
+    return type(value).__module__.partition(".")[0] in names
+
+
+def _is_frame(value: Any) -> bool:
+    return _has_module(value, "pandas", "polars") and type(value).__name__ in ("DataFrame", "LazyFrame", "GeoDataFrame")
+
+
+def _is_parquet_file(value: Any) -> bool:
+    return _has_module(value, "pyarrow") and hasattr(value, "iter_batches") and hasattr(value, "schema_arrow")
+
+
+def _frame_to_arrow(frame: Any) -> Any:
+    module = arrow()
+    if type(frame).__name__ == "LazyFrame":
+        raise LakebaseSettingsError("source is a LazyFrame", remedy="Give its rows: frame.collect().")
+    if _has_module(frame, "polars"):
+        return frame.to_arrow()
+    try:
+        return module.pa.Table.from_pandas(frame, preserve_index=False)
+    except (module.pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise LakebaseLoadError(
+            f"The data frame has {_unfit_columns(frame)}, which Arrow has no type for ({type(error).__name__})",
+            remedy="Give each column values of one type, for example by frame.astype({'column': 'string'}).",
+        ) from None
+
+
+def _unfit_columns(frame: Any) -> str:
+    module, found = arrow(), []
+    for position, name in enumerate(frame.columns):
+        try:
+            module.pa.Array.from_pandas(frame.iloc[:, position])
+        except (module.pa.ArrowException, ValueError, TypeError, OverflowError):
+            found.append(f"'{name}'")
+    return f"column {', '.join(found)}" if found else "two columns of one name, or names that are no text"
+
+
+def _frames_to_arrow(frames: Iterator[Any]) -> Iterator[Any]:
+    for number, frame in enumerate(frames, 1):
+        if not _is_frame(frame):
+            what = f"Item {number} of the source is a {type(frame).__name__}, but those before it are data frames"
+            raise LakebaseSettingsError(what, remedy="Give data frames alone, or rows alone.")
+        yield _frame_to_arrow(frame)
 
 
 def open_sources(
@@ -137,10 +267,42 @@ def _arrow_batches(source: Any) -> Iterable[Any]:
 
 
 def _alike(parts: Iterable[Any], schema: Any) -> Iterator[Any]:
+    """Give record batches with the columns of the first one in its order: each value goes by its own type."""
     for part in parts:
-        if not part.schema.equals(schema):
-            raise BadValue("its record batch has other columns or types than the first one", None)
+        if part.schema.names != schema.names:
+            if sorted(part.schema.names) != sorted(schema.names) or len(set(schema.names)) < len(schema.names):
+                raise BadValue("its record batch has other columns than the first one", None)
+            part = part.select(schema.names)
         yield from _arrow_batches(part)
+
+
+def _without_index(schema: Any, wanted: Any, known: Iterable[str]) -> list[Any]:
+    """Return the fields of a schema but for the nameless index of a pandas frame, unless somebody names it."""
+    index = {name for name in (schema.pandas_metadata or {}).get("index_columns", ()) if isinstance(name, str)}
+    named = {*known, *(wanted if isinstance(wanted, Mapping) else ())}
+    return [
+        field for field in schema if not (field.name in index and _INDEX.fullmatch(field.name)) or field.name in named
+    ]
+
+
+def _check_new_names(names: Sequence[str], label: str, where: str) -> None:
+    """Refuse a name that a column of a new table cannot have as it is."""
+    for name in names:
+        reason = (
+            "has no name"
+            if not name
+            else "holds a null character"
+            if "\0" in name
+            else "is a system column's"
+            if name in _SYSTEM_COLUMNS
+            else f"has more than {_NAME_BYTES} bytes"
+            if len(name.encode()) > _NAME_BYTES
+            else ""
+        )
+        if reason:
+            what = f"A column of {label} {reason}" if not name else f"The column name '{name}' of {label} {reason}"
+            remedy = "Name the table's columns by 'columns', a mapping from the source's names or a list in its order."
+            raise LakebaseLoadError(f"{what}, so that no table can be created", where=where, remedy=remedy)
 
 
 class _Opening:
@@ -156,23 +318,17 @@ class _Opening:
             label = describe(file)
             if isinstance(file, io.TextIOBase):
                 raise self._error(f"{label} was opened as text", "Open it for bytes: open(path, 'rb').")
-            try:
-                with open_to_read(file) as opened:
-                    source = self._open(find_format(file, self.request.format), opened, label)
-                    names = {column.name for column in source.columns} & set(self.table.loadable)
-                    if filled is not None and names != filled:
-                        raise self._error(f"{label} has other columns than the files before it", "Load it by itself.")
-                    filled = names
-                    yield source
-            except Unreadable as error:
-                raise self._error(f"{label} cannot be read: {error}", error.remedy) from None
-            except DAMAGED as error:
-                what = f"{label} is not what its name says, or is damaged or cut short"
-                raise self._error(what, "Write it again.") from error
+            with reading(label, self.where), open_to_read(file) as opened:
+                source = self._open(find_format(file, self.request.format), opened, label)
+                names = {column.name for column in source.columns} & set(self.table.loadable)
+                if filled is not None and names != filled:
+                    raise self._error(f"{label} has other columns than the files before it", "Load it by itself.")
+                filled = names
+                yield source
 
     def _open(self, format: str, file: Any, label: str) -> Source:
         if format == "parquet":
-            return self.arrow(*self._read_parquet(file, label), label=label)
+            return self.arrow(*_parquet(file, label, self.where), label=label)
         if format == "jsonl":
             return self._dicts(read_json_lines(as_text(file)), label, unit="line", json_strings=True)
         return self._csv(as_text(file), label)
@@ -237,16 +393,11 @@ class _Opening:
             raise LakebaseSettingsError("columns is a mapping, but the file names no columns", remedy=remedy)
         return list(self.request.columns or self.table.loadable)
 
-    def _read_parquet(self, file: Any, label: str) -> Any:
-        module = arrow()
-        try:
-            return module.parquet_batches(file)
-        except (module.pa.ArrowException, OSError) as error:
-            raise self._error(f"{label} is no Parquet file that can be read", "Write it again.") from error
-
     def arrow(self, schema: Any, batches: Iterable[Any], *, label: str) -> Source:
-        columns = self._columns(schema.names, label)
-        positions = [number for number, column in enumerate(columns) if column]
+        fields = _without_index(schema, self.request.columns, self.table.loadable)
+        columns = self._columns([field.name for field in fields], label)
+        everything = list(schema)
+        positions = [everything.index(field) for field, column in zip(fields, columns, strict=True) if column]
         source: Source = arrow().ArrowBatches(
             batches,
             positions,
@@ -257,10 +408,12 @@ class _Opening:
         return source
 
     def rows(self, source: Any) -> Source:
-        if hasattr(source, "dtypes"):  # a data frame, which would give its columns' names as rows
-            remedy = "Give its Arrow table: pyarrow.Table.from_pandas(frame), or frame.to_arrow() of Polars."
+        if isinstance(source, NamedRows):
+            return self._named_rows(source)
+        if hasattr(source, "dtypes"):  # something like a data frame, which would give its columns' names as rows
+            remedy = "Give its rows as Arrow data, or as a data frame of pandas or polars."
             raise LakebaseSettingsError(f"source is a {type(source).__name__}", remedy=remedy)
-        if isinstance(source, bytes) or not isinstance(source, Iterable):
+        if isinstance(source, bytes | Mapping) or not isinstance(source, Iterable):
             what = f"source is a {type(source).__name__}"
             raise LakebaseSettingsError(what, remedy="Give rows, paths of files or Arrow data.")
         rows = iter(source)
@@ -275,6 +428,14 @@ class _Opening:
         if isinstance(first, Mapping):
             return self._dicts(rows, _ROWS)
         columns = self._columns(self._names_without_header(), _ROWS)
+        return Rows(rows, [column for column in columns if column], label=_ROWS)
+
+    def _named_rows(self, source: NamedRows) -> Source:
+        columns = self._columns(source.names, _ROWS)
+        positions = [number for number, column in enumerate(columns) if column]
+        rows = source.rows
+        if len(positions) < len(columns):
+            rows = (tuple(row[position] for position in positions) for row in source.rows)
         return Rows(rows, [column for column in columns if column], label=_ROWS)
 
     def _dicts(self, rows: Iterator[Any], label: str, *, unit: str = "row", json_strings: bool = False) -> Source:
@@ -354,10 +515,14 @@ def _targets(
     if len(targets) != len(names):
         what = f"columns holds {len(targets)} names, but {label} has {len(names)} columns"
         raise LakebaseSettingsError(what, remedy="Name one for each, or map the source's names to the table's.")
+    if wanted is None or isinstance(wanted, Mapping):  # else they go by their order
+        used = [name for name, target in zip(names, targets, strict=True) if target is not None]
+        if repeated := sorted({name for name in used if used.count(name) > 1}):
+            remedy = "Give each a name of its own, or name the table's columns as a list, in the source's order."
+            raise LakebaseSettingsError(f"{label} has two columns of the name '{repeated[0]}'", remedy=remedy)
     given = [target for target in targets if target is not None]
     if len(set(given)) < len(given):
-        what = "columns names a column twice" if wanted else f"{label} has two columns of one name"
-        raise LakebaseSettingsError(what, remedy="Name each once.")
+        raise LakebaseSettingsError("columns names a column twice", remedy="Name each once.")
     return targets
 
 

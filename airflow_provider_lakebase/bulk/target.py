@@ -215,7 +215,9 @@ def create_table(
             parts = connection.execute("SELECT parse_ident(%s)", [name]).fetchall()[0][0]
             create = sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})")
             connection.execute(create.format(sql.Identifier(*parts), sql.SQL(", ").join(lines)))
-    except (errors.InsufficientPrivilege, errors.InvalidSchemaName, errors.InvalidParameterValue) as error:
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
         remedy = "Create it first, or its schema, or let the role do so (LakebaseRoleBootstrapOperator)."
         what = f"Table {name} cannot be created: {error.diag.message_primary}"
         raise LakebaseLoadError(what, where=where, remedy=remedy) from error

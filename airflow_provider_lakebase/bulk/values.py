@@ -176,7 +176,7 @@ def _json(json_strings: bool, value: Any) -> str:
 def to_json(value: Any) -> str:
     """Return a value as JSON, decimals with all their digits.
 
-    :param value: dict with keys of str, list, str, int, float, bool, Decimal or None
+    :param value: dict, list, str, int, float, bool, Decimal or None; dates, times, UUIDs and bytes become text
     :raises UnfitValue: for what JSON has no form for, NaN and infinity too
     """
     try:
@@ -199,13 +199,36 @@ def _is_simple(value: Any) -> bool:
 def _to_json(value: Any) -> str:
     if isinstance(value, Decimal) and value.is_finite():
         return str(value)
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return "{" + ", ".join(f"{json.dumps(key)}: {_to_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, dict):
+        items = {_json_key(key): item for key, item in value.items()}
+        if len(items) < len(value):
+            raise UnfitValue("two keys of it are the same as text")
+        return "{" + ", ".join(f"{json.dumps(key)}: {_to_json(item)}" for key, item in items.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_to_json, value)) + "]"
     if value is None or isinstance(value, str | int | float):
         return json.dumps(value, allow_nan=False)
+    if (text := _json_text(value)) is not None:
+        return json.dumps(text)
     raise UnfitValue(f"a {_name_type(value)} has no form in JSON, or a key in it has none")
+
+
+def _json_key(key: Any) -> str:
+    text = str(key) if type(key) is int else key if isinstance(key, str) else _json_text(key)
+    if text is None or isinstance(key, bytes):
+        raise UnfitValue(f"a key that is a {_name_type(key)} has no form in JSON")
+    return text
+
+
+def _json_text(value: Any) -> str | None:
+    """Return a value as Postgres's ``to_jsonb`` writes it, in quotes; None where it has no one text."""
+    if _has_nanoseconds(value):
+        raise UnfitValue("it has nanoseconds, of which Postgres keeps none; round it")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    return f"\\x{bytes(value).hex()}" if isinstance(value, bytes | bytearray | memoryview) else None
 
 
 def _vector(column: Column, value: Any) -> Any:

@@ -58,7 +58,7 @@ class LoadingHook(DataFrameHook):
 
         :param source: iterable of tuples or dicts; path or URL of a file (str, ``pathlib.Path``, ``ObjectStoragePath``)
             or a list of them; file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of
-            tables or record batches
+            tables or record batches; data frame of pandas, without its index, or polars, or an iterable of them
         :param table: target, as SQL writes it: ``schema.table``, quoted where it must be
         :param mode: ``append``; ``replace``, for all rows or those of ``replace_where``, while readers see the old ones
             until the commit; ``upsert`` on ``key_columns``
@@ -350,4 +350,11 @@ def _to_path(place: Any) -> Any:
         return place
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    return ObjectStoragePath(place)
+    try:
+        return ObjectStoragePath(place)
+    except (ValueError, ImportError) as error:
+        scheme = place.partition("://")[0]
+        remedy = (
+            f"Install the Airflow provider that brings {scheme}://, for example apache-airflow-providers-amazon[s3fs]."
+        )
+        raise LakebaseSettingsError(f"No file system for {scheme}:// is installed", remedy=remedy) from error

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg.adapt import AdaptersMap
+from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.types.json import JsonbDumper
 from psycopg.types.numeric import Float4Dumper, FloatDumper
 
@@ -41,6 +41,9 @@ def bind(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], text: 
         if isinstance(session, psycopg.AsyncConnection)
         else psycopg.ClientCursor(session)
     )
+    # Not for the session, whose COPY keeps psycopg's own, which are compiled.
+    for kind, dumper in _LITERALS.items():
+        cursor.adapters.register_dumper(kind, dumper)
     try:
         bound: str = cursor.mogrify(text.encode(), values)
     except (psycopg.Error, UnicodeError, ValueError, TypeError, OverflowError) as error:
@@ -50,7 +53,7 @@ def bind(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], text: 
         raise LakebaseSettingsError(
             f"A parameter cannot be written as SQL: {reason}; the parameters are of type {kinds}",
             where=getattr(session, "where", ""),
-            remedy="Give str, int, float, bool, Decimal, UUID, bytes, dates, times, None, or lists or dicts of them.",
+            remedy="Give str, int, float, bool, Decimal, UUID, bytes, dates, times, None, lists of one type, or dicts.",
         ) from None
     return bound
 
@@ -76,6 +79,9 @@ def _each(values: Any) -> Any:
 class _FloatDumper(FloatDumper):
     """Write a float as double precision: a bare number with a point would be a numeric."""
 
+    def dump(self, obj: float) -> bytes:
+        return repr(float(obj)).encode()
+
     def quote(self, obj: float) -> bytes:
         text = bytes(super().quote(obj))
         return text if text.endswith(b"float8") else text + b"::float8"
@@ -84,9 +90,20 @@ class _FloatDumper(FloatDumper):
 class _RealDumper(Float4Dumper):
     """Write a NumPy float of 4 bytes, or fewer, as real."""
 
+    def dump(self, obj: float) -> bytes:
+        return repr(float(obj)).encode()
+
     def quote(self, obj: float) -> bytes:
         text = bytes(super().quote(obj))
         return text if text.endswith(b"float4") else text + b"::float4"
+
+
+_LITERALS: dict[type | str, type[Dumper]] = {
+    float: _FloatDumper,
+    "numpy.float64": _FloatDumper,
+    "numpy.float32": _RealDumper,
+    "numpy.float16": _RealDumper,
+}
 
 
 def register_types(adapters: AdaptersMap) -> None:
@@ -95,8 +112,4 @@ def register_types(adapters: AdaptersMap) -> None:
     :param adapters: of the session
     """
     adapters.register_dumper(dict, JsonbDumper)
-    adapters.register_dumper(float, _FloatDumper)
-    adapters.register_dumper("numpy.float64", _FloatDumper)
-    adapters.register_dumper("numpy.float32", _RealDumper)
-    adapters.register_dumper("numpy.float16", _RealDumper)
     register_frame_values(adapters)

@@ -79,14 +79,14 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         :raises Exception: as the source's driver raised it
         :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
         """
+        from airflow_provider_lakebase.bulk.sources import NamedRows
+
         with failing_for_good(), keeping_links(context, self._hook), self._query() as cursor:
             # Some server-side cursors know their columns only once something was fetched.
             first = cursor.fetchmany(BATCH_ROWS)
             names = _names(cursor.description)
             rows = _rows(first, cursor)
-            if isinstance(self.columns, Mapping):
-                return self._load(context, _pick(rows, names, self.columns), columns=list(self.columns.values()))
-            return self._load(context, rows, columns=self.columns or names)
+            return self._load(context, NamedRows(rows, names), columns=self.columns)
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Return the tables that are read and the one that is written; nothing is asked of either database."""
@@ -180,14 +180,3 @@ def _rows(batch: Sequence[Any], cursor: Any) -> Iterator[tuple[Any, ...]]:
 def _to_tuple(row: Any) -> tuple[Any, ...]:
     """Return a row of whatever class as a tuple; a connection's ``cursor`` extra may make it a mapping."""
     return tuple(row.values() if isinstance(row, Mapping) else row)
-
-
-def _pick(
-    rows: Iterator[tuple[Any, ...]], names: Sequence[str], wanted: Mapping[str, str]
-) -> Iterator[tuple[Any, ...]]:
-    """Give of each row the values of the columns that are wanted."""
-    if unknown := sorted(set(wanted) - set(names)):
-        remedy = f"Its columns are {', '.join(names)}."
-        raise LakebaseSettingsError(f"columns names '{unknown[0]}', which sql does not return", remedy=remedy)
-    positions = [names.index(name) for name in wanted]
-    return (tuple(row[position] for position in positions) for row in rows)

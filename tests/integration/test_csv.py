@@ -212,7 +212,7 @@ def test_a_byte_order_mark_is_no_data(server: Server, header: bool, tmp_path: Pa
     assert server.load(BOM + names + b"1,x\n", "a int, b text", header=header) == [(1, "x")]
     assert server.load(BOM + names + b'"1",x\n', "a int, b text", header=header) == [(1, "x")]
     (tmp_path / "1.csv").write_bytes(names + b"1,x\n")
-    (tmp_path / "2.csv.gz").write_bytes(gzip.compress(BOM + names + b"2,y\n"))
+    (tmp_path / "2.csv.gz").write_bytes(gzip.compress(BOM + names + b"2,y\n", mtime=0))
     files = [tmp_path / "1.csv", tmp_path / "2.csv.gz"]
     assert server.load(files, "a int, b text", header=header) == [(1, "x"), (2, "y")]
 
@@ -439,9 +439,9 @@ class OnlyRead:
 
 def open_files(directory: Path) -> Iterator[tuple[str, Any]]:
     (directory / "t.csv").write_bytes(CONTENT)
-    (directory / "t.csv.gz").write_bytes(gzip.compress(CONTENT))
+    (directory / "t.csv.gz").write_bytes(gzip.compress(CONTENT, mtime=0))
     (directory / "t.csv.zst").write_bytes(zstd.compress(CONTENT))
-    (directory / "gzipped.csv").write_bytes(gzip.compress(CONTENT))
+    (directory / "gzipped.csv").write_bytes(gzip.compress(CONTENT, mtime=0))
     (directory / "plain.csv.gz").write_bytes(CONTENT)
     (directory / "zstd.csv.gz").write_bytes(zstd.compress(CONTENT))
     with tarfile.open(directory / "t.tar", "w") as tar:
@@ -459,7 +459,7 @@ def open_files(directory: Path) -> Iterator[tuple[str, Any]]:
     yield "fsspec.open opened", fsspec.open(str(directory / "t.csv.gz"), compression="gzip").open()
     yield "object", ObjectFile(MemoryFileSystem(), "bucket/t.csv", size=len(CONTENT))
     yield "bytes", io.BytesIO(CONTENT)
-    yield "compressed bytes", io.BytesIO(gzip.compress(gzip.compress(CONTENT)))
+    yield "compressed bytes", io.BytesIO(gzip.compress(gzip.compress(CONTENT), mtime=0))
     spooled = tempfile.SpooledTemporaryFile()
     spooled.write(CONTENT)
     spooled.seek(0)
@@ -469,7 +469,7 @@ def open_files(directory: Path) -> Iterator[tuple[str, Any]]:
     with zipfile.ZipFile(directory / "t.zip") as archive:
         yield "zip", archive.open("t.csv")
     yield "only read", OnlyRead(CONTENT)
-    yield "only read, compressed", OnlyRead(gzip.compress(CONTENT))
+    yield "only read, compressed", OnlyRead(gzip.compress(CONTENT, mtime=0))
 
 
 def test_any_file_can_be_loaded(newest: Server, tmp_path: Path):
@@ -516,8 +516,8 @@ def test_a_file_that_cannot_be_read_is_refused(newest: Server, tmp_path: Path):
             (text, "was opened as text.*'rb'"),
             (tmp_path / "empty.csv.gz", "damaged or cut short"),
             (tmp_path / "empty.jsonl.gz", "damaged or cut short"),
-            (io.BytesIO(gzip.compress(CONTENT)[:-5]), "damaged or cut short"),
-            (io.BytesIO(gzip.compress(CONTENT)[:5]), "damaged or cut short"),
+            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:-5]), "damaged or cut short"),
+            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:5]), "damaged or cut short"),
         ):
             with pytest.raises(LakebaseError, match=said):
                 newest.load(source, format="jsonl" if "jsonl" in str(source) else "csv", mode="replace")

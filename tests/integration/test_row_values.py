@@ -76,13 +76,13 @@ def test_nulls_of_frames_are_null_on_every_path(hook: LakebaseHook, schema: str,
 
 def test_nulls_in_lists_are_null_or_refused(hook: LakebaseHook):
     assert hook.get_first("SELECT %s::timestamp[]", [[pandas.NaT]]) == ([None],)
-    with pytest.raises(psycopg.DataError, match="mixed types"):
+    with pytest.raises(LakebaseSettingsError, match="lists of one type"):
         hook.get_first("SELECT %s::timestamp[]", [[pandas.Timestamp("2026-01-01"), pandas.NaT]])
 
 
 @pytest.mark.parametrize("value", [numpy.datetime64("2026-01-01T00:00:00.000000001"), pandas.Timestamp(1)])
 def test_nanoseconds_are_refused_as_parameters(hook: LakebaseHook, value: Any):
-    with pytest.raises(psycopg.DataError, match="nanoseconds"):
+    with pytest.raises(LakebaseSettingsError, match="nanoseconds"):
         hook.get_first("SELECT %s::timestamp", [value])
 
 
