@@ -387,6 +387,6 @@ def _unsafe(words: Sequence[str]) -> str:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):  # a tuple, which is a row in SQL, would arrive as a list
         return all(map(_is_plain, value))
     return value is None or type(value) in (str, int, float, bool)
