@@ -45,6 +45,30 @@ DBAPI_HOOK_EXTRAS = frozenset(
 )
 """Extras that common-sql's ``DbApiHook`` reads itself."""
 
+_NO_AWS = "Remove it: each session gets a database credential of Lakebase by itself, for Login and Password or OIDC."
+POSTGRES_HOOK_EXTRAS: Mapping[str, str] = {
+    "aws_conn_id": _NO_AWS,
+    "azure_conn_id": _NO_AWS,
+    "azure_oauth_scope": _NO_AWS,
+    "cluster-identifier": _NO_AWS,
+    "iam": _NO_AWS,
+    "redshift": _NO_AWS,
+    "redshift-serverless": _NO_AWS,
+    "region_name": _NO_AWS,
+    "workgroup-name": _NO_AWS,
+    "connection_factory": "Remove it: LakebaseHook.get_conn() returns a connection of psycopg 3.",
+    "cursor": "Remove it. For rows as dicts use hook.get_conn().cursor(row_factory=psycopg.rows.dict_row).",
+    "cursor_factory": "Remove it. For rows as dicts use hook.get_conn().cursor(row_factory=psycopg.rows.dict_row).",
+    "enable_log_db_messages": "Remove it: the server's notices are always logged.",
+    "log_sql": "Remove it, and give it to the hook: LakebaseHook(…, log_sql=False).",
+    "runtime_parameters": "Write them as 'options', for example '-c statement_timeout=5min'.",
+    "sqlalchemy_query": "Remove it, and write the parameters of the driver as extras of their own.",
+    "sqlalchemy_url": "Remove it: LakebaseHook.get_sqlalchemy_engine() makes the engine from the other fields.",
+}
+"""Extras of connections for PostgresHook, psycopg2 and PostgreSQL's SQLAlchemy URL, and what to write here."""
+_NEAR = 0.8
+"""Likeness from which on a known name is suggested for an unknown one."""
+
 RESERVED_LIBPQ_KEYWORDS = frozenset(
     {
         "application_name",
@@ -87,7 +111,10 @@ def unknown_field(conn_id: str, name: str, known: Iterable[str]) -> LakebaseSett
     :param name: the field
     :param known: names to compare with, beside the provider's own
     """
-    near = get_close_matches(name, {*EXTRA_FIELDS, *DBAPI_HOOK_EXTRAS, *known} - RESERVED_LIBPQ_KEYWORDS, n=1)
+    if name in POSTGRES_HOOK_EXTRAS:
+        return wrong_field(conn_id, name, "is for PostgresHook", POSTGRES_HOOK_EXTRAS[name])
+    names = {*EXTRA_FIELDS, *DBAPI_HOOK_EXTRAS, *known} - RESERVED_LIBPQ_KEYWORDS
+    near = get_close_matches(name, names, n=1, cutoff=_NEAR)
     hint = f"Did you mean '{near[0]}'?" if near else "Remove it, or see the connection's fields in the documentation."
     return wrong_field(conn_id, name, "is unknown", hint)
 
@@ -182,7 +209,8 @@ def _sslmode(conn_id: str, name: str, value: Any) -> str:
 
 def read_text(conn_id: str, name: str, value: Any) -> str:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise wrong_field(conn_id, name, f"holds a {type(value).__name__}", "Give a string or a number.")
+        remedy = "Give a text or a number, or remove it if it is no field of the connection and no keyword of libpq."
+        raise wrong_field(conn_id, name, f"holds a {type(value).__name__}", remedy)
     return str(value)
 
 

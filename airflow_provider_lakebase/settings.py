@@ -25,6 +25,7 @@ from airflow_provider_lakebase.fields import (
     EXTRA_FIELDS,
     LOGIN_REMEDY,
     OIDC_FIELDS,
+    POSTGRES_HOOK_EXTRAS,
     SECRETS,
     is_pooled,
     read_endpoint_name,
@@ -185,6 +186,9 @@ def read_settings(
     given = {name: value for name, value in fields.extra.items() if value is not None and value != ""}
     refuse_reserved(conn_id, given)
     known = {name: read(conn_id, name, given[name]) for name, read in EXTRA_FIELDS.items() if name in given}
+    for name in POSTGRES_HOOK_EXTRAS:
+        if name in given:
+            raise unknown_field(conn_id, name, ())
     libpq = {
         name: read_text(conn_id, name, given[name])
         for name in sorted(set(given) - set(EXTRA_FIELDS) - DBAPI_HOOK_EXTRAS)
@@ -279,7 +283,7 @@ def _require_place(conn_id: str, known: Mapping[str, Any], others: Mapping[str, 
     if native and not known.get("pg_host"):
         raise wrong_field(conn_id, "pg_host", "is missing", "A native Postgres login names its host itself.")
     if not native and not known.get("endpoint"):
-        for near in get_close_matches("endpoint", others, n=1):
+        for near in get_close_matches("endpoint", others, n=1, cutoff=0.75):
             raise unknown_field(conn_id, near, ())
         remedy = f"Name it, as {ENDPOINT_SHAPE}, in the connection's extra, or on the hook or operator."
         raise wrong_field(conn_id, "endpoint", "is missing", remedy)

@@ -7,21 +7,24 @@ Lexical rules: https://www.postgresql.org/docs/current/sql-syntax-lexical.html
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
-# Comments may be nested, and only E'…' knows a backslash.
+# Comments may be nested, and only E'…' knows a backslash. What nothing ends goes on to the end of the text.
 _TOKEN = re.compile(
     r"""
-    (?P<literal>[eE]'(?:[^'\\]|\\.|'')*'(?:\s*\n\s*'(?:[^'\\]|\\.|'')*')* | '(?:[^']|'')*'
-    | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
-    | (?P<name>"(?:[^"]|"")*")
-    | (?P<line>--[^\n]*) | (?P<block>/\*)
-    | (?P<word>[^\W\d][\w$]*) | (?P<end>;) | (?P<space>\s+) | (?P<open>\() | (?P<close>\))
+    (?P<literal>[eE]'(?:[^'\\]|\\.|'')*+
+        (?:'(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*+)*+'(?:[^'\\]|\\.|'')*+)*+(?:'|\Z)
+    | '(?:[^']|'')*+(?:'|\Z)
+    | \$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$.*?(?:\$(?P=tag)\$|\Z))
+    | (?P<name>"(?:[^"]|"")*+(?:"|\Z))
+    | (?P<line>--[^\n\r]*) | (?P<block>/\*)
+    | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
+    | (?P<end>;) | (?P<space>[ \t\n\r\f\v]+) | (?P<open>\() | (?P<close>\))
     | [^\w\s'"$/;()-]+ | .
     """,
     re.VERBOSE | re.DOTALL,
@@ -30,6 +33,8 @@ _COMMENT_MARK = re.compile(r"/\*|\*/")
 # As psycopg finds them.
 _PERCENT = re.compile(r"%(?:(?P<escaped>%)|\((?P<name>[^)]+)\)(?P<format>.?)|(?P<positional>.?))", re.DOTALL)
 _FORMATS = ("s", "b", "t")
+_CAST = re.compile(r"\s*::")
+_GLUE = re.compile(r"[A-Za-z0-9_$'\"\x80-\U0010ffff]")
 _QUOTED = {"literal": "a string literal", "name": "a quoted identifier", "line": "a comment", "block": "a comment"}
 
 
@@ -79,27 +84,40 @@ def split_statements(text: str) -> list[Statement]:
 def read_parameters(parameters: Any) -> Parameters:
     """Return the parameters of a statement as a list or a dict; None where there are none.
 
-    :param parameters: a mapping from names to values, or any other iterable of values, such as the outputs of mapped
-        tasks
-    :raises LakebaseSettingsError: for a single value, text, or a set, which has no order
+    :param parameters: a mapping from names to values, or a sequence or another collection in an order, such as the
+        outputs of mapped tasks. Inside it a sequence becomes a list and a mapping a dict; a tuple stays one
+    :raises LakebaseSettingsError: for a single value, text, a set, which has no order, or an iterator, which a second
+        statement would find empty
     """
     if parameters is None:
         return None
     if isinstance(parameters, Mapping):
-        return dict(parameters) or None
-    if isinstance(parameters, str | bytes | bytearray | set | frozenset) or not isinstance(parameters, Iterable):
+        return {name: _plain(value) for name, value in parameters.items()} or None
+    unfit = (str, bytes, bytearray, memoryview, Set, Iterator)
+    if isinstance(parameters, unfit) or not isinstance(parameters, Iterable):
         raise LakebaseSettingsError(
             f"The parameters of a statement are a {type(parameters).__name__}",
             remedy="Give a list of values for %s, or a dict for %(name)s.",
         )
-    return list(parameters) or None
+    return [_plain(value) for value in parameters] or None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with every sequence in it as a list and every mapping as a dict, which psycopg knows."""
+    if isinstance(value, str | bytes | bytearray | memoryview | tuple):
+        return value
+    if isinstance(value, Sequence) and not type(value).__module__.startswith("psycopg"):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return value
 
 
 def check_placeholders(text: str, parameters: Parameters) -> None:
     """Refuse a text whose placeholders and parameters do not belong together.
 
     Postgres takes a parameter in place of a value only. Inside a string literal, a quoted identifier or a comment a
-    placeholder would be part of the text around it.
+    placeholder would be part of the text around it, and directly beside a name or another value a part of that.
 
     :param text: SQL with placeholders, ``%s`` or ``%(name)s``
     :param parameters: from :func:`read_parameters`; without any, a ``%`` is only a ``%``
@@ -109,19 +127,36 @@ def check_placeholders(text: str, parameters: Parameters) -> None:
         return
     quoted = (token for token in _tokens(text) if token[0] in _QUOTED)
     kind, begin, end = next(quoted, ("", 0, 0))
+    spans: list[tuple[int, int, str]] = []
     positional = 0
     names: set[str] = set()
     for match in _PERCENT.finditer(text):
         while kind and end <= match.start():
+            spans.append((begin, end, kind))
             kind, begin, end = next(quoted, ("", 0, 0))
         if match["escaped"]:
             continue
         _check_placeholder(text, match, _QUOTED[kind] if kind and begin <= match.start() else "")
+        spans.append((match.start(), match.end(), "placeholder"))
         if match["name"]:
             names.add(match["name"])
         else:
             positional += 1
+    if kind:
+        spans.append((begin, end, kind))
+    spans.extend((begin, end, kind) for kind, begin, end in quoted)
+    _check_neighbours(text, spans)
     _check_number(positional, names, parameters)
+
+
+def protect_casts(text: str) -> str:
+    """Put parentheses around each placeholder before a ``::``, which binds closer than the sign of a negative number.
+
+    :param text: SQL that :func:`check_placeholders` has taken
+    """
+    return _PERCENT.sub(
+        lambda match: f"({match[0]})" if not match["escaped"] and _CAST.match(text, match.end()) else match[0], text
+    )
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int, int]]:
@@ -156,6 +191,28 @@ def _check_placeholder(text: str, match: re.Match[str], quoted: str) -> None:
             "where Postgres takes no parameter",
             remedy=_way_out(name, quoted),
         )
+
+
+def _check_neighbours(text: str, spans: list[tuple[int, int, str]]) -> None:
+    """Refuse a placeholder that would become one with what stands beside it.
+
+    Postgres reads two literals with only a line end between them as one.
+    """
+    last, last_kind = -1, ""
+    for begin, end, kind in spans:
+        touches = last >= 0 and not text[last:begin].strip()
+        if kind in ("line", "block"):
+            last = end if touches else -1
+            continue
+        is_glued = kind == "placeholder" and ((begin > 0 and _GLUE.match(text, begin - 1)) or _GLUE.match(text, end))
+        if is_glued or (touches and "placeholder" in (kind, last_kind) and kind != "name"):
+            line = text.count("\n", 0, begin) + 1
+            raise LakebaseSettingsError(
+                f"A placeholder on line {line} of the statement stands directly beside a name or another value",
+                remedy="Write || between two texts, and a space after a word. "
+                "Name tables and columns in the SQL itself, for example with a Jinja template.",
+            )
+        last, last_kind = (-1, "") if kind == "name" else (end, kind)
 
 
 def _way_out(name: str, quoted: str) -> str:

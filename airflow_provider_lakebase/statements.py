@@ -22,7 +22,7 @@ from psycopg.types.datetime import TimestamptzLoader
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.ledger import EXISTS as LEDGER_EXISTS
 from airflow_provider_lakebase.ledger import TABLE, completion, creation, entry, not_permitted, search
-from airflow_provider_lakebase.session.binding import bind, hide_values
+from airflow_provider_lakebase.session.binding import bind, check_encoding, hide_values
 from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
 from airflow_provider_lakebase.sql_text import Parameters, check_placeholders, read_parameters, split_statements
 from airflow_provider_lakebase.threads import in_thread
@@ -237,6 +237,7 @@ async def run_text(
         last = number == len(statements)
         with hide_values(parameters):
             result = await _run_one(session, statement.text, fetch and last, most_bytes, most_rows)
+        check_encoding(session)
     result.time_zone = session.info.parameter_status("TimeZone") or "UTC"
     for name, wanted in _READABLE.items():
         if result.rows and not (session.info.parameter_status(name) or wanted).startswith(wanted):
@@ -386,6 +387,6 @@ def _unsafe(words: Sequence[str]) -> str:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):  # a tuple, which is a row in SQL, would arrive as a list
         return all(map(_is_plain, value))
     return value is None or type(value) in (str, int, float, bool)

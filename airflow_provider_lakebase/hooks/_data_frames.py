@@ -36,7 +36,7 @@ class DataFrameHook(DbApiHook):
         :param only_reads: refuse what writes, for results that a caller may not read to their end
         """
         from airflow_provider_lakebase.bulk.export import reading_only
-        from airflow_provider_lakebase.session.binding import bind, hide_values
+        from airflow_provider_lakebase.session.binding import bind, check_encoding, hide_values
 
         with self._create_autocommit_connection() as connection, hide_values(parameters):
             session: LakebaseSession = connection
@@ -51,6 +51,7 @@ class DataFrameHook(DbApiHook):
                 for statement in statements[:-1]:
                     self._check_cancelled()
                     session.execute(statement.encode())
+                    check_encoding(session)
                 yield session, statements[-1]
             session.commit()
 

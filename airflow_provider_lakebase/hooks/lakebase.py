@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
@@ -74,6 +74,7 @@ class LakebaseHook(LoadingHook):
     :param database: database, in place of the connection's; ``schema``, common-sql's word for it, does the same
     :param options: libpq's ``options``, for example ``-c statement_timeout=5min -c search_path=sales``
     :param read_only: whether sessions only read, on the read-only host where there is one; in place of the connection's
+    :raises LakebaseSettingsError: for ``conn_id`` and ``postgres_conn_id``, which are other hooks' names
     """
 
     conn_name_attr = "lakebase_conn_id"
@@ -97,6 +98,12 @@ class LakebaseHook(LoadingHook):
         connection: Connection | None = None,
         **kwargs: Any,
     ) -> None:
+        for name in ("conn_id", "postgres_conn_id"):
+            if name in kwargs:
+                raise LakebaseSettingsError(
+                    f"{name} is not an argument of LakebaseHook",
+                    remedy="Use lakebase_conn_id, with a connection of type 'lakebase'.",
+                )
         super().__init__(lakebase_conn_id=lakebase_conn_id, log_sql=log_sql, connection=connection)
         self.lakebase_conn_id = lakebase_conn_id
         self.endpoint = endpoint
@@ -108,6 +115,11 @@ class LakebaseHook(LoadingHook):
         self._copied = frozenset(kwargs)
         self._in_use: set[psycopg.Connection[Any]] = set()
         self._cancelled = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process: its logger and its open sessions."""
+        kept = {name: value for name, value in self.__dict__.items() if name != "_log"}
+        return {**kept, "_in_use": set()}
 
     @property
     def schema(self) -> str | None:
@@ -402,7 +414,7 @@ class LakebaseHook(LoadingHook):
     def _run_command(self, cur: psycopg.Cursor[Any], sql_statement: str, parameters: Any) -> None:
         if self.log_sql:
             self.log.info("Running statement: %s", shorten_statement(sql_statement))
-        from airflow_provider_lakebase.session.binding import bind, hide_values
+        from airflow_provider_lakebase.session.binding import bind, check_encoding, hide_values
 
         self._check_cancelled()
         with hide_values(parameters):
@@ -410,6 +422,7 @@ class LakebaseHook(LoadingHook):
             # Of several statements in one string, the last one's result counts, as everywhere in DbApiHook.
             while cur.nextset():
                 pass
+        check_encoding(cur.connection)
         send_sql_hook_lineage(context=self, sql=sql_statement, cur=cur)
         if cur.rowcount >= 0:
             self.log.info("Rows affected: %s", cur.rowcount)
@@ -434,6 +447,35 @@ def shorten_statement(statement: str) -> str:
     """
     text = " ".join(statement.split())
     return text if len(text) <= STATEMENT_LOG_CHARACTERS else f"{text[:STATEMENT_LOG_CHARACTERS]}…"
+
+
+def merge_hook_params(hook_params: Any, **own: Any) -> dict[str, Any]:
+    """Return the hook's arguments: those that an operator has itself, and those in its ``hook_params``.
+
+    :param hook_params: a dict, or None
+    :param own: the operator's ``endpoint``, ``database`` and ``read_only``, None where they are not given
+    :raises LakebaseSettingsError: when one is given in both places, the connection is named, or it is no dict
+    """
+    if not isinstance(hook_params or {}, Mapping):
+        raise LakebaseSettingsError(
+            f"hook_params is a {type(hook_params).__name__}",
+            remedy="""Give a dict, as {"options": "-c statement_timeout=5min"}.""",
+        )
+    merged = {name: value for name, value in own.items() if value is not None}
+    for name, value in (hook_params or {}).items():
+        if name in ("lakebase_conn_id", "conn_id", "postgres_conn_id"):
+            raise LakebaseSettingsError(
+                f"hook_params names {name}", remedy="Give lakebase_conn_id to the operator or sensor itself."
+            )
+        if value is None:
+            continue
+        argument = "database" if name == "schema" else name
+        if argument in merged:
+            raise LakebaseSettingsError(
+                f"{argument} is given twice, the second time as '{name}' in hook_params", remedy="Give it once."
+            )
+        merged[argument] = value
+    return merged
 
 
 @contextmanager

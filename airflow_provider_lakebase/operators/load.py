@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 from airflow_provider_lakebase.assets import asset_uri, emit_event
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good, merge_hook_params
 from airflow_provider_lakebase.lineage.reports import file_datasets, report, report_load, report_sql
 from airflow_provider_lakebase.links import LINKS, keeping_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
@@ -49,10 +49,15 @@ class LakebaseBulkOperator(BaseOperator):
         self.endpoint = endpoint
         self.database = database
         self.hook_params = hook_params
+        if isinstance(hook_params, Mapping):
+            self._hook_arguments()
+
+    def _hook_arguments(self) -> dict[str, Any]:
+        return merge_hook_params(self.hook_params, endpoint=self.endpoint, database=self.database)
 
     @cached_property
     def _hook(self) -> LakebaseHook:
-        return LakebaseHook(self.lakebase_conn_id, self.endpoint, self.database, **(self.hook_params or {}))
+        return LakebaseHook(self.lakebase_conn_id, **self._hook_arguments())
 
     def on_kill(self) -> None:
         """Cancel the running statement on the server."""

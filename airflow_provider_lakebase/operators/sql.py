@@ -22,10 +22,11 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good, merge_hook_params
 from airflow_provider_lakebase.lineage.reports import report, report_sql
 from airflow_provider_lakebase.links import LINKS, keeping_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
+from airflow_provider_lakebase.sql_text import read_parameters
 from airflow_provider_lakebase.triggers._outcomes import require_success
 from airflow_provider_lakebase.triggers.statement import LakebaseStatementTrigger
 
@@ -62,7 +63,8 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
     :param database: database in place of the connection's (templated)
     :param read_only: whether the session only reads, on the read-only host where there is one; by default as the
         connection says
-    :param hook_params: further arguments of the hook, as ``{"options": "-c statement_timeout=5min"}`` (templated)
+    :param hook_params: further arguments of the hook, as ``{"options": "-c statement_timeout=5min"}``; what is given
+        beside it as well is refused (templated)
     :param deferrable: run it in the triggerer, in one transaction, while the task holds no worker slot; by default as
         ``[operators] default_deferrable`` says, for what can be. ``autocommit``, COPY, statements for the session
         rather than the transaction, and parameters that are no JSON are refused, and so is a result of more than
@@ -126,12 +128,25 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         self.read_only = read_only
         self.deferrable = deferrable
         self.ledger_schema = ledger_schema
+        if isinstance(self.hook_params, Mapping):
+            self._hook_arguments()
+
+    def _hook_arguments(self) -> dict[str, Any]:
+        return merge_hook_params(
+            self.hook_params, endpoint=self.endpoint, database=self.database, read_only=self.read_only
+        )
 
     @cached_property
     def _hook(self) -> LakebaseHook:
-        return LakebaseHook(
-            self.lakebase_conn_id, self.endpoint, self.database, **{"read_only": self.read_only, **self.hook_params}
-        )
+        return LakebaseHook(self.lakebase_conn_id, **self._hook_arguments())
+
+    def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        # A template may read {{ task.parameters }}, as in the operator that this one extends.
+        self.parameters = self.sql_parameters
+        try:
+            super()._do_render_template_fields(*args, **kwargs)
+        finally:
+            self.parameters = None
 
     def execute(self, context: Context) -> Any:
         """Run the SQL and return its result.
@@ -140,6 +155,8 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         :raises LakebaseError: when a retry may help
         :raises psycopg.Error: as Postgres refused the statement
         """
+        with failing_for_good():
+            self._hook_arguments()
         if self.deferrable:
             self._defer(context)
         split = {} if self.split_statements is None else {"split_statements": self.split_statements}
@@ -174,21 +191,20 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         if not statements:
             raise ValueError("List of SQL statements is empty")  # as DbApiHook.run says it
         try:
-            refuse_what_cannot_be_deferred(statements, cast(Any, self.sql_parameters))
+            parameters = read_parameters(self.sql_parameters)
+            refuse_what_cannot_be_deferred(statements, parameters)
         except LakebaseSettingsError as error:
             if self.is_deferrable_by_choice or self.ledger_schema:
                 raise AirflowFailException(str(error)) from error
             self.log.info("The task is not deferred: %s", error)
             return
-        parameters: Any = self.sql_parameters
-        hook_params = {"endpoint": self.endpoint, "database": self.database, "read_only": self.read_only}
         self.defer(
             trigger=LakebaseStatementTrigger(
                 statements=statements,
                 session_name=name_statements(ti.dag_id, ti.task_id, name_task_instance(context)),
-                parameters=list(parameters) if isinstance(parameters, tuple) else parameters,
+                parameters=parameters,
                 lakebase_conn_id=self.lakebase_conn_id,
-                hook_params={**hook_params, **self.hook_params},
+                hook_params=self._hook_arguments(),
                 fetch=self._wants_rows,
                 ledger_schema=self.ledger_schema,
                 load_id=name_task_instance(context),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good, merge_hook_params
+from airflow_provider_lakebase.sql_text import check_placeholders, read_parameters
 from airflow_provider_lakebase.triggers._outcomes import passes_by_itself, require_success
 from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger
 
@@ -69,6 +70,11 @@ class LakebaseQuerySensor(BaseSensorOperator):
         self.hook_params = hook_params
         self.only_when_awake = only_when_awake
         self.deferrable = deferrable
+        if isinstance(hook_params, Mapping):
+            self._hook_arguments()
+
+    def _hook_arguments(self) -> dict[str, Any]:
+        return merge_hook_params(self.hook_params, endpoint=self.endpoint, database=self.database)
 
     def execute(self, context: Context) -> Any:
         """Wait, here or in the triggerer.
@@ -81,13 +87,16 @@ class LakebaseQuerySensor(BaseSensorOperator):
         from airflow_provider_lakebase.statements import refuse_parameters
 
         with failing_for_good():
-            refuse_parameters(self.sql_parameters)
+            parameters = read_parameters(self.sql_parameters)
+            check_placeholders(self.sql, parameters)
+            refuse_parameters(parameters)
+            hook_params = self._hook_arguments()
         self.defer(
             trigger=LakebaseQuerySensorTrigger(
                 sql=self.sql,
-                parameters=self.sql_parameters,
+                parameters=parameters,
                 lakebase_conn_id=self.lakebase_conn_id,
-                hook_params={"endpoint": self.endpoint, "database": self.database, **(self.hook_params or {})},
+                hook_params=hook_params,
                 poll_interval=self.poke_interval,
                 only_when_awake=self.only_when_awake,
             ),
@@ -110,9 +119,9 @@ class LakebaseQuerySensor(BaseSensorOperator):
         :raises AirflowFailException: for a failure that does not pass by itself
         :raises psycopg.Error: as Postgres refused the query
         """
-        hook = LakebaseHook(self.lakebase_conn_id, self.endpoint, self.database, **(self.hook_params or {}))
         try:
             with failing_for_good():
+                hook = LakebaseHook(self.lakebase_conn_id, **self._hook_arguments())
                 if self.only_when_awake and not hook.endpoint_is_ready(wake=False):
                     return False
                 row = hook.get_first(self.sql, self.sql_parameters)

@@ -18,7 +18,7 @@ from psycopg.types.numeric import Float4Dumper, FloatDumper
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.frame_values import UnfitParameter, register_frame_values
-from airflow_provider_lakebase.sql_text import check_placeholders, read_parameters
+from airflow_provider_lakebase.sql_text import check_placeholders, protect_casts, read_parameters
 
 _QUOTED_LINE = re.compile(r"\nLINE \d+: [^\n]*(?:\n *\^)?")
 
@@ -35,6 +35,12 @@ def bind(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], text: 
     values = read_parameters(parameters)
     if values is None:
         return text
+    if "\\" in text and session.info.parameter_status("standard_conforming_strings") == "off":
+        raise LakebaseSettingsError(
+            "standard_conforming_strings is off, so that a backslash may end no string where it seems to",
+            where=getattr(session, "where", ""),
+            remedy="Switch it on, and write E'…' for a string with escapes.",
+        )
     check_placeholders(text, values)
     cursor: Any = (
         psycopg.AsyncClientCursor(session)
@@ -45,7 +51,7 @@ def bind(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], text: 
     for kind, dumper in _LITERALS.items():
         cursor.adapters.register_dumper(kind, dumper)
     try:
-        bound: str = cursor.mogrify(text.encode(), values)
+        bound: str = cursor.mogrify(protect_casts(text).encode(), values)
     except (psycopg.Error, UnicodeError, ValueError, TypeError, OverflowError) as error:
         # The error may quote the value.
         reason = str(error) if isinstance(error, UnfitParameter) else type(error).__name__
@@ -56,6 +62,20 @@ def bind(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], text: 
             remedy="Give str, int, float, bool, Decimal, UUID, bytes, dates, times, None, lists of one type, or dicts.",
         ) from None
     return bound
+
+
+def check_encoding(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Refuse to go on once a statement has changed the client encoding: SQL is sent, and text is read, as UTF-8.
+
+    :param session: an open session, before its transaction is committed
+    :raises LakebaseSettingsError: when its client encoding is not UTF8
+    """
+    if (encoding := session.info.parameter_status("client_encoding")) not in (None, "UTF8"):
+        raise LakebaseSettingsError(
+            f"A statement changed client_encoding to {encoding}",
+            where=getattr(session, "where", ""),
+            remedy="Leave it out: sessions are UTF8. Convert text with convert_to() and convert_from().",
+        )
 
 
 @contextmanager

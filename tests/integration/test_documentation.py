@@ -28,6 +28,7 @@ from airflow.triggers.base import BaseTrigger
 import airflow_provider_lakebase
 from airflow_provider_lakebase import operators, sensors, transfers, triggers
 from airflow_provider_lakebase.causes import POSTGRES_CAUSES, WORKSPACE_CAUSES
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import AUTH_TYPES, EXTRA_FIELDS
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.settings import LakebaseSettings
@@ -258,6 +259,18 @@ def test_every_code_block_is_of_a_kind_that_is_looked_at():
 def test_the_query_for_a_tasks_session_runs(hook: LakebaseHook):
     (query,) = blocks("scale.md", "sql")
     assert hook.get_first(query)[0].startswith("airflow-provider-lakebase/")
+
+
+def test_the_parameters_of_the_migration_page_are_bound_or_refused(hook: LakebaseHook):
+    examples = named_blocks("migration.md")
+    refused = examples.pop("refused").splitlines()
+    assert (set(examples), len(refused)) == ({"literals", "lists", "types", "several", "ddl"}, 7)
+    for name, code in examples.items():
+        assert "assert " in code or name == "ddl"
+        exec(compile(code, name, "exec"), {"hook": hook})
+    for line in refused:
+        with pytest.raises(LakebaseSettingsError):
+            eval(line, {"hook": hook})
 
 
 def test_the_tests_of_the_testing_page_pass(tmp_path: Path):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.fields import POSTGRES_HOOK_EXTRAS, unknown_field
 from airflow_provider_lakebase.settings import ConnectionFields, LakebaseSettings, read_settings
 
 ENDPOINT = "projects/shop/branches/production/endpoints/primary"
@@ -228,3 +229,23 @@ def test_read_only_is_read_from_a_uri_and_overridden_by_the_hook():
     extra = {"endpoint": ENDPOINT, "read_only": "true"}
     assert read(extra=extra).read_only is True
     assert read_settings(ConnectionFields("a", "h.example", "i", "p", extra=extra), read_only=False).read_only is False
+
+
+@pytest.mark.parametrize("value", ["x", True, {"a": "b"}])
+@pytest.mark.parametrize("name", POSTGRES_HOOK_EXTRAS)
+def test_an_extra_of_postgres_hook_is_answered_with_what_to_write(name: str, value: object):
+    with pytest.raises(LakebaseSettingsError, match=f"Field '{name}' is for PostgresHook") as raised:
+        read_settings(
+            ConnectionFields(
+                conn_id="moved",
+                extra={"endpoint": ENDPOINT, name: value},
+            )
+        )
+    assert POSTGRES_HOOK_EXTRAS[name] in str(raised.value)
+    assert "Did you mean" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["curser_kind", "sqlalchemy_options", "report", "userinfo", "iamrole"])
+def test_only_a_near_name_is_suggested(name: str):
+    assert "Did you mean" not in str(unknown_field("moved", name, ("user", "port", "options")))
+    assert "Did you mean 'endpoint'" in str(unknown_field("moved", "endpiont", ()))

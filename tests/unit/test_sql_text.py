@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,17 +76,53 @@ def test_a_mapping_may_hold_more_than_a_statement_uses():
     check_placeholders("SELECT 1", {"a": 1})
 
 
-@pytest.mark.parametrize("given", ["ab", b"ab", {1, 2}, 5])
+@pytest.mark.parametrize("given", ["ab", b"ab", {1, 2}, 5, iter([1]), {"a": 1}.keys()])
 def test_parameters_are_a_list_or_a_mapping(given):
     with pytest.raises(LakebaseSettingsError, match="Give a list of values"):
         read_parameters(given)
 
 
-def test_any_other_iterable_of_parameters_is_taken():
-    assert read_parameters(x for x in (1, 2)) == [1, 2]
+def test_any_other_collection_of_parameters_is_taken():
+    assert read_parameters(range(1, 3)) == [1, 2]
     assert read_parameters((1, 2)) == [1, 2]
     assert read_parameters({"a": 1}) == {"a": 1}
     assert read_parameters([]) is read_parameters({}) is read_parameters(None) is None
+
+
+def test_sequences_and_mappings_inside_parameters_become_lists_and_dicts():
+    given = {"a": range(2), "b": MappingProxyType({"c": range(1, 2)}), "d": (1, 2), "e": "text", "f": b"x"}
+    read = read_parameters(given)
+    assert read == {**given, "a": [0, 1], "b": {"c": [1]}}
+
+
+@pytest.mark.parametrize(
+    "opening", ["'", "E'", r"E'it\'s ", "$$", "$tag$ $$", '"', "/* /* */", "E'a'\n  '", "E'a' -- b\n'c\\' "]
+)
+def test_a_placeholder_behind_quotes_that_nothing_closes_is_refused(opening: str):
+    with pytest.raises(LakebaseSettingsError, match="is inside a"):
+        check_placeholders(f"SELECT {opening}%s", ["; SELECT 7; --"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'a'%s", "%s'a'", "'a'\n%s", "%s\n'a'", "'a' -- b\n%s", "t%s", "1%s", "%s1", '"t"%s', '%s"t"', "é%s", "$$a$$%s"],
+)
+def test_a_placeholder_that_would_become_one_with_its_neighbour_is_refused(text: str):
+    with pytest.raises(LakebaseSettingsError, match="directly beside a name or another value"):
+        check_placeholders(f"SELECT {text}", ["x"])
+
+
+@pytest.mark.parametrize("text", ["%s%s", "%s\n%s", "%s /* a */ \n %s"])
+def test_two_placeholders_without_anything_between_them_are_refused(text: str):
+    with pytest.raises(LakebaseSettingsError, match="directly beside a name or another value"):
+        check_placeholders(f"SELECT {text}", ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    "text", ["a=%s", "(%s)", "%s::text", "ARRAY[%s]", "a -%s", "5 %% %s", "'a' || %s", 'x AS "y", %s']
+)
+def test_a_placeholder_in_place_of_a_value_is_taken(text: str):
+    check_placeholders(f"SELECT {text}", [1])
 
 
 @pytest.mark.parametrize(
@@ -97,6 +135,8 @@ def test_any_other_iterable_of_parameters_is_taken():
             "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT 3",
             ["CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END", "SELECT 3"],
         ),
+        ("SELECT 1 -- a\r; SELECT 2", ["SELECT 1 -- a", "SELECT 2"]),
+        ("SELECT a$$ FROM t; SELECT b$$", ["SELECT a$$ FROM t", "SELECT b$$"]),
         (";; -- nothing\n /* ; */ ;", []),
         ("SELECT E'\\';'; SELECT 'a\\'; SELECT 2", ["SELECT E'\\';'", "SELECT 'a\\'", "SELECT 2"]),
     ],
