@@ -7,8 +7,8 @@ columns to be left out, under row-level security, and for what a column would ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -146,7 +146,7 @@ class Application:
         parts = (self._into(), staging.values, staging.relation, after, action)
         insert = sql.SQL("{} SELECT {} FROM {} {} {}").format(*parts)
         predicate = self.plan.predicate
-        with staging.locating():
+        with self._locating_repeats(staging), staging.locating():
             if predicate is None:
                 first = sql.SQL("WITH {} ").format(gone) if deletion else NOTHING_MORE
                 return self._execute(first + insert).rowcount
@@ -159,6 +159,18 @@ class Application:
             staging.check_condition(predicate)
             raise BadValue("it does not meet replace_where", None)
         return int(written)
+
+    @contextmanager
+    def _locating_repeats(self, staging: Staging) -> Iterator[None]:
+        """Run a statement over the rows; when two of them have one key, say which."""
+        try:
+            yield
+        except psycopg.errors.UniqueViolation:
+            given = {column.name for column in self.plan.columns}
+            for key in self.plan.table.keys:
+                if given.issuperset(key):
+                    staging.check_repeats(key)
+            raise
 
     def _into(self) -> sql.Composed:
         # COPY stores the values given for an identity column; so does this.
@@ -250,8 +262,10 @@ class Application:
                 return self._insert(staging, sql.SQL("ON CONFLICT ({}) {}").format(keys, update), vanished)
         except psycopg.errors.UniqueViolation as error:
             # Rows that exchange values have to go before they come again. Other actions than NO ACTION would follow.
-            query = "SELECT FROM pg_catalog.pg_constraint WHERE confrelid = %s::oid AND contype = 'f' AND {} LIMIT 1"
-            acts = sql.SQL(query).format(sql.SQL("confdeltype <> 'a'"))
+            acts = """
+                SELECT FROM pg_catalog.pg_constraint
+                WHERE confrelid = %s::oid AND contype = 'f' AND confdeltype <> 'a' LIMIT 1
+            """
             if self.connection.execute(acts, [plan.table.oid]).fetchone() is not None:
                 reason = (
                     f"its value of the unique constraint {error.diag.constraint_name} belongs to another row. If rows "

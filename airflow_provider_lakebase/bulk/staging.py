@@ -185,7 +185,7 @@ class Staging:
         query = sql.SQL("""
             SELECT {number} FROM (
                 SELECT {number}, row_number() OVER (PARTITION BY {keys} ORDER BY {number}) AS nth
-                FROM (SELECT {number}, {values} FROM {staging}) AS row
+                FROM (SELECT {number}, {values} FROM {staging}) AS row WHERE num_nulls({keys}) = 0
             ) AS row WHERE nth > 1 ORDER BY {number} LIMIT 1
         """).format(keys=identifiers(keys), values=self.values, staging=self.relation, number=self.number)
         if row := self.connection.execute(query).fetchone():
