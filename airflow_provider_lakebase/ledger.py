@@ -187,6 +187,20 @@ def delete_records(connection: psycopg.Connection[Any], schema: str, older_than:
         return cursor.execute(delete, [older_than]).rowcount
 
 
+def delete_record(connection: psycopg.Connection[Any], schema: str, load_id: str) -> int:
+    """Delete the records of one load, so that it can be done again.
+
+    :param connection: an open session
+    :param schema: the ledger's schema
+    :param load_id: the load's identity
+    :returns: how many there were: one for each table that it filled
+    """
+    with connection.cursor() as cursor:
+        if not ledger_exists(cursor, schema):
+            return 0
+        return cursor.execute(sql.SQL("DELETE FROM {} WHERE load_id = %s").format(_ledger(schema)), [load_id]).rowcount
+
+
 def _ledger(schema: str) -> sql.Identifier:
     return sql.Identifier(schema, TABLE)
 

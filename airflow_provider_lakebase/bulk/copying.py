@@ -224,6 +224,8 @@ def explain(
         reason += f"; the column is of type {column.declared}"
     if hasattr(source, "null") and isinstance(error, _UNREADABLE):
         reason += ". If the text stands for NULL, name it as 'null'"
+    if isinstance(error, psycopg.errors.UniqueViolation):
+        reason += ". To update a row that has the key already, use mode='upsert' on the constraint's columns"
     return load_error(BadValue(reason, number, name), source, table, where)
 
 

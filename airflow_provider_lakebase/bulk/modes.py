@@ -1,14 +1,14 @@
 """Put rows into a table: append, replace, upsert; each within the session's current transaction.
 
 Where rows can go straight into the table, they do. Otherwise they go into a temporary table first and from there on by
-one INSERT: for an upsert, for values to be cast, for columns to be left out, under row-level security, to keep rows
-that others refer to, to look whether they meet a condition, and for what a column would round.
+one INSERT: for a replace, whose locks need not wait for the source then, for an upsert, for values to be cast, for
+columns to be left out, under row-level security, and for what a column would round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -66,8 +66,7 @@ class Plan:
         rounds = any(
             column.rounds and (self.unchecked or column.element or column.kind == "interval") for column in self.columns
         )
-        needed = (self.mode == "upsert", self.casts, self.leaves_out, self.table.guarded, self.kept_by, rounds)
-        return any(needed) or self.predicate is not None
+        return any((self.mode != "append", self.casts, self.leaves_out, self.table.guarded, rounds))
 
 
 class Application:
@@ -94,9 +93,6 @@ class Application:
         """
         plan = self.plan
         if not plan.is_staged:
-            if plan.mode == "replace":
-                self._lock()
-                self._delete()
             return self._send(sources, plan.table.path)
         required = [*plan.keys, *([plan.version] if plan.version else [])]
         staging = Staging(self.connection, plan.table, plan.columns, plan.casts, required)
@@ -110,7 +106,9 @@ class Application:
         self._lock()
         if plan.kept_by:
             return self._replace_keeping(staging)
-        self._delete()
+        if plan.table.referenced:
+            return self._insert(staging, deletion=self._deletion())
+        self._execute(self._deletion())
         return self._insert(staging)
 
     def _send(self, sources: Iterable[Source], path: tuple[str, str], staging: Staging | None = None) -> int:
@@ -129,26 +127,50 @@ class Application:
         # Of two at once, the second would not see, and so not delete, the rows of the first. Readers are let through.
         self._execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(self.plan.table.identifier))
 
-    def _delete(self, *conditions: sql.Composable) -> None:
+    def _deletion(self, *conditions: sql.Composable) -> sql.Composed:
         predicate = sql.SQL("({})").format(sql.SQL(self.plan.predicate or "true"))
         delete = sql.SQL("DELETE FROM {} AS target WHERE {}")
         every = sql.SQL(" AND ").join([predicate, *conditions])
-        self._execute(delete.format(self.plan.table.identifier, every))
+        return delete.format(self.plan.table.identifier, every)
 
-    def _insert(self, staging: Staging, action: sql.Composable = NOTHING_MORE) -> int:
-        insert = sql.SQL("{} SELECT {} FROM {} {}").format(self._into(), staging.values, staging.relation, action)
+    def _insert(
+        self,
+        staging: Staging,
+        action: sql.Composable = NOTHING_MORE,
+        deletion: sql.Composable | None = None,
+    ) -> int:
+        # One statement deletes and inserts, so that foreign keys are looked at when it is done. To count what is
+        # deleted makes it come first.
+        gone = sql.SQL("gone AS ({} RETURNING true)").format(deletion) if deletion else NOTHING_MORE
+        after = sql.SQL("WHERE (SELECT count(*) FROM gone) >= 0") if deletion else NOTHING_MORE
+        parts = (self._into(), staging.values, staging.relation, after, action)
+        insert = sql.SQL("{} SELECT {} FROM {} {} {}").format(*parts)
         predicate = self.plan.predicate
-        with staging.locating():
+        with self._locating_repeats(staging), staging.locating():
             if predicate is None:
-                return self._execute(insert).rowcount
+                first = sql.SQL("WITH {} ").format(gone) if deletion else NOTHING_MORE
+                return self._execute(first + insert).rowcount
             count = sql.SQL("""
-                WITH written AS ({} RETURNING *) SELECT count(*), count(*) FILTER (WHERE ({}) IS NOT TRUE) FROM written
-            """).format(insert, sql.SQL(predicate))
+                WITH {} written AS ({} RETURNING *)
+                SELECT count(*), count(*) FILTER (WHERE ({}) IS NOT TRUE) FROM written
+            """).format(gone + sql.SQL(",") if deletion else NOTHING_MORE, insert, sql.SQL(predicate))
             ((written, others),) = self._execute(count).fetchall()
         if others:
             staging.check_condition(predicate)
             raise BadValue("it does not meet replace_where", None)
         return int(written)
+
+    @contextmanager
+    def _locating_repeats(self, staging: Staging) -> Iterator[None]:
+        """Run a statement over the rows; when two of them have one key, say which."""
+        try:
+            yield
+        except psycopg.errors.UniqueViolation:
+            given = {column.name for column in self.plan.columns}
+            for key in self.plan.table.keys:
+                if given.issuperset(key):
+                    staging.check_repeats(key)
+            raise
 
     def _into(self) -> sql.Composed:
         # COPY stores the values given for an identity column; so does this.
@@ -184,13 +206,13 @@ class Application:
     def _last_of_each_key(self, staging: Staging) -> sql.Composed:
         version = self.plan.version
         return sql.SQL("""
-            SELECT DISTINCT ON ({keys}) * FROM (SELECT {values}, ctid AS {number} FROM {staging}) AS row
+            SELECT DISTINCT ON ({keys}) * FROM (SELECT {values}, {number} FROM {staging}) AS row
             ORDER BY {keys}, {newest} {number} DESC
         """).format(
             keys=identifiers(self.plan.keys),
             values=staging.values,
             staging=staging.relation,
-            newest=sql.SQL("{} DESC, ").format(sql.Identifier(version)) if version else NOTHING_MORE,
+            newest=sql.SQL("{} DESC NULLS LAST, ").format(sql.Identifier(version)) if version else NOTHING_MORE,
             number=staging.number,
         )
 
@@ -227,7 +249,6 @@ class Application:
             query = others.format(plan.table.identifier, sql.SQL(plan.predicate), comes)
             if self._execute(query).fetchone() is not None:
                 raise BadValue("the table has its key in a row that replace_where leaves alone", None)
-        self._delete(sql.SQL("NOT {}").format(comes))
         given = {column.name for column in plan.columns}
         sets = [
             sql.SQL("{0} = excluded.{0}" if name in given else "{0} = DEFAULT").format(sql.Identifier(name))
@@ -235,7 +256,24 @@ class Application:
             if name not in plan.kept_by and (column.identity != "a")
         ]
         update = sql.SQL("DO UPDATE SET {}").format(sql.SQL(", ").join(sets)) if sets else sql.SQL("DO NOTHING")
-        return self._insert(staging, sql.SQL("ON CONFLICT ({}) {}").format(keys, update))
+        try:
+            with self.connection.transaction():
+                vanished = self._deletion(sql.SQL("NOT {}").format(comes))
+                return self._insert(staging, sql.SQL("ON CONFLICT ({}) {}").format(keys, update), vanished)
+        except psycopg.errors.UniqueViolation as error:
+            # Rows that exchange values have to go before they come again. Other actions than NO ACTION would follow.
+            acts = """
+                SELECT FROM pg_catalog.pg_constraint
+                WHERE confrelid = %s::oid AND contype = 'f' AND confdeltype <> 'a' LIMIT 1
+            """
+            if self.connection.execute(acts, [plan.table.oid]).fetchone() is not None:
+                reason = (
+                    f"its value of the unique constraint {error.diag.constraint_name} belongs to another row. If rows "
+                    "exchange values, make the constraint DEFERRABLE INITIALLY DEFERRED, or the foreign keys that lead "
+                    "to the table ON DELETE NO ACTION"
+                )
+                raise BadValue(reason, None) from None
+        return self._insert(staging, deletion=self._deletion())
 
     def _execute(self, statement: sql.Composable) -> psycopg.Cursor[Any]:
         return self.connection.execute(sql.Composed([statement]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -14,9 +13,10 @@ from psycopg import sql
 from airflow_provider_lakebase.bulk.copying import BadValue, Source
 from airflow_provider_lakebase.bulk.target import Column, Table, identifiers
 
+# A constraint of PostgreSQL 18 may be NOT ENFORCED; older versions have no column that says so.
 _CHECKS = """
     SELECT conname, pg_get_expr(conbin, conrelid) FROM pg_catalog.pg_constraint
-    WHERE conrelid = %s::oid AND contype = 'c' AND NOT EXISTS (
+    WHERE conrelid = %s::oid AND contype = 'c' AND pg_get_constraintdef(oid) !~ 'NOT ENFORCED$' AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_attribute
         WHERE attrelid = conrelid AND attnum = ANY (conkey) AND attname <> ALL (%s::text[])
     )
@@ -48,11 +48,20 @@ _LOSSES = {
     "interval": (_TOO_EXACT, r"{text} ~* '[.,]\d*[1-9]\d*\s*(y|dec|c|mil|ms|u|e)'"),
 }
 """By type, what a text of a date or time says beyond what the type keeps."""
-
-
-def _unused(names: Sequence[str]) -> str:
-    """Return a name that is none of those given."""
-    return next(name for name in (f"row {n}" for n in count()) if name not in names)
+_COLLATIONS = """
+    SELECT attname, quote_ident(nspname) || '.' || quote_ident(collname)
+    FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type t ON t.oid = atttypid
+    JOIN pg_catalog.pg_collation c ON c.oid = attcollation JOIN pg_catalog.pg_namespace n ON n.oid = collnamespace
+    WHERE attrelid = %s::oid AND attnum > 0 AND NOT attisdropped AND attcollation <> typcollation
+"""
+# A trigger before the INSERT, or a rule, may make another row of it: bits of tgtype are ROW, BEFORE and INSERT.
+_REWRITES = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = %(oid)s::oid AND relhasrules) OR EXISTS (
+        SELECT FROM pg_catalog.pg_trigger WHERE tgtype & 7 = 7 AND tgenabled <> 'D' AND tgrelid IN (
+            SELECT %(oid)s::oid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid::regclass)
+        )
+    )
+"""
 
 
 class Staging:
@@ -76,8 +85,10 @@ class Staging:
         self.connection = connection
         self.columns = columns
         self.casts = casts
-        self.number = sql.Identifier(_unused([column.name for column in columns]))
-        self.path = ("pg_temp", f"lakebase_load_{uuid4().hex}")
+        self.required = required
+        name = f"lakebase_load_{uuid4().hex}"
+        self.path = ("pg_temp", name)
+        self.number = sql.Identifier(f"{name}_row")
         self.relation = sql.Identifier(*self.path)
         self.sent: list[tuple[Source, int]] = []
         self._create(table, required)
@@ -86,15 +97,30 @@ class Staging:
         # A column that would round is staged without its limit, to see whether it does.
         types = {column.name: column.bare if column.rounds else column.declared for column in self.columns}
         types |= dict.fromkeys(self.casts, "text")
-        definitions = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in types.items()]
+        collations = dict(self.connection.execute(_COLLATIONS, [table.oid]).fetchall())
+        definitions = [
+            sql.SQL("{} {}{}").format(
+                sql.Identifier(name),
+                sql.SQL(kind),
+                sql.SQL(f" COLLATE {collations[name]}" if name in collations and name not in self.casts else ""),
+            )
+            for name, kind in types.items()
+        ]
+        # Where rows of different sizes lie in a table does not tell which came first.
+        counted = sql.SQL("{} bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000)")
+        definitions.append(counted.format(self.number))
         create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP")
         self._execute(create.format(self.relation, sql.SQL(", ").join(definitions)))
         # What the table would refuse is refused here as well, since COPY can tell the row.
         exact = [name for name in types if name not in self.casts]
-        for name in {column.name for column in self.columns if column.not_null} | set(required):
+        ((rewritten,),) = self.connection.execute(_REWRITES, {"oid": table.oid}).fetchall()
+        never_null = set() if rewritten else {column.name for column in self.columns if column.not_null}
+        for name in never_null | set(required):
             if name in exact:
                 alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL")
                 self._execute(alter.format(self.relation, sql.Identifier(name)))
+        if rewritten:
+            return
         for name, expression in self.connection.execute(_CHECKS, [table.oid, exact]).fetchall():
             add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})")
             self._execute(add.format(self.relation, sql.Identifier(name), sql.SQL(expression)))
@@ -156,6 +182,11 @@ class Staging:
             )
             self._check_text_of_casts()
             self._check_after_casts()
+            required = {name: self.casts[name] for name in self.required if name in self.casts}
+            self._refuse_first(
+                {n: sql.SQL("{}::{} IS NULL").format(sql.Identifier(n), sql.SQL(kind)) for n, kind in required.items()},
+                dict.fromkeys(required, "it must not be NULL"),
+            )
 
     def _check_text_of_casts(self) -> None:
         """Keep out text of dates and times that says more than the type that it is cast to keeps."""
@@ -199,7 +230,7 @@ class Staging:
         query = sql.SQL("""
             SELECT {number} FROM (
                 SELECT {number}, row_number() OVER (PARTITION BY {keys} ORDER BY {number}) AS nth
-                FROM (SELECT row_number() OVER () AS {number}, {values} FROM {staging}) AS row
+                FROM (SELECT {number}, {values} FROM {staging}) AS row WHERE num_nulls({keys}) = 0
             ) AS row WHERE nth > 1 ORDER BY {number} LIMIT 1
         """).format(keys=identifiers(keys), values=self.values, staging=self.relation, number=self.number)
         if row := self.connection.execute(query).fetchone():
@@ -212,9 +243,9 @@ class Staging:
             sql.SQL("WHEN {} THEN {}").format(condition, sql.Literal(name)) for name, condition in conditions.items()
         )
         query = sql.SQL("""
-            SELECT number, name FROM (SELECT row_number() OVER () AS number, CASE {} END AS name FROM {}) AS row
-            WHERE name IS NOT NULL LIMIT 1
-        """).format(cases, self.relation)
+            SELECT number, name FROM (SELECT {} AS number, CASE {} END AS name FROM {}) AS row
+            WHERE name IS NOT NULL ORDER BY number LIMIT 1
+        """).format(self.number, cases, self.relation)
         if row := self.connection.execute(query).fetchone():
             raise self._bad(row[0], row[1], reasons[row[1]])
 

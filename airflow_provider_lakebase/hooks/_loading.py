@@ -215,6 +215,20 @@ class LoadingHook(DataFrameHook):
             connection.commit()
         return deleted
 
+    def forget_load(self, load_id: str, *, ledger_schema: str = LEDGER_SCHEMA) -> int:
+        """Delete the records of one load from the ledger, so that the same load can be done again.
+
+        :param load_id: identity of the load, as :meth:`load` was given it, or as the warning of a task names it
+        :param ledger_schema: schema of the ledger
+        :returns: how many records were deleted: one for each table that the load filled
+        """
+        from airflow_provider_lakebase.ledger import delete_record
+
+        with self._create_autocommit_connection() as connection:
+            deleted = delete_record(connection, ledger_schema, load_id)
+            connection.commit()
+        return deleted
+
     # ── DbApiHook's contract ──
 
     def insert_rows(

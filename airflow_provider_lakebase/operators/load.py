@@ -161,7 +161,12 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
                 "it was, and loads nothing twice."
             ) from error
         if result.already_loaded:
-            self.log.info("Table %s has the rows of this load (%s) already; nothing was written", self.table, load_id)
+            self.log.warning(
+                "The ledger says that this load into %s was done before, so nothing was written. It does not know "
+                "whether the rows are still there. To load again, run LakebaseHook(%r).forget_load(%r, "
+                "ledger_schema=%r) and clear the task",
+                *(self.table, self.lakebase_conn_id, load_id, self.ledger_schema),
+            )
         # Also where the rows were there already: the try that loaded them may have died before its event was kept.
         self._emit_event(context, result)
         return {
