@@ -353,6 +353,7 @@ class _Opening:
         self.connecting_since = self.started_at
         self.look_up_again = False
         self.looked_up = False
+        self.located = False
         self.was_waking = False
         self.refused = 0
         self.cause: Cause | None = None
@@ -396,7 +397,9 @@ class _Opening:
 
     def arguments(self) -> dict[str, Any]:
         look_up, self.look_up_again = self.look_up_again, False
+        self.located = False
         location = self.locate(timeout=self.left(), again=look_up)
+        self.located = True
         addresses = _count_addresses(location.host, self.keywords)
         arguments = {
             "conninfo": make_conninfo(**self.keywords),
@@ -418,6 +421,10 @@ class _Opening:
     def may_try_again(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, LakebaseWorkspaceError):
+            if isinstance(error, LakebaseEndpointNotFoundError) and self.located and not self.looked_up:
+                # What was found earlier is gone; a branch may have another endpoint by now.
+                self.look_up_again = self.looked_up = True
+                return True
             self.waits_for = "the workspace does not answer as it should"
             return error.retryable
         if not isinstance(error, psycopg.OperationalError):
