@@ -337,6 +337,32 @@ WORKSPACE_CAUSES: tuple[Cause, ...] = (
 """Texts met on the workspace's API. What is not here is told apart by its error code."""
 
 
+_PASSING_SQLSTATES = ("08", "40", "53200", "53300", "53400", "55P03", "57P01", "57P02", "57P03")
+_LOST = re.compile(
+    r"connection is (lost|closed)|consuming input failed|sending .* failed|could not (send|receive) data"
+)
+
+
+def passes_by_itself(error: BaseException) -> bool:
+    """Return whether the same attempt may succeed later with nothing changed by a person.
+
+    A lost session, a conflict of transactions and an endpoint or workspace that does not answer pass; a statement that
+    took too long, a refused login and a login that failed for an unknown cause do not.
+
+    :param error: what an attempt raised
+    """
+    if isinstance(error, LakebaseError):
+        return error.retryable
+    import psycopg
+
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    if error.sqlstate:
+        return error.sqlstate.startswith(_PASSING_SQLSTATES)
+    cause = find_postgres_cause(str(error))
+    return cause.retry is Retry.WAKING if cause else _LOST.search(str(error)) is not None
+
+
 def describe(cause: Cause, text: str) -> str:
     """Return the cause's meaning followed by the server's own words.
 

@@ -4,7 +4,8 @@
 
     LakebaseError
     ├── LakebaseSettingsError (ValueError)         the connection or an argument is wrong; nothing was sent
-    ├── LakebaseWorkspaceError                     the workspace's API refused or could not be reached
+    ├── LakebaseWorkspaceError                     the workspace's API failed or could not be reached
+    │   ├── LakebaseWorkspaceRefusedError          it refused the request for another reason; the same one fails again
     │   ├── LakebaseWorkspaceAccessError           wrong secret, no workspace access, no permission on the project
     │   └── LakebaseEndpointNotFoundError          no such project, branch or endpoint
     ├── LakebaseEndpointDisabledError              disabled: a connection cannot wake it
@@ -49,6 +50,12 @@ class LakebaseWorkspaceError(LakebaseError):
     """Say that the workspace's API failed or could not be reached."""
 
     retryable = True
+
+
+class LakebaseWorkspaceRefusedError(LakebaseWorkspaceError):
+    """Say that the workspace refused a request which would be refused again."""
+
+    retryable = False
 
 
 class LakebaseWorkspaceAccessError(LakebaseWorkspaceError):

@@ -6,7 +6,8 @@ It knows no Airflow, so any Python program can open sessions with it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from urllib.parse import quote
 from psycopg.errors import Diagnostic
 from tenacity import Retrying, retry_if_exception, stop_before_delay
 
-from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
+from airflow_provider_lakebase.exceptions import LakebaseEndpointNotFoundError, LakebaseWorkspaceError
 from airflow_provider_lakebase.session.connect import (
     BACK_OFF,
     PRODUCT,
@@ -29,7 +30,7 @@ from airflow_provider_lakebase.session.libpq_environment import libpq_environmen
 from airflow_provider_lakebase.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
 from airflow_provider_lakebase.settings import LakebaseSettings, Location
 from airflow_provider_lakebase.workspace.credentials import mint_credential
-from airflow_provider_lakebase.workspace.endpoints import locate
+from airflow_provider_lakebase.workspace.endpoints import forget_location, locate
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
@@ -65,13 +66,14 @@ class SessionOpener:
 
         :param session_class: class of the connection to return
         """
-        session = open_session(
-            self.settings,
-            locate=self._locate,
-            mint=self._mint,
-            application_name=self._application_name,
-            session_class=session_class,
-        )
+        with self._forgetting():
+            session = open_session(
+                self.settings,
+                locate=self._locate,
+                mint=self._mint,
+                application_name=self._application_name,
+                session_class=session_class,
+            )
         if self._on_notice:
             session.add_notice_handler(self._on_notice)
         return session
@@ -81,13 +83,14 @@ class SessionOpener:
 
         :param session_class: class of the connection to return
         """
-        session = await open_async_session(
-            self.settings,
-            locate=self._locate,
-            mint=self._mint,
-            application_name=self._application_name,
-            session_class=session_class,
-        )
+        with self._forgetting():
+            session = await open_async_session(
+                self.settings,
+                locate=self._locate,
+                mint=self._mint,
+                application_name=self._application_name,
+                session_class=session_class,
+            )
         if self._on_notice:
             session.add_notice_handler(self._on_notice)
         return session
@@ -146,12 +149,26 @@ class SessionOpener:
         """Return ``PGHOST … PGPASSWORD`` with a new credential."""
         deadline = time.monotonic() + self.settings.wake_timeout
         location = self._patiently(self._locate, deadline)
-        credential = self._patiently(self._mint, deadline)
+        try:
+            credential = self._patiently(self._mint, deadline)
+        except LakebaseEndpointNotFoundError:
+            # The branch may have another endpoint by now.
+            location = self._patiently(partial(self._locate, again=True), deadline)
+            credential = self._patiently(self._mint, deadline)
         return libpq_environment(self.settings, location, credential, self._application_name)
 
     def location(self) -> Location:
         """Return endpoint, host and role of the sessions."""
         return self._patiently(self._locate, time.monotonic() + self.settings.wake_timeout)
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Let the next opening find endpoint and host anew when this one fails: they may have been replaced."""
+        try:
+            yield
+        except BaseException:
+            forget_location(self.settings)
+            raise
 
     def _patiently(self, ask: Callable[..., T], deadline: float) -> T:
         """Ask the workspace until the deadline, as long as it fails in a way that passes by itself."""

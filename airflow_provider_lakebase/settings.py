@@ -195,6 +195,14 @@ def read_settings(
     }
     identity = _identity(fields, known, databricks)
     if endpoint:
+        if "password" in identity and endpoint != known.get("endpoint"):
+            raise wrong_field(
+                conn_id,
+                "endpoint",
+                "has no use with auth_type 'password'",
+                "A native Postgres login goes to 'pg_host': leave 'endpoint' out of the hook or operator, or name a "
+                "connection of an identity of the workspace.",
+            )
         if endpoint != known.get("endpoint"):
             known.pop("pg_host", None)
         known["endpoint"] = read_endpoint_name(conn_id, "endpoint", endpoint)

@@ -227,6 +227,13 @@ class LakebaseEmulator(Behaviour):
             raise
         return added.name
 
+    def remove_endpoint(self, endpoint: str) -> None:
+        """Delete an endpoint: its sessions are cut, and the workspace and its host know it no more."""
+        found = self._endpoint(endpoint)
+        found.set_disabled(True)
+        self._server.gate.suspend(found)
+        self._state.remove_endpoint(found)
+
     def enable_readable_secondary(self, endpoint: str | None = None) -> str:
         """Give an endpoint that writes a host for reading only as well, and return that host."""
         found = self._endpoint(endpoint)

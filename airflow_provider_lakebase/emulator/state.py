@@ -194,7 +194,7 @@ class State:
         return endpoint
 
     def remove_endpoint(self, endpoint: Endpoint) -> None:
-        """Forget an endpoint that could not be opened; its address stays used up."""
+        """Forget an endpoint that was deleted or could not be opened; its address stays used up."""
         with self._lock:
             self.endpoints = {name: each for name, each in self.endpoints.items() if each is not endpoint}
 

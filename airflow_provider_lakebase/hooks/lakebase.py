@@ -19,11 +19,11 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
+from airflow_provider_lakebase.causes import passes_by_itself
 from airflow_provider_lakebase.dialect import LakebaseDialect
 from airflow_provider_lakebase.exceptions import (
     LakebaseError,
     LakebaseSettingsError,
-    LakebaseWakeTimeoutError,
 )
 from airflow_provider_lakebase.fields import CONNECTION_TYPE, DEFAULT_CONN_ID, unknown_field
 from airflow_provider_lakebase.hooks._connection_check import ConnectionCheck
@@ -300,7 +300,9 @@ class LakebaseHook(LoadingHook):
         try:
             with closing(self.open(replace(settings, wake_timeout=min(left, settings.wake_timeout)))) as connection:
                 connection.execute("SELECT 1")
-        except LakebaseWakeTimeoutError as error:
+        except Exception as error:
+            if not passes_by_itself(error):
+                raise
             self.log.info("It does not answer yet: %s", error)
             return False
         return True

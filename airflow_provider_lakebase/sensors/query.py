@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
+from airflow_provider_lakebase.causes import passes_by_itself
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good, merge_hook_params
 from airflow_provider_lakebase.sql_text import check_placeholders, read_parameters
-from airflow_provider_lakebase.triggers._outcomes import passes_by_itself, require_success
+from airflow_provider_lakebase.triggers._outcomes import require_success
 from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger
 
 if TYPE_CHECKING:

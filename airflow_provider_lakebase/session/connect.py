@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -18,8 +19,9 @@ from typing import Any, Protocol, TypeVar, cast
 
 import certifi
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import Conninfo, TransactionStatus
+from psycopg.pq import Conninfo
 from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_before_delay, wait_random_exponential
 
 from airflow_provider_lakebase import __version__
@@ -90,12 +92,86 @@ class CredentialMinter(Protocol):
     def __call__(self, *, timeout: float) -> str: ...
 
 
-class LakebaseSession(psycopg.Connection[tuple[Any, ...]]):
-    """A psycopg connection that says when nobody can know whether a COMMIT was applied."""
+class _TellsLostCommit:
+    """Raise LakebaseOutcomeUnknownError when a session is lost between any COMMIT and its answer."""
 
     where = ""
+    _commit_sent = False
+
+    def _exec_command(self, command: Any, *args: Any, **keywords: Any) -> Any:
+        # psycopg sends its own COMMITs through here: of commit(), of ``with`` blocks and of transaction().
+        if command == b"COMMIT":
+            self.note_commit()
+        return super()._exec_command(command, *args, **keywords)  # type: ignore[misc]
+
+    def note_commit(self) -> None:
+        """Remember that a COMMIT is on its way; on a closed session there is none."""
+        self._commit_sent = not cast(Any, self).closed
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        session = cast(Any, self)
+        try:
+            yield
+        except psycopg.OperationalError as error:
+            # With a SQLSTATE the server answered, so the transaction did not commit.
+            if self._commit_sent and session.closed and error.sqlstate is None:
+                self._commit_sent = False
+                raise LakebaseOutcomeUnknownError(
+                    f"The session was lost after COMMIT was sent: {error}",
+                    where=self.where,
+                    remedy="Look at the target before running it again, unless it may run twice.",
+                ) from error
+            self._forget_commit()
+            raise
+        except psycopg.Error:
+            self._forget_commit()
+            raise
+        else:
+            self._forget_commit()
+
+    def _forget_commit(self) -> None:
+        pipeline = cast(Any, self)._pipeline
+        # In a pipeline its answer comes later.
+        if pipeline is None or not (pipeline.command_queue or pipeline.result_queue):
+            self._commit_sent = False
+
+
+# A COMMIT at the start of a statement. END ends a block too, within a body in dollar quotes.
+_COMMIT = re.compile(r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:commit|end(?![^$]*\$))\b", re.IGNORECASE | re.DOTALL)
+
+
+def _is_commit(query: Any, session: Any) -> bool:
+    if isinstance(query, sql.Composable):
+        query = query.as_string(session)
+    if isinstance(query, bytes):
+        query = query.decode("utf-8", "replace")
+    return isinstance(query, str) and _COMMIT.search(query) is not None
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    def execute(self, query: Any, *args: Any, **keywords: Any) -> Any:
+        if _is_commit(query, self.connection):
+            cast(_TellsLostCommit, self.connection).note_commit()
+        return super().execute(query, *args, **keywords)
+
+
+class _AsyncCursor(psycopg.AsyncCursor[Any]):
+    async def execute(self, query: Any, *args: Any, **keywords: Any) -> Any:
+        if _is_commit(query, self.connection):
+            cast(_TellsLostCommit, self.connection).note_commit()
+        return await super().execute(query, *args, **keywords)
+
+
+class LakebaseSession(_TellsLostCommit, psycopg.Connection[tuple[Any, ...]]):
+    """A psycopg connection that says when nobody can know whether a COMMIT was applied."""
+
     before_commit: Callable[[], None] = staticmethod(lambda: None)
     """Called before each commit; raises when there shall be none."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.cursor_factory = _Cursor
 
     def commit(self) -> None:
         """Commit the transaction.
@@ -103,32 +179,31 @@ class LakebaseSession(psycopg.Connection[tuple[Any, ...]]):
         :raises LakebaseOutcomeUnknownError: when the session was lost between COMMIT and its answer
         """
         self.before_commit()
-        before = self.info.transaction_status
-        try:
-            super().commit()
-        except psycopg.OperationalError as error:
-            if _is_unknown(self, before, error):
-                raise _outcome_unknown(self, error) from error
-            raise
+        super().commit()
+
+    def wait(self, *args: Any, **keywords: Any) -> Any:
+        """Wait for the server, as psycopg does for all that it sends.
+
+        :raises LakebaseOutcomeUnknownError: when the session was lost between a COMMIT and its answer
+        """
+        with self._telling():
+            return super().wait(*args, **keywords)
 
 
-class AsyncLakebaseSession(psycopg.AsyncConnection[tuple[Any, ...]]):
+class AsyncLakebaseSession(_TellsLostCommit, psycopg.AsyncConnection[tuple[Any, ...]]):
     """The asynchronous twin of :class:`LakebaseSession`."""
 
-    where = ""
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.cursor_factory = _AsyncCursor
 
-    async def commit(self) -> None:
-        """Commit the transaction.
+    async def wait(self, *args: Any, **keywords: Any) -> Any:
+        """Wait for the server, as psycopg does for all that it sends.
 
-        :raises LakebaseOutcomeUnknownError: when the session was lost between COMMIT and its answer
+        :raises LakebaseOutcomeUnknownError: when the session was lost between a COMMIT and its answer
         """
-        before = self.info.transaction_status
-        try:
-            await super().commit()
-        except psycopg.OperationalError as error:
-            if _is_unknown(self, before, error):
-                raise _outcome_unknown(self, error) from error
-            raise
+        with self._telling():
+            return await super().wait(*args, **keywords)
 
 
 Session = TypeVar("Session", bound=LakebaseSession)
@@ -277,23 +352,6 @@ def _options(settings: LakebaseSettings) -> dict[str, str]:
     return {"options": " ".join(filter(None, [*own, settings.libpq.get("options", "")]))}
 
 
-def _is_unknown(
-    session: LakebaseSession | AsyncLakebaseSession, before: TransactionStatus, error: psycopg.OperationalError
-) -> bool:
-    # With a SQLSTATE the server answered, so the transaction did not commit.
-    return before is not TransactionStatus.IDLE and session.closed and error.sqlstate is None
-
-
-def _outcome_unknown(
-    session: LakebaseSession | AsyncLakebaseSession, error: psycopg.OperationalError
-) -> LakebaseOutcomeUnknownError:
-    return LakebaseOutcomeUnknownError(
-        f"The session was lost after COMMIT was sent: {error}",
-        where=session.where,
-        remedy="Look at the target before running it again, unless it may run twice.",
-    )
-
-
 class _Opening:
     """The attempts to open one session, and what was learnt from those before."""
 
@@ -308,6 +366,7 @@ class _Opening:
         self.connecting_since = self.started_at
         self.look_up_again = False
         self.looked_up = False
+        self.located = False
         self.was_waking = False
         self.refused = 0
         self.cause: Cause | None = None
@@ -351,7 +410,9 @@ class _Opening:
 
     def arguments(self) -> dict[str, Any]:
         look_up, self.look_up_again = self.look_up_again, False
+        self.located = False
         location = self.locate(timeout=self.left(), again=look_up)
+        self.located = True
         addresses = _count_addresses(location.host, self.keywords)
         arguments = {
             "conninfo": make_conninfo(**self.keywords),
@@ -373,6 +434,10 @@ class _Opening:
     def may_try_again(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, LakebaseWorkspaceError):
+            if isinstance(error, LakebaseEndpointNotFoundError) and self.located and not self.looked_up:
+                # What was found earlier is gone; a branch may have another endpoint by now.
+                self.look_up_again = self.looked_up = True
+                return True
             self.waits_for = "the workspace does not answer as it should"
             return error.retryable
         if not isinstance(error, psycopg.OperationalError):

@@ -11,11 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from airflow_provider_lakebase.causes import passes_by_itself
 from airflow_provider_lakebase.exceptions import LakebaseError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.settings import LakebaseSettings
 from airflow_provider_lakebase.threads import in_thread
-from airflow_provider_lakebase.triggers._outcomes import passes_by_itself
 
 if TYPE_CHECKING:
     from airflow_provider_lakebase.workspace.endpoints import EndpointStatus
@@ -153,7 +153,7 @@ class _Poll:
         try:
             status = await read_status(self.settings)
         except LakebaseError as error:
-            if not error.retryable:
+            if not passes_by_itself(error):
                 raise
             self.failures += 1
             log.warning("The state of endpoint %s is read again later: %s", self.settings.endpoint, error)

@@ -9,7 +9,6 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_lakebase import exceptions
-from airflow_provider_lakebase.exceptions import LakebaseError
 
 _SHOWN = ("status", "error", "sqlstate", "rows")
 MOST_MESSAGE_CHARACTERS = 8192
@@ -31,18 +30,6 @@ def event(payload: Mapping[str, Any]) -> TriggerEvent:
     :param payload: plain values
     """
     return _Event(payload)  # type: ignore[call-arg, no-untyped-call, unused-ignore]
-
-
-def passes_by_itself(error: Exception) -> bool:
-    """Return whether another attempt can help: a lost session, a waking endpoint, a workspace that does not answer.
-
-    :param error: what an attempt raised
-    """
-    if isinstance(error, LakebaseError):
-        return error.retryable
-    import psycopg
-
-    return isinstance(error, psycopg.OperationalError)
 
 
 def success(**values: Any) -> dict[str, Any]:

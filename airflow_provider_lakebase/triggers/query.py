@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_lakebase.causes import passes_by_itself
 from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.triggers._endpoint_poll import back_off, read_status
-from airflow_provider_lakebase.triggers._outcomes import event, failure, passes_by_itself, success
+from airflow_provider_lakebase.triggers._outcomes import event, failure, success
 
 if AIRFLOW_V_3_0_PLUS:
     from airflow.triggers.base import BaseEventTrigger

@@ -15,7 +15,7 @@ from urllib.request import getproxies
 
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config, ConfigAttribute
-from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
+from databricks.sdk.errors import DatabricksError, NotFound, PermissionDenied, Unauthenticated
 
 from airflow_provider_lakebase import __version__
 from airflow_provider_lakebase.causes import describe, find_workspace_cause
@@ -24,6 +24,7 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseError,
     LakebaseWorkspaceAccessError,
     LakebaseWorkspaceError,
+    LakebaseWorkspaceRefusedError,
 )
 from airflow_provider_lakebase.settings import LakebaseSettings
 
@@ -32,6 +33,10 @@ T = TypeVar("T")
 PROBE_SECONDS = 1.0
 """Seconds that finding out why a workspace does not answer may take."""
 
+_PASSING_STATUSES = frozenset({408, 409, 425, 429})
+"""Those from 400 to 499 after which the same request may succeed later."""
+
+_answered = threading.local()
 _clients: dict[str, WorkspaceClient] = {}
 # One an identity: signing in to a workspace that does not answer must not hold up the others.
 _locks: dict[str, threading.Lock] = {}
@@ -47,6 +52,7 @@ def call_workspace(settings: LakebaseSettings, request: Callable[[WorkspaceClien
     :raises LakebaseWorkspaceAccessError: when the identity is not accepted, or not for this
     :raises LakebaseEndpointNotFoundError: when the project, branch or endpoint does not exist
     :raises LakebaseSettingsError: when the workspace names a wrong value
+    :raises LakebaseWorkspaceRefusedError: when it refused the request for another reason
     :raises LakebaseWorkspaceError: when it failed otherwise or gave no answer in time
     """
     try:
@@ -62,13 +68,18 @@ def call_workspace(settings: LakebaseSettings, request: Callable[[WorkspaceClien
 
 
 def _send(settings: LakebaseSettings, request: Callable[[WorkspaceClient], T]) -> T:
-    client = _client(settings)
+    _answered.status = 0
     try:
-        return request(client)
-    except Unauthenticated:
-        # The token that the client keeps was revoked, or the clocks differ: sign in once more.
-        _forget(settings.identity)
-        return request(_client(settings))
+        try:
+            return request(_client(settings))
+        except Unauthenticated:
+            # The token that the client keeps was revoked, or the clocks differ: sign in once more.
+            _forget(settings.identity)
+            return request(_client(settings))
+    except DatabricksError as error:
+        # The SDK's class follows from the code in the body, which may be any.
+        error.http_status = _answered.status  # type: ignore[attr-defined]
+        raise
 
 
 def _forget(identity: str) -> None:
@@ -83,8 +94,14 @@ def _client(settings: LakebaseSettings) -> WorkspaceClient:
     with lock:
         client = _clients.get(settings.identity)
         if client is None:
-            client = _clients[settings.identity] = WorkspaceClient(config=_PinnedConfig.of(settings))
+            client = WorkspaceClient(config=_PinnedConfig.of(settings))
+            client.api_client._api_client._session.hooks["response"].append(_note_status)
+            _clients[settings.identity] = client
         return client
+
+
+def _note_status(response: Any, *_: Any, **__: Any) -> None:
+    _answered.status = response.status_code
 
 
 class _NoAnswer(TimeoutError):
@@ -168,6 +185,9 @@ def _translate(settings: LakebaseSettings, error: Exception) -> LakebaseError:
         return LakebaseWorkspaceAccessError(what, where=where, remedy=remedy)
     if isinstance(error, NotFound):
         return LakebaseEndpointNotFoundError(what, where=where, remedy="Correct 'endpoint', or Host of the connection.")
+    if 400 <= (status := getattr(error, "http_status", 0)) < 500 and status not in _PASSING_STATUSES:
+        remedy = "Correct what it names; the same request would be refused again."
+        return LakebaseWorkspaceRefusedError(what, where=where, remedy=remedy)
     return LakebaseWorkspaceError(
         what, where=where, remedy="Check Host of the connection; if it is right, try again later."
     )

@@ -87,10 +87,23 @@ def locate(settings: LakebaseSettings, *, timeout: float, again: bool = False) -
     :param again: look the host up once more, because the known one cannot be reached
     :raises LakebaseWorkspaceError: when the endpoint has no host (yet), or the workspace refuses
     """
-    key = (settings.identity, settings.endpoint, settings.read_only, settings.pg_host, settings.user)
-    if again or key not in _locations:
-        _locations[key] = _look_up(settings, time.monotonic() + timeout)
-    return _locations[key]
+    location = None if again else _locations.get(_key(settings))
+    if location is None:
+        forget_location(settings)
+        location = _locations[_key(settings)] = _look_up(settings, time.monotonic() + timeout)
+    return location
+
+
+def forget_location(settings: LakebaseSettings) -> None:
+    """Forget what is kept for the process, after a failure that it may be the cause of.
+
+    :param settings: what the connection says
+    """
+    _locations.pop(_key(settings), None)
+
+
+def _key(settings: LakebaseSettings) -> tuple[str | bool | None, ...]:
+    return (settings.identity, settings.endpoint, settings.read_only, settings.pg_host, settings.user)
 
 
 def _look_up(settings: LakebaseSettings, deadline: float) -> Location:

@@ -10,6 +10,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -25,6 +26,7 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseWorkspaceError,
 )
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+from airflow_provider_lakebase.sensors.query import LakebaseQuerySensor
 
 BUSY = "Couldn't connect to compute node"
 CREDENTIALS = "/api/2.0/postgres/credentials"
@@ -106,7 +108,9 @@ def test_what_does_not_pass_in_time_is_told(
 def test_a_refusal_of_the_workspace_is_raised_at_once(
     emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
 ):
-    emulator.faults.answer(CREDENTIALS, status=400, error_code="BAD_REQUEST", message=cause.example)
+    # What is gone is looked up once more.
+    times = 2 if cause.error is LakebaseEndpointNotFoundError else 1
+    emulator.faults.answer(CREDENTIALS, status=400, error_code="BAD_REQUEST", message=cause.example, times=times)
     with pytest.raises(LakebaseError) as refused:
         patient().get_conn()
     assert type(refused.value) is cause.error
@@ -485,3 +489,88 @@ def test_the_test_button_waits_for_a_sleeping_endpoint(emulator: LakebaseEmulato
     status, message = hook.test_connection()
     assert status is True
     assert message.endswith("The endpoint was IDLE.")
+
+
+@pytest.mark.parametrize("status", [400, 402, 405, 410, 412, 418, 422, 451])
+@pytest.mark.parametrize("code", ["BAD_REQUEST", "UNKNOWN", "A_NEW_ONE"])
+def test_an_unknown_refusal_of_the_workspace_is_asked_once(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], status: int, code: str
+):
+    before = sum(request.path == CREDENTIALS for request in emulator.requests)
+    emulator.faults.answer(CREDENTIALS, status=status, error_code=code, message="computer says no", times=20)
+    with pytest.raises(LakebaseWorkspaceError, match="computer says no") as refused:
+        patient(3).get_conn()
+    assert not refused.value.retryable
+    assert type(refused.value).__name__ == "LakebaseWorkspaceRefusedError"
+    assert sum(request.path == CREDENTIALS for request in emulator.requests) == before + 1
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429])
+def test_a_refusal_of_the_workspace_that_passes_is_asked_again(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], status: int
+):
+    emulator.faults.answer(CREDENTIALS, status=status, retry_after=0)
+    patient().get_conn().close()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_branch_whose_endpoint_was_replaced_is_found_anew(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], read_only: bool
+):
+    branch = f"projects/demo/branches/replaced-{read_only}".lower()
+    old = emulator.add_endpoint("first", endpoint_type="ENDPOINT_TYPE_READ_WRITE", branch=branch.split("/")[-1])
+    if read_only:
+        emulator.enable_readable_secondary(old)
+    hook = patient(10, endpoint=branch, read_only=read_only)
+    hook.get_conn().close()
+    emulator.remove_endpoint(old)
+    new = emulator.add_endpoint("second", endpoint_type="ENDPOINT_TYPE_READ_WRITE", branch=branch.split("/")[-1])
+    if read_only:
+        emulator.enable_readable_secondary(new)
+    with closing(hook.get_conn()) as session:
+        assert session.info.host == emulator.endpoint_host(new, read_only=read_only)
+    assert hook.libpq_environment()["PGHOST"] == emulator.endpoint_host(new, read_only=read_only)
+
+
+def test_a_failed_opening_lets_the_next_one_find_the_host_anew(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook]
+):
+    hook = patient()
+    hook.get_conn().close()
+    lookups = sum(request.path.endswith("/endpoints/primary") for request in emulator.requests)
+    emulator.faults.refuse_logins("the moon is made of cheese")
+    with pytest.raises(psycopg.OperationalError):
+        hook.get_conn()
+    hook.get_conn().close()
+    assert sum(request.path.endswith("/endpoints/primary") for request in emulator.requests) == lookups + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (psycopg.OperationalError("the moon is made of cheese"), False),
+        (psycopg.OperationalError("password authentication failed for user 'etl'"), False),
+        (psycopg.OperationalError("Connection refused"), True),
+        (psycopg.OperationalError("the connection is lost"), True),
+        (psycopg.errors.QueryCanceled("canceling statement due to statement timeout"), False),
+        (psycopg.errors.AdminShutdown("terminating connection"), True),
+        (psycopg.errors.DeadlockDetected("deadlock detected"), True),
+        (psycopg.errors.DiskFull("no space"), False),
+        (psycopg.ProgrammingError("no"), False),
+    ],
+)
+def test_one_rule_says_what_passes_by_itself(error: Exception, passes: bool):
+    from airflow_provider_lakebase.causes import passes_by_itself
+
+    assert passes_by_itself(error) is passes
+
+
+@pytest.mark.parametrize("refusal", ["the moon is made of cheese"])
+def test_a_login_that_fails_for_an_unknown_cause_is_not_waited_for(
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], refusal: str
+):
+    patient()
+    emulator.faults.refuse_logins(refusal)
+    sensor = LakebaseQuerySensor(task_id="waits", sql="SELECT true", lakebase_conn_id="patient")
+    with pytest.raises(psycopg.OperationalError, match=refusal):
+        sensor.poke({})

@@ -6,11 +6,13 @@ import asyncio
 import datetime
 import decimal
 import json
+import os
 import re
 import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -347,22 +349,119 @@ def test_a_connection_of_another_type_is_refused(monkeypatch: pytest.MonkeyPatch
         LakebaseHook("pg").get_conn()
 
 
-def test_a_commit_whose_answer_is_lost_is_told_apart(hook: LakebaseHook, table: str):
-    """The server is cut off while it commits: a deferred trigger holds COMMIT up, and the socket is shut meanwhile."""
+WAYS_OF_COMMIT = [
+    "commit",
+    "connection",
+    "transaction",
+    "nested",
+    "pipeline",
+    "pipeline transaction",
+    "execute",
+    "several",
+]
+
+
+@pytest.fixture
+def slow_commit(hook: LakebaseHook, table: str) -> Iterator[str]:
+    """A table of which a COMMIT takes a second, so that the session can be cut meanwhile."""
     hook.run(
         f"""CREATE FUNCTION test.slow() RETURNS trigger LANGUAGE plpgsql
         AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
         CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION test.slow()"""
     )
+    yield f"INSERT INTO {table} (id) VALUES (1)"
+    hook.run("DROP FUNCTION test.slow CASCADE")
+
+
+@contextmanager
+def cut_soon(connection: Any) -> Iterator[None]:
+    wire = socket.socket(fileno=os.dup(connection.fileno()))
+    threading.Timer(0.4, wire.shutdown, [socket.SHUT_RDWR]).start()
+    try:
+        yield
+    finally:
+        wire.close()
+
+
+def commit_by(way: str, connection: Any, insert: bytes) -> None:
+    if way == "connection":
+        with connection:
+            connection.execute(insert)
+    elif way == "transaction":
+        with connection.transaction():
+            connection.execute(insert)
+    elif way == "nested":
+        with connection.transaction(), connection.transaction():
+            connection.execute(insert)
+    elif way == "pipeline":
+        with connection.pipeline():
+            connection.execute(insert)
+            connection.commit()
+    elif way == "pipeline transaction":
+        with connection.pipeline(), connection.transaction():
+            connection.execute(insert)
+    elif way == "several":
+        connection.execute(insert + b"; COMMIT")
+    else:
+        connection.execute(insert)
+        connection.execute("/* now */ commit") if way == "execute" else connection.commit()
+
+
+async def commit_async_by(way: str, connection: Any, insert: bytes) -> None:
+    if way == "connection":
+        async with connection:
+            await connection.execute(insert)
+    elif way == "transaction":
+        async with connection.transaction():
+            await connection.execute(insert)
+    elif way == "nested":
+        async with connection.transaction(), connection.transaction():
+            await connection.execute(insert)
+    elif way == "pipeline":
+        async with connection.pipeline():
+            await connection.execute(insert)
+            await connection.commit()
+    elif way == "pipeline transaction":
+        async with connection.pipeline(), connection.transaction():
+            await connection.execute(insert)
+    elif way == "several":
+        await connection.execute(insert + b"; COMMIT")
+    else:
+        await connection.execute(insert)
+        await (connection.execute("/* now */ commit") if way == "execute" else connection.commit())
+
+
+@pytest.mark.parametrize("way", WAYS_OF_COMMIT)
+def test_a_commit_whose_answer_is_lost_is_told_apart(hook: LakebaseHook, slow_commit: str, way: str):
+    """A deferred trigger holds COMMIT up, and the socket is shut meanwhile."""
     connection = hook.get_conn()
     try:
-        connection.execute(f"INSERT INTO {table} (id) VALUES (1)".encode())
-        wire = socket.socket(fileno=connection.fileno())
-        threading.Timer(0.3, wire.shutdown, [socket.SHUT_RDWR]).start()
-        with pytest.raises(LakebaseOutcomeUnknownError, match="lost after COMMIT.*connection 'lakebase_default'"):
-            connection.commit()
-        wire.detach()
+        with (
+            cut_soon(connection),
+            pytest.raises(LakebaseOutcomeUnknownError, match="lost after COMMIT.*connection 'lakebase_default'"),
+        ):
+            commit_by(way, connection, slow_commit.encode())
     finally:
         connection.close()
-        hook.run("DROP FUNCTION test.slow CASCADE")
+
+
+@pytest.mark.parametrize("way", WAYS_OF_COMMIT)
+def test_an_asynchronous_commit_whose_answer_is_lost_is_told_apart(hook: LakebaseHook, slow_commit: str, way: str):
+    async def lose() -> None:
+        async with hook.open_async(hook.settings) as connection:
+            with cut_soon(connection):
+                await commit_async_by(way, connection, slow_commit.encode())
+
+    with pytest.raises(LakebaseOutcomeUnknownError, match="lost after COMMIT.*connection 'lakebase_default'"):
+        asyncio.run(lose())
+
+
+def test_a_session_lost_before_commit_is_not_called_unknown(hook: LakebaseHook, table: str):
+    connection = hook.get_conn()
+    try:
+        with cut_soon(connection), pytest.raises(psycopg.OperationalError), connection.transaction():
+            connection.execute(f"INSERT INTO {table} (id) VALUES (1)".encode())
+            connection.execute("SELECT CASE WHEN true THEN pg_sleep(2) END")
+    finally:
+        connection.close()

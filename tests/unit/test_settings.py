@@ -26,6 +26,12 @@ def read(endpoint: str | None = None, **changes: Any) -> LakebaseSettings:
     return read_settings(ConnectionFields("shop", **{**fields, **changes}), endpoint=endpoint)
 
 
+def test_a_native_login_with_an_endpoint_is_told_that_it_has_no_use():
+    extra = {"auth_type": "password", "pg_host": "ep-a.database.example"}
+    with pytest.raises(LakebaseSettingsError, match="'endpoint' has no use with auth_type 'password'.*pg_host"):
+        read(endpoint=ENDPOINT, login="etl", extra=extra)
+
+
 def test_defaults_are_those_of_the_service():
     settings = read()
     assert settings.database == "databricks_postgres"
