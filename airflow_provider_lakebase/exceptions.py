@@ -12,6 +12,8 @@
     ├── LakebaseAuthenticationError                Postgres refused the login: role missing, wrong identity, ...
     ├── LakebaseRoleError                          a role or a grant could not be made as asked; nothing was changed
     ├── LakebaseLoadError                          a load could not be applied; the target is as it was
+    ├── LakebaseStorageError                       the storage of a file failed or could not be reached
+    │   └── LakebaseStorageAccessError             it refused the login, or what was to be done
     ├── LakebaseExportError                        rows could not be written; there is no file, or the one before
     └── LakebaseOutcomeUnknownError                the session was lost after COMMIT or a statement was sent
 
@@ -82,6 +84,18 @@ class LakebaseRoleError(LakebaseError):
 
 class LakebaseLoadError(LakebaseError):
     """Say that a load could not be applied; the target is as it was."""
+
+
+class LakebaseStorageError(LakebaseError):
+    """Say that the storage of a file failed or could not be reached; table or file are as they were."""
+
+    retryable = True
+
+
+class LakebaseStorageAccessError(LakebaseStorageError):
+    """Say that the storage of a file refused access."""
+
+    retryable = False
 
 
 class LakebaseExportError(LakebaseError):

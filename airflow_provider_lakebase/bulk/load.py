@@ -20,6 +20,7 @@ from airflow_provider_lakebase.bulk.target import Column, Table, create_table, f
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.ledger import claim_load, record_rows
+from airflow_provider_lakebase.storage import storage_error
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +220,8 @@ def _apply(
         # Errors of the network and the disk have a number; those of a file's content have none.
         is_damage = isinstance(cause, (*DAMAGED, ValueError)) or getattr(cause, "errno", 0) is None
         if application is None or application.source is None or not (files_of(source) and is_damage):
-            raise cause or error from None
+            label = application.source.label if application and application.source else ""
+            raise (cause and files_of(source) and storage_error(cause, label)) or cause or error from None
         what = f"{application.source.label} is not what its name says, or is damaged or cut short"
         raise LakebaseLoadError(what, where=where, remedy="Write it again; nothing of it was loaded.") from cause
     # The original errors may quote the value, and would be printed as the cause.
