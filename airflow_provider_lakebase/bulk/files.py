@@ -8,6 +8,7 @@ import errno
 import gzip
 import io
 import json
+import os
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -312,7 +313,11 @@ def _renamed(final: Any) -> Iterator[IO[bytes]]:
     try:
         with _compressed(_create(partial, final), final) as file:
             yield file
-        partial.replace(final) if isinstance(partial, Path) else partial.rename(final)
+        if isinstance(partial, Path) or str(partial.protocol) in ("", "file", "local"):
+            os.replace(partial if isinstance(partial, Path) else partial.path, getattr(final, "path", final))
+        else:  # fsspec's own renaming takes a name with a question mark for a pattern
+            partial.fs.cp_file(partial.path, final.path)
+            partial.fs.rm_file(partial.path)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -47,8 +47,13 @@ class Server:
             copied = " copy" if "HTTP_X_AMZ_COPY_SOURCE" in environ else ""
             self.requests.append((environ["REQUEST_METHOD"] + copied, environ["PATH_INFO"]))
             if self.refusing:
-                start_response("403 Forbidden", [("Content-Type", "application/xml")])
-                return [b"<Error><Code>AccessDenied</Code><Message>secret detail</Message></Error>"]
+                body = b"<Error><Code>AccessDenied</Code><Message>secret detail</Message></Error>"
+                body = b"" if environ["REQUEST_METHOD"] == "HEAD" else body
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                start_response(
+                    "403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+                )
+                return [body]
             return application(environ, start_response)
 
         self.server._server.app = counting
