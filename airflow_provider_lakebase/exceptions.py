@@ -13,8 +13,9 @@
     ├── LakebaseAuthenticationError                Postgres refused the login: role missing, wrong identity, ...
     ├── LakebaseRoleError                          a role or a grant could not be made as asked; nothing was changed
     ├── LakebaseLoadError                          a load could not be applied; the target is as it was
+    ├── LakebaseStorageError                       the storage of a file failed or could not be reached
+    │   └── LakebaseStorageAccessError             it refused the login, or what was to be done
     ├── LakebaseExportError                        rows could not be written; there is no file, or the one before
-    ├── LakebaseStorageError                       a file could not be read or written: disk or object storage failed
     └── LakebaseOutcomeUnknownError                the session was lost after COMMIT or a statement was sent
 
 Errors of SQL statements, and of logins that failed for a cause the provider does not know, are not translated: they
@@ -92,14 +93,20 @@ class LakebaseLoadError(LakebaseError):
     """Say that a load could not be applied; the target is as it was."""
 
 
-class LakebaseExportError(LakebaseError):
-    """Say that rows could not be written out; there is no file, or the one there was."""
-
-
 class LakebaseStorageError(LakebaseError):
-    """Say that the disk or the object storage of a file failed; nothing was loaded, and no file was written."""
+    """Say that the storage of a file failed or could not be reached; table or file are as they were."""
 
     retryable = True
+
+
+class LakebaseStorageAccessError(LakebaseStorageError):
+    """Say that the storage of a file refused access."""
+
+    retryable = False
+
+
+class LakebaseExportError(LakebaseError):
+    """Say that rows could not be written out; there is no file, or the one there was."""
 
 
 class LakebaseOutcomeUnknownError(LakebaseError):

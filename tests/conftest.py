@@ -25,7 +25,11 @@ from airflow_provider_lakebase.roles import RoleRequest  # noqa: E402
 @pytest.fixture(scope="session")
 def shared_emulator() -> Iterator[LakebaseEmulator]:
     """The emulator, started once; its connections are in the environment, and the service principal has its role."""
-    with LakebaseEmulator(wake_seconds=0.2) as emulator, pytest.MonkeyPatch.context() as environment:
+    version = int(os.environ.get("LAKEBASE_TEST_POSTGRES", "18"))
+    with (
+        LakebaseEmulator(wake_seconds=0.2, postgres_version=version) as emulator,
+        pytest.MonkeyPatch.context() as environment,
+    ):
         for conn_id, connection in emulator.connections.items():
             environment.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection)
         request = RoleRequest(emulator.service_principal.client_id, create_on_database=True)

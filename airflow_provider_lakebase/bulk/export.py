@@ -20,7 +20,6 @@ from airflow_provider_lakebase.bulk.files import (
     find_format,
     open_to_read,
     open_to_write,
-    storage,
 )
 from airflow_provider_lakebase.bulk.sources import arrow
 from airflow_provider_lakebase.exceptions import LakebaseExportError
@@ -79,7 +78,7 @@ def export(
     format = find_format(destination, format)
     query = select(query_or_table)
     progress = Progress(f"Writing {describe(destination)}", check)
-    with storage(destination), open_to_write(destination) as file:
+    with open_to_write(destination) as file:
         if format == "parquet":
             progress.rows = _write_parquet(connection, query, file, progress)
         else:
@@ -99,7 +98,7 @@ def copy_in(connection: psycopg.Connection[Any], statement: str, source: Any) ->
     :returns: rows written
     :raises FileNotFoundError: when there is no such file
     """
-    with storage(source), open_to_read(source) as file, connection.cursor() as cursor:
+    with open_to_read(source) as file, connection.cursor() as cursor:
         with cursor.copy(sql.SQL(statement)) as copy:
             while block := file.read(BLOCK_BYTES):
                 copy.write(block)
@@ -114,7 +113,7 @@ def copy_out(connection: psycopg.Connection[Any], statement: str, destination: A
     :param destination: path of the file
     :returns: rows read
     """
-    with storage(destination), open_to_write(destination) as file:
+    with open_to_write(destination) as file:
         return _write_text(connection, sql.SQL(statement), file, Progress(f"Writing {describe(destination)}"))
 
 

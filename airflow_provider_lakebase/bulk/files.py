@@ -8,10 +8,11 @@ import errno
 import gzip
 import io
 import json
+import os
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -23,7 +24,8 @@ from psycopg import sql
 from airflow_provider_lakebase.bulk.copying import BadValue, Destination, Source
 from airflow_provider_lakebase.bulk.csv_check import DateCheck, QuoteCheck, end_of_row, quote_end_marks
 from airflow_provider_lakebase.bulk.target import Column, identifiers
-from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettingsError, LakebaseStorageError
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.storage import folder_error, shown, storage_error
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -35,6 +37,8 @@ BLOCK_BYTES = 1 << 18
 FORMATS = ("csv", "jsonl", "parquet")
 _ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 _GZIP_LEVEL = 6
+_ATOMIC = ("s3", "s3a", "gs", "gcs")
+"""Where an object appears when its upload is completed."""
 _COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 _MOST_HEADER_BYTES = 1 << 20
 _MOST_COMPRESSIONS = 4
@@ -73,29 +77,6 @@ class Unreadable(ValueError):
         self.remedy = remedy
 
 
-@contextmanager
-def storage(file: Any, where: str = "") -> Iterator[None]:
-    """Name the file whose disk or object storage fails in the block.
-
-    :param file: what is read or written there
-    :param where: connection and endpoint, for messages
-    :raises LakebaseStorageError: in place of what a file system's library raises
-    """
-    try:
-        yield
-    except (LakebaseError, psycopg.Error, FileNotFoundError):
-        raise
-    except Exception as error:
-        # Airflow's own exceptions end a task that was killed or takes too long.
-        if type(error).__module__.partition(".")[0] == "airflow":
-            raise
-        raise LakebaseStorageError(
-            f"{describe(file)} could not be read or written: {type(error).__name__}",
-            where=where,
-            remedy="Check the path, the permissions and the Airflow connection of the storage, then try again.",
-        ) from error
-
-
 def is_open_file(source: Any) -> bool:
     """Return whether a source is what ``fsspec.open`` gives: a file that is opened by a with statement.
 
@@ -118,7 +99,10 @@ def describe(file: Any) -> str:
     :param file: path, or file object
     """
     if is_path(file):
-        return str(file)
+        return shown(file)
+    name = getattr(file, "full_name", None)  # of fsspec's files
+    if isinstance(name, str) and "://" in name and not name.startswith(("file://", "local://")):
+        return shown(name)
     if is_open_file(file):
         return str(file.path)
     name = getattr(file, "name", None) or getattr(getattr(file, "raw", None), "name", None)
@@ -161,14 +145,17 @@ def open_to_read(source: Any) -> Iterator[IO[bytes]]:
     :raises FileNotFoundError: when there is no such file
     :raises Unreadable: for a file that was opened for something else
     """
-    with ExitStack() as stack:
+    label = describe(source)
+    with _explained(label), ExitStack() as stack:
         if is_path(source):
             path = Path(source) if isinstance(source, str) else source
-            file = stack.enter_context(path.open("rb"))
+            file = stack.enter_context(_open_path(path, label))
         else:
             file = stack.enter_context(source) if is_open_file(source) else source
         for level in range(_MOST_COMPRESSIONS + 1):
             head, file = _peek(file)
+            if level == 0 and not head and "://" in label and is_path(source) and source.is_dir():
+                raise folder_error(label)  # a prefix reads as an object of no bytes
             compression = next((name for name, magic in _MAGIC if head.startswith(magic)), None)
             if level == 0 and not head and is_path(source) and _compression(source):
                 raise EOFError("a compressed file of no bytes is cut short")
@@ -181,6 +168,29 @@ def open_to_read(source: Any) -> Iterator[IO[bytes]]:
             else:
                 file = stack.enter_context(zstd.ZstdFile(file))
         yield file
+
+
+def _open_path(path: Any, label: str) -> Any:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        if "://" in label and path.is_dir():
+            raise folder_error(label) from None
+        raise
+
+
+@contextmanager
+def _explained(label: str, *, writes: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGED:
+        raise
+    except Exception as error:
+        told = storage_error(error, label, writes=writes)
+        if told is None:
+            raise
+        # The original may quote a URL with its signature.
+        raise told from None
 
 
 def _peek(file: Any) -> tuple[bytes, Any]:
@@ -268,31 +278,71 @@ def as_text(file: IO[bytes]) -> io.RawIOBase:
 def open_to_write(destination: Any) -> Iterator[IO[bytes]]:
     """Write a file that appears under its name when the block has ended well, and not at all otherwise.
 
+    On S3 and Google Cloud Storage the upload is completed or aborted under the name itself. Elsewhere a file beside it
+    gets the name at the end.
+
     :param destination: path; the ending of its name says how it is compressed
+    :raises LakebaseStorageError: when the storage fails
     """
     final = Path(destination) if isinstance(destination, str) else destination
-    partial = final.with_name(f".{final.name}.{uuid4().hex}.partial")
+    with _explained(describe(final), writes=True):
+        if str(getattr(final, "protocol", "")) in _ATOMIC:
+            with _uploaded(final) as file:
+                yield file
+        else:
+            with _renamed(final) as file:
+                yield file
+
+
+@contextmanager
+def _uploaded(final: Any) -> Iterator[IO[bytes]]:
+    # Closing such a file does not end its upload.
+    upload = final.open("wb", autocommit=False)
     try:
-        with ExitStack() as stack:
-            file = stack.enter_context(_create(partial))
-            compression = _compression(final)
-            if compression == "gzip":
-                file = stack.enter_context(gzip.GzipFile("", "wb", _GZIP_LEVEL, file))
-            elif compression == "zstd":
-                file = stack.enter_context(zstd.ZstdFile(file, "w"))
+        with _compressed(upload, final) as file:
             yield file
-        partial.replace(final) if isinstance(partial, Path) else partial.rename(final)
+        upload.commit()
     except BaseException:
-        if partial.exists():
-            partial.unlink()
+        upload.discard()
         raise
 
 
-def _create(path: Any) -> Any:
+@contextmanager
+def _renamed(final: Any) -> Iterator[IO[bytes]]:
+    partial = final.with_name(f".{final.name}.{uuid4().hex}.partial")
     try:
-        return path.open("wb")
+        with _compressed(_create(partial, final), final) as file:
+            yield file
+        if isinstance(partial, Path) or str(partial.protocol) in ("", "file", "local"):
+            os.replace(partial if isinstance(partial, Path) else partial.path, getattr(final, "path", final))
+        else:  # fsspec's own renaming takes a name with a question mark for a pattern
+            partial.fs.cp_file(partial.path, final.path)
+            partial.fs.rm_file(partial.path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
+    with ExitStack() as stack:
+        file = stack.enter_context(opened)
+        compression = _compression(final)
+        if compression == "gzip":
+            file = stack.enter_context(gzip.GzipFile("", "wb", _GZIP_LEVEL, file))
+        elif compression == "zstd":
+            file = stack.enter_context(zstd.ZstdFile(file, "w"))
+        yield file
+
+
+def _create(partial: Any, final: Any) -> Any:
+    if final.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "It is a folder", str(final))
+    try:
+        return partial.open("wb")
     except FileNotFoundError:
-        raise FileNotFoundError(errno.ENOENT, "There is no such folder to write to", str(path.parent)) from None
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder to write to", str(partial.parent)) from None
 
 
 def read_header(file: io.RawIOBase) -> tuple[bytes, bytes, list[str]]:

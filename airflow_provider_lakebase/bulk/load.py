@@ -13,13 +13,14 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.bulk.copying import BadValue, Progress, SourceFailed, explain, load_error
-from airflow_provider_lakebase.bulk.files import DAMAGED, FORMATS, Unreadable, storage
+from airflow_provider_lakebase.bulk.files import DAMAGED, FORMATS, Unreadable
 from airflow_provider_lakebase.bulk.modes import Application, Mode, Plan
 from airflow_provider_lakebase.bulk.sources import arrow_definitions, files_of, holds_csv, open_sources, to_arrow
 from airflow_provider_lakebase.bulk.target import Column, Table, create_table, find_table
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.ledger import claim_load, record_rows
+from airflow_provider_lakebase.storage import storage_error
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +146,6 @@ def load(
     progress = Progress(f"Loading into {request.table}", check)
     try:
         source = to_arrow(source)
-        if files := files_of(source):
-            with storage(files[0] if len(files) == 1 else f"A file of {request.table}'s {len(files)}", where):
-                return _load(connection, source, request, progress, where)
         return _load(connection, source, request, progress, where)
     except psycopg.errors.InsufficientPrivilege as error:
         what = f"Nothing was loaded into {request.table}: {error.diag.message_primary}"
@@ -224,7 +222,8 @@ def _apply(
         # Errors of the network and the disk have a number; those of a file's content have none.
         is_damage = isinstance(cause, (*DAMAGED, ValueError)) or getattr(cause, "errno", 0) is None
         if application is None or application.source is None or not (files_of(source) and is_damage):
-            raise cause or error from None
+            label = application.source.label if application and application.source else ""
+            raise (cause and files_of(source) and storage_error(cause, label)) or cause or error from None
         what = f"{application.source.label} is not what its name says, or is damaged or cut short"
         raise LakebaseLoadError(what, where=where, remedy="Write it again; nothing of it was loaded.") from cause
     # The original errors may quote the value, and would be printed as the cause.

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from itertools import chain
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import psycopg
 
@@ -141,9 +142,6 @@ def reading(label: str, where: str) -> Iterator[None]:
         yield
     except Unreadable as error:
         raise LakebaseLoadError(f"{label} cannot be read: {error}", where=where, remedy=error.remedy) from None
-    except IsADirectoryError:
-        remedy = "Name its files: sorted(folder.glob('*.parquet')); they are loaded in one transaction."
-        raise LakebaseLoadError(f"{label} is a folder", where=where, remedy=remedy) from None
     except DAMAGED as error:
         what = f"{label} is not what its name says, or is damaged or cut short"
         raise LakebaseLoadError(what, where=where, remedy="Write it again.") from error
@@ -323,8 +321,24 @@ class _Opening:
                 names = {column.name for column in source.columns} & set(self.table.loadable)
                 if filled is not None and names != filled:
                     raise self._error(f"{label} has other columns than the files before it", "Load it by itself.")
+                self._check_folders(label, names)
                 filled = names
                 yield source
+
+    def _check_folders(self, label: str, names: set[str]) -> None:
+        """Refuse a file in a folder such as day=2026-01-01 whose value the table would not get."""
+        if self.request.columns:
+            return
+        for part in label.split("/")[:-1]:
+            key, found, _ = part.partition("=")
+            name = unquote(key)
+            if found and name in self.table.loadable and name not in names:
+                what = f"{label} has no column '{name}', which a folder in its path names and the table has"
+                remedy = (
+                    "Nothing was loaded. Add the column to the file; or, to leave it to its default, name the columns "
+                    "to load by 'columns'."
+                )
+                raise self._error(what, remedy)
 
     def _open(self, format: str, file: Any, label: str) -> Source:
         if format == "parquet":

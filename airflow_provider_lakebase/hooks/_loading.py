@@ -13,6 +13,7 @@ from more_itertools import chunked
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
+from airflow_provider_lakebase.hooks._storage import locate
 from airflow_provider_lakebase.lineage.reports import tell_collector
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class LoadingHook(DataFrameHook):
             when the table or a column is missing, or the role may not write
         :raises LakebaseSettingsError: for arguments that cannot be; nothing was sent
         :raises LakebaseOutcomeUnknownError: when the session was lost between COMMIT and its answer
+        :raises LakebaseStorageError: when the storage of a file fails
         :raises FileNotFoundError: when there is no such file
         :returns: rows, bytes, seconds, and whether it was in the ledger already
         """
@@ -109,10 +111,10 @@ class LoadingHook(DataFrameHook):
             load_id=load_id,
             ledger_schema=ledger_schema,
         )
+        path = locate(source)
         with self._create_autocommit_connection() as connection:
             if load_id is not None:
                 prepare_ledger(connection, ledger_schema, where=connection.where)
-            path = _to_path(source)
             result = load(connection, path, request, where=connection.where, check=self._check_cancelled)
             connection.commit()
             if not result.already_loaded:
@@ -143,6 +145,7 @@ class LoadingHook(DataFrameHook):
         :param null: the unquoted text that stands for NULL in a CSV file
         :raises LakebaseSettingsError: for an unknown format
         :raises LakebaseExportError: for a value that Parquet's type of its column does not hold
+        :raises LakebaseStorageError: when the storage of the file fails; what was there is as it was
         :raises psycopg.Error: as Postgres refuses the query
         :returns: rows, bytes and seconds
         """
@@ -152,7 +155,7 @@ class LoadingHook(DataFrameHook):
             result = export(
                 connection,
                 query,
-                _to_path(destination),
+                locate(destination),
                 format=format,
                 header=header,
                 null=null,
@@ -296,7 +299,7 @@ class LoadingHook(DataFrameHook):
         """Load a file in Postgres's text format: values separated by tabs, ``\\N`` for NULL.
 
         :param table: target, as SQL writes it
-        :param tmp_file: path of the file
+        :param tmp_file: path or URL of the file
         :raises FileNotFoundError: when there is no such file
         """
         self.copy_expert(f"COPY {table} FROM STDIN", tmp_file)
@@ -305,7 +308,7 @@ class LoadingHook(DataFrameHook):
         """Write a table to a file in Postgres's text format; it appears under its name when it is whole.
 
         :param table: the table, as SQL writes it
-        :param tmp_file: path of the file
+        :param tmp_file: path or URL of the file
         """
         self.copy_expert(f"COPY {table} TO STDOUT", tmp_file)
 
@@ -325,7 +328,7 @@ class LoadingHook(DataFrameHook):
             remedy = "Write COPY … FROM STDIN to read the file, or COPY … TO STDOUT to write it."
             raise LakebaseSettingsError("The statement is no COPY between the server and a file", remedy=remedy)
         with self._create_autocommit_connection() as connection:
-            rows = (copy_in if reads else copy_out)(connection, sql, _to_path(filename))
+            rows = (copy_in if reads else copy_out)(connection, sql, locate(filename))
             connection.commit()
         send_sql_hook_lineage(context=self, sql=sql, row_count=rows)
         self.log.info("Rows copied: %d", rows)
@@ -350,25 +353,3 @@ def _unquoted(names: str | Sequence[str] | None) -> list[str] | None:
         name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] == '"' else name
         for name in ([names] if isinstance(names, str) else names)
     ]
-
-
-def _is_url(place: Any) -> bool:
-    return isinstance(place, str) and "://" in place
-
-
-def _to_path(place: Any) -> Any:
-    """Return a URL, or a list of them, as Airflow's path of object storage; all else as it is."""
-    if isinstance(place, list) or (isinstance(place, tuple) and place and all(map(_is_url, place))):
-        return [_to_path(each) for each in place]
-    if not isinstance(place, str) or "://" not in place:
-        return place
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    try:
-        return ObjectStoragePath(place)
-    except (ValueError, ImportError) as error:
-        scheme = place.partition("://")[0]
-        remedy = (
-            f"Install the Airflow provider that brings {scheme}://, for example apache-airflow-providers-amazon[s3fs]."
-        )
-        raise LakebaseSettingsError(f"No file system for {scheme}:// is installed", remedy=remedy) from error

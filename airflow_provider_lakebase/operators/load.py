@@ -11,10 +11,12 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 from airflow_provider_lakebase.assets import asset_uri, emit_event
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
+from airflow_provider_lakebase.hooks._storage import locate, locate_all
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good, merge_hook_params
 from airflow_provider_lakebase.lineage.reports import file_datasets, report, report_load, report_sql
 from airflow_provider_lakebase.links import LINKS, keeping_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
+from airflow_provider_lakebase.storage import shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -238,7 +240,7 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator):
         with failing_for_good(), keeping_links(context, self._hook):
             return self._load(
                 context,
-                self._files(),
+                locate_all(self.source, self.source_conn_id),
                 columns=self.columns,
                 format=self.format,
                 header=self.header,
@@ -251,13 +253,6 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator):
         return report(
             self, lambda: report_load(self._hook.settings, self.table, self._loaded, file_datasets(self.source))
         )
-
-    def _files(self) -> Any:
-        if isinstance(self.source, str) or not isinstance(self.source, Sequence):
-            return _locate(self.source, self.source_conn_id)
-        if not self.source:
-            raise LakebaseSettingsError("source is an empty list", remedy="Name a file, or skip the task.")
-        return [_locate(path, self.source_conn_id) for path in self.source]
 
 
 class LakebaseExportOperator(LakebaseBulkOperator):
@@ -327,14 +322,14 @@ class LakebaseExportOperator(LakebaseBulkOperator):
         with failing_for_good(), keeping_links(context, self._hook):
             result = self._hook.export(
                 query_or_table,
-                _locate(self.destination, self.destination_conn_id),
+                locate(self.destination, self.destination_conn_id),
                 parameters=self.sql_parameters,
                 format=self.format,
                 header=self.header,
                 null=self.null,
             )
         return {
-            "destination": str(self.destination),
+            "destination": shown(self.destination),
             "rows": result.rows,
             "bytes": result.bytes,
             "seconds": result.seconds,
@@ -350,12 +345,3 @@ class LakebaseExportOperator(LakebaseBulkOperator):
         lineage = report_sql(settings, query, has_parameters=bool(self.sql_parameters))
         lineage.outputs = file_datasets(self.destination)
         return lineage
-
-
-def _locate(path: Any, conn_id: str | None) -> Any:
-    """Return the path on the object storage of an Airflow connection; as it is without one."""
-    if not conn_id:
-        return path
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    return ObjectStoragePath(str(path), conn_id=conn_id)

@@ -1,0 +1,80 @@
+"""Paths and URLs of files as paths of Airflow's object storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.storage import shown
+
+
+def locate(place: Any, conn_id: str | None = None) -> Any:
+    """Return a URL, or a list of them, as a path of object storage; all else as it is.
+
+    :param place: what is to be loaded or written to
+    :param conn_id: Airflow connection of the object storage, in place of one before an ``@`` in the URL
+    :raises LakebaseSettingsError: for a URL whose storage nothing installed knows, or that names another connection
+    """
+    if isinstance(place, list) or (isinstance(place, tuple) and place and all(map(_is_url, place))):
+        return [locate(each, conn_id) for each in place]
+    if conn_id:
+        return _on_connection(place, conn_id)
+    return _path(place) if _is_url(place) else place
+
+
+def locate_all(places: Any, conn_id: str | None = None) -> Any:
+    """Return a path, or any sequence of them, as paths of object storage.
+
+    :param places: path or URL, or a sequence of them
+    :param conn_id: Airflow connection of the object storage
+    :raises LakebaseSettingsError: for an empty sequence
+    """
+    if isinstance(places, str) or not isinstance(places, Sequence):
+        return locate(places, conn_id)
+    if not places:
+        raise LakebaseSettingsError("source is an empty list", remedy="Name a file, or skip the task.")
+    return [locate(path, conn_id) for path in places]
+
+
+def _is_url(place: Any) -> bool:
+    return isinstance(place, str) and "://" in place
+
+
+def _on_connection(place: Any, conn_id: str) -> Any:
+    text = str(place)
+    if "://" not in text:
+        remedy = "Leave it out, or give a URL such as s3://bucket/key."
+        raise LakebaseSettingsError(f"A connection of object storage is given for the local file {text}", remedy=remedy)
+    path = _path(text, conn_id)
+    own = getattr(place, "conn_id", None)
+    if own is None and text.startswith("s3"):
+        own = text.partition("://")[2].partition("/")[0].rpartition("@")[0] or None
+    if own is not None and own != conn_id:
+        remedy = "Name one of them."
+        raise LakebaseSettingsError(f"{shown(text)} names another connection than '{conn_id}'", remedy=remedy)
+    return path
+
+
+def _path(url: str, conn_id: str | None = None) -> Any:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    scheme = url.partition("://")[0]
+    remedy = (
+        "Install the Airflow provider of the storage, such as apache-airflow-providers-amazon[s3fs] for s3://, "
+        "google's for gs://, microsoft-azure's for abfs://, or correct the URL."
+    )
+    try:
+        if scheme.lower() == "memory":  # fsspec's own, which Airflow does not know
+            from upath import UPath
+
+            return UPath(url)
+        path = ObjectStoragePath(url, conn_id=conn_id) if conn_id else ObjectStoragePath(url)
+        _ = path.fs
+    except (ValueError, ImportError):
+        what = f"Nothing that is installed reads or writes {scheme}://, as in {shown(url)}"
+        raise LakebaseSettingsError(what, remedy=remedy) from None
+    except Exception as error:  # of whatever library: a connection that is missing, or not of this storage
+        what = f"The storage of {shown(url)} cannot be opened ({type(error).__name__})"
+        raise LakebaseSettingsError(what, remedy="Check the Airflow connection of the storage.") from None
+    return path

@@ -1,0 +1,388 @@
+"""What works on a local file works on object storage: an S3 server on loopback, and fsspec's memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+import pyarrow.parquet
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
+from moto.server import ThreadedMotoServer
+
+from airflow_provider_lakebase.exceptions import (
+    LakebaseLoadError,
+    LakebaseSettingsError,
+    LakebaseStorageAccessError,
+    LakebaseStorageError,
+)
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+from airflow_provider_lakebase.operators.load import LakebaseExportOperator, LakebaseLoadOperator
+from airflow_provider_lakebase.storage import shown, storage_error
+
+BUCKET = "lakebase-tests"
+ROWS = "SELECT n AS id, 'name ' || n AS name, n * 1.25::numeric(10,2) AS price FROM generate_series(1, 3) AS n"
+CHECK = "SELECT count(*), sum(id), max(name), sum(price) FROM {}"
+EXPECTED = (3, 6, "name 3", 7.5)
+ENDINGS = ["csv", "csv.gz", "csv.zst", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
+NAMES = ["a b", "a#b", "a?b", "a%20b", "größe-日本", "a?x=1&y=2#f", "a+b&c=d"]
+
+
+class Server:
+    """The S3 server and the requests it got."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+        self.refusing = False
+        self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self.server.start()
+        self.url = "http://{}:{}".format(*self.server.get_host_and_port())
+        application = self.server._server.app
+
+        def counting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+            copied = " copy" if "HTTP_X_AMZ_COPY_SOURCE" in environ else ""
+            self.requests.append((environ["REQUEST_METHOD"] + copied, environ["PATH_INFO"]))
+            if self.refusing:
+                body = b"<Error><Code>AccessDenied</Code><Message>secret detail</Message></Error>"
+                body = b"" if environ["REQUEST_METHOD"] == "HEAD" else body
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                start_response(
+                    "403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+                )
+                return [body]
+            return application(environ, start_response)
+
+        self.server._server.app = counting
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    server = Server()
+    extra = {"endpoint_url": server.url, "region_name": "us-east-1", "config_kwargs": {"retries": {"max_attempts": 1}}}
+    store = {"conn_type": "aws", "login": "access-key", "password": "secret-key", "extra": extra}
+    down = {**store, "extra": {**extra, "endpoint_url": "http://127.0.0.1:9"}}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIRFLOW_CONN_STORE", json.dumps(store))
+        environment.setenv("AIRFLOW_CONN_DOWN", json.dumps(down))
+        ObjectStoragePath(f"s3://store@{BUCKET}").fs.mkdir(BUCKET)
+        yield server
+    server.server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: Server) -> Iterator[Server]:
+    yield s3_server
+    s3_server.refusing = False
+
+
+@pytest.fixture(params=["local", "s3", "memory"])
+def folder(request: pytest.FixtureRequest, s3: Server, tmp_path: Path) -> str:
+    """The place of a test's files, as text."""
+    unique = uuid4().hex
+    places = {"local": str(tmp_path), "s3": f"s3://store@{BUCKET}/{unique}", "memory": f"memory://{unique}"}
+    return places[request.param]
+
+
+@pytest.fixture
+def s3_folder(s3: Server) -> str:
+    return f"s3://store@{BUCKET}/{uuid4().hex}"
+
+
+@pytest.fixture
+def table(hook: LakebaseHook) -> Iterator[str]:
+    hook.run(
+        [
+            "CREATE SCHEMA IF NOT EXISTS storage_tests",
+            "CREATE TABLE storage_tests.stored (id bigint, name text, price numeric(10,2))",
+        ]
+    )
+    yield "storage_tests.stored"
+    hook.run("DROP TABLE storage_tests.stored")
+
+
+def path_of(url: str) -> Any:
+    if url.startswith("memory://"):
+        from upath import UPath
+
+        return UPath(url)
+    return ObjectStoragePath(url) if "://" in url else Path(url)
+
+
+def loaded(hook: LakebaseHook, table: str) -> tuple[Any, ...]:
+    count, ids, name, price = hook.get_first(CHECK.format(table))
+    hook.run(f"TRUNCATE {table}")
+    return count, ids, name, float(price)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_is_exported_is_loaded(hook: LakebaseHook, table: str, folder: str, ending: str) -> None:
+    file = f"{folder}/rows.{ending}"
+
+    assert hook.export(ROWS, file).rows == 3
+    assert hook.load(file, table).rows == 3
+    assert loaded(hook, table) == EXPECTED
+    hook.load(path_of(file), table)
+    assert loaded(hook, table) == EXPECTED
+    assert [path.name for path in path_of(folder).iterdir()] == [f"rows.{ending}"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_store_holds_the_bytes_that_a_local_file_has(
+    hook: LakebaseHook, s3_folder: str, tmp_path: Path, ending: str
+) -> None:
+    local, remote = tmp_path / f"rows.{ending}", ObjectStoragePath(f"{s3_folder}/rows.{ending}")
+    hook.export(ROWS, local)
+    hook.export(ROWS, remote)
+
+    if ending == "parquet":
+        with remote.open("rb") as file:
+            assert pyarrow.parquet.read_table(file).equals(pyarrow.parquet.read_table(local))
+    elif ending.endswith(".gz"):  # whose header has the time
+        assert remote.read_bytes()[8:] == local.read_bytes()[8:]
+    else:
+        assert remote.read_bytes() == local.read_bytes()
+
+
+def test_a_csv_file_without_a_header(hook: LakebaseHook, table: str, folder: str) -> None:
+    hook.export(ROWS, f"{folder}/rows.csv", header=False)
+    hook.load(f"{folder}/rows.csv", table, header=False)
+
+    assert loaded(hook, table) == EXPECTED
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_taken_as_it_stands(hook: LakebaseHook, table: str, folder: str, name: str) -> None:
+    file = f"{folder}/{name}.csv"
+    hook.export(ROWS, file)
+    hook.load(file, table)
+
+    assert loaded(hook, table) == EXPECTED
+    assert [path.name for path in path_of(folder).iterdir()] == [f"{name}.csv"]
+
+
+def test_several_files_are_loaded_together(hook: LakebaseHook, table: str, folder: str) -> None:
+    files = [f"{folder}/1.csv", f"{folder}/2.jsonl.gz", f"{folder}/3.parquet"]
+    for file in files:
+        hook.export(ROWS, file)
+
+    hook.load(files, table)
+    assert hook.get_first(f"SELECT count(*) FROM {table}") == (9,)
+    hook.load(tuple(files), table, mode="replace")
+    assert hook.get_first(f"SELECT count(*) FROM {table}") == (9,)
+    hook.load([path_of(file) for file in files], table, mode="replace")
+    assert hook.get_first(f"SELECT count(*) FROM {table}") == (9,)
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "jsonl", "parquet"])
+def test_files_that_fsspec_opens(hook: LakebaseHook, table: str, folder: str, ending: str) -> None:
+    file = path_of(f"{folder}/rows.{ending}")
+    hook.export(ROWS, file)
+
+    with file.open("rb") as opened:
+        hook.load(opened, table, format=ending.partition(".")[0])
+    assert loaded(hook, table) == EXPECTED
+    if "memory" in folder:
+        hook.load([fsspec.open(str(file))], table)
+        assert loaded(hook, table) == EXPECTED
+
+
+def test_bulk_names_take_urls(hook: LakebaseHook, table: str, folder: str) -> None:
+    hook.run(f"INSERT INTO {table} {ROWS}")
+    hook.bulk_dump(table, f"{folder}/rows.tsv")
+    hook.run(f"TRUNCATE {table}")
+    hook.bulk_load(table, f"{folder}/rows.tsv")
+    assert loaded(hook, table) == EXPECTED
+
+    hook.copy_expert(f"COPY ({ROWS}) TO STDOUT (FORMAT csv, DELIMITER ';')", f"{folder}/rows.csv.gz")
+    hook.copy_expert(f"COPY {table} FROM STDIN (FORMAT csv, DELIMITER ';')", f"{folder}/rows.csv.gz")
+    assert loaded(hook, table) == EXPECTED
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl.zst", "parquet"])
+def test_operators_take_the_connection_of_the_store(
+    hook: LakebaseHook, table: str, s3_folder: str, ending: str
+) -> None:
+    url = f"{s3_folder}/rows.{ending}".replace("store@", "")
+    export = LakebaseExportOperator(
+        task_id="export", sql=ROWS, destination=url, destination_conn_id="store", lakebase_conn_id="lakebase_default"
+    )
+    assert export.execute({})["rows"] == 3
+    load = LakebaseLoadOperator(task_id="load", source=[url], source_conn_id="store", table=table, exactly_once=False)
+    assert load.execute({})["rows"] == 3
+    assert loaded(hook, table) == EXPECTED
+
+
+def test_a_connection_that_cannot_be_obeyed_is_refused(table: str, s3_folder: str, tmp_path: Path) -> None:
+    for source in (f"{s3_folder}/rows.csv", str(tmp_path / "rows.csv")):
+        load = LakebaseLoadOperator(task_id="load", source=source, source_conn_id="other", table=table)
+        with pytest.raises(AirflowFailException, match="names another connection|for the local file"):
+            load.execute({})
+
+
+def test_an_empty_result_replaces_the_object(hook: LakebaseHook, folder: str) -> None:
+    file = path_of(f"{folder}/rows.csv")
+    hook.export(ROWS, file)
+    hook.export(f"{ROWS} LIMIT 0", file, header=False)
+
+    assert file.read_bytes() == b""
+
+
+# ── Whole or not at all ──
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "jsonl", "parquet"])
+@pytest.mark.parametrize("rows", [3, 700_000], ids=["small", "of several parts"])
+def test_an_export_that_fails_midway_leaves_what_was_there(
+    hook: LakebaseHook, folder: str, ending: str, rows: int
+) -> None:
+    file = path_of(f"{folder}/rows.{ending}")
+    hook.export(ROWS, file)
+    before = file.read_bytes()
+
+    with pytest.raises(Exception, match="division by zero"):
+        hook.export(f"SELECT n, md5(n::text), 1 / ({rows} - n) AS x FROM generate_series(1, {rows}) AS n", file)
+    assert file.read_bytes() == before
+    assert [path.name for path in path_of(folder).iterdir()] == [file.name]
+
+
+def test_a_failed_upload_is_aborted(hook: LakebaseHook, s3: Server, s3_folder: str) -> None:
+    file = ObjectStoragePath(f"{s3_folder}/rows.csv")
+    s3.requests.clear()
+    with pytest.raises(Exception, match="division by zero"):
+        hook.export("SELECT repeat('x', 100), 1 / (200000 - n) AS x FROM generate_series(1, 200000) AS n", file)
+
+    assert not file.exists()
+    assert ("DELETE", f"/{file.path}") in s3.requests
+    uploads = file.fs.call_s3("list_multipart_uploads", Bucket=BUCKET).get("Uploads", [])
+    assert not [upload for upload in uploads if upload["Key"] in file.path]
+
+
+def test_an_object_is_written_once(hook: LakebaseHook, s3: Server, s3_folder: str) -> None:
+    s3.requests.clear()
+    hook.export(ROWS, f"{s3_folder}/rows.csv")
+
+    assert not [request for request in s3.requests if "copy" in request[0] or "partial" in request[1]]
+    assert len([request for request in s3.requests if request[0] in ("PUT", "POST")]) <= 3
+
+
+# ── Refusals ──
+
+
+def test_a_missing_object_or_bucket_is_named(hook: LakebaseHook, table: str, s3_folder: str) -> None:
+    for url in (f"{s3_folder}/none.csv", "s3://store@no-such-bucket/none.csv"):
+        with pytest.raises(FileNotFoundError) as caught:
+            hook.load(url, table)
+        assert url in str(caught.value) and "no such object or bucket" in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="no such bucket") as caught:
+        hook.export(ROWS, "s3://store@no-such-bucket/rows.csv")
+
+
+@pytest.mark.parametrize("url", ["nope://bucket/rows.csv", "gs://bucket/rows.csv", "abfs://c@a/rows.parquet"])
+def test_a_scheme_that_nothing_knows_is_refused(hook: LakebaseHook, table: str, url: str) -> None:
+    for act in (
+        lambda: hook.load(url, table),
+        lambda: hook.load([url], table),
+        lambda: hook.export(ROWS, url),
+        lambda: hook.bulk_load(table, url),
+    ):
+        with pytest.raises(LakebaseSettingsError, match="Nothing that is installed.*Install the Airflow provider"):
+            act()
+
+
+def test_a_store_that_refuses(hook: LakebaseHook, s3: Server, table: str, s3_folder: str) -> None:
+    hook.export(ROWS, f"{s3_folder}/rows.csv")
+    s3.refusing = True
+    for act in (
+        lambda: hook.load(f"{s3_folder}/rows.csv", table),
+        lambda: hook.export(ROWS, f"{s3_folder}/rows.csv"),
+        lambda: hook.bulk_load(table, f"{s3_folder}/rows.csv"),
+    ):
+        with pytest.raises(LakebaseStorageAccessError, match="rows.csv cannot be .*refused access") as caught:
+            act()
+        assert "secret" not in str(caught.value)
+        assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_a_store_that_is_not_there(hook: LakebaseHook, s3: Server, table: str) -> None:
+    for act in (
+        lambda: hook.load(f"s3://down@{BUCKET}/rows.csv", table),
+        lambda: hook.export(ROWS, f"s3://down@{BUCKET}/rows.csv"),
+    ):
+        with pytest.raises(LakebaseStorageError, match="could not be reached") as caught:
+            act()
+        assert caught.value.retryable
+
+
+@pytest.mark.parametrize("pattern", ["day/*.csv", "*/rows.csv", "day/row[s].csv"])
+def test_a_pattern_is_refused(hook: LakebaseHook, table: str, folder: str, pattern: str) -> None:
+    with pytest.raises(LakebaseSettingsError, match=r"pattern is not resolved.*\.glob\("):
+        hook.load(f"{folder}/{pattern}", table)
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_a_folder_is_refused(hook: LakebaseHook, table: str, folder: str, format: str) -> None:
+    path_of(f"{folder}/day").mkdir(parents=True, exist_ok=True)
+    hook.export(ROWS, f"{folder}/day/rows.csv")
+    for name in ("day", "day/"):
+        with pytest.raises(LakebaseSettingsError, match=r"is a folder, not a file.*\.glob\("):
+            hook.load(f"{folder}/{name}", table, format=format)
+    if format == "parquet":
+        with pytest.raises(LakebaseSettingsError, match="is a folder"):
+            hook.load(f"{folder}/day", "storage_tests.made_of_folder", format=format, create_table=True)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_partition_folder_whose_column_the_file_lacks_is_refused(
+    hook: LakebaseHook, table: str, folder: str, ending: str
+) -> None:
+    hook.run(f"ALTER TABLE {table} ADD COLUMN dt date")
+    file = f"{folder}/dt=2026-01-01/rows.{ending}"
+    if "://" not in file:
+        Path(file).parent.mkdir()
+    hook.export(ROWS, file)
+
+    for source in (file, [file]):
+        with pytest.raises(LakebaseLoadError, match="no column 'dt', which a folder.*Add the column"):
+            hook.load(source, table)
+    assert hook.get_first(f"SELECT count(*) FROM {table}") == (0,)
+
+    hook.load(file, table, columns={"id": "id", "name": "name", "price": "price"})
+    assert loaded(hook, table) == EXPECTED
+    hook.export(f"SELECT *, date '2026-01-01' AS dt FROM ({ROWS}) AS rows", file)
+    hook.load(file, table)
+    assert hook.get_first(f"SELECT min(dt)::text FROM {table}") == ("2026-01-01",)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://conn@bucket/a b?c#d%20.csv", "s3://conn@bucket/a b?c#d%20.csv"),
+        ("s3://user:pass@bucket/key", "s3://***@bucket/key"),
+        ("s3://user:pa/ss@bucket/key", "s3://***@bucket/key"),
+        ("https://u:p@host:80/x.csv?sig=abc", "https://***@host:80/x.csv"),
+        ("abfs://c@a.dfs.core.windows.net/x.csv?sv=1&sig=abc", "abfs://c@a.dfs.core.windows.net/x.csv"),
+        ("s3://bucket/x.csv?X-Amz-Signature=abc&X-Amz-Date=1", "s3://bucket/x.csv"),
+        ("https://host:80/x@y.csv", "https://host:80/x@y.csv"),
+        ("/tmp/a?sig=1", "/tmp/a?sig=1"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, expected: str) -> None:
+    assert shown(url) == expected
+
+
+def test_the_log_shows_no_secret_of_a_url(hook: LakebaseHook, table: str, task_log: Callable[[], str]) -> None:
+    url = "s3://user:hunter22@bucket/x.csv?X-Amz-Signature=0123456789abcdef"
+    for act in (lambda: hook.load(url, table), lambda: hook.export(ROWS, url)):
+        with pytest.raises(Exception) as caught:
+            act()
+        assert "hunter22" not in str(caught.value) and "0123456789abcdef" not in str(caught.value)
+
+
+def test_errors_of_the_database_are_not_the_storages() -> None:
+    assert storage_error(ValueError("x"), "s3://bucket/key") is None
+    assert storage_error(LakebaseLoadError("x"), "s3://bucket/key") is None
+    assert storage_error(OSError("content"), "s3://bucket/key") is None
