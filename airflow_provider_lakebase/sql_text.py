@@ -177,8 +177,10 @@ def _end_of_comment(text: str, position: int) -> int:
 
 
 def _check_placeholder(text: str, match: re.Match[str], quoted: str) -> None:
-    line = text.count("\n", 0, match.start()) + 1
     is_placeholder = (match["format"] if match["name"] else match["positional"]) in _FORMATS
+    if is_placeholder and not quoted:
+        return
+    line = text.count("\n", 0, match.start()) + 1
     if not is_placeholder:
         raise LakebaseSettingsError(
             f"The % on line {line} of the statement is no placeholder: {match[0].strip()!r}",
