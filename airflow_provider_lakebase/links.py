@@ -1,7 +1,8 @@
 """Links from a task to where the workspace shows what it worked on.
 
-Only the workspace knows the addresses of its pages, so a task asks for them when its work is done and keeps them in an
-XCom. Airflow's servers, which show the links, ask nobody.
+Only the workspace knows the addresses of its pages, so a task asks for them when its work is done. Airflow 3 reads the
+links from the operator when the task ends, and stores them itself; for Airflow 2 they are kept in an XCom. Airflow's
+servers, which show the links, ask nobody.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettingsError, LakebaseWorkspaceError
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 XCOM_KEY = "lakebase_pages"
+PAGES_ATTRIBUTE = "_lakebase_pages"
 ANSWER_SECONDS = 5.0
 """Seconds after which a task ends without links."""
 
@@ -38,9 +41,13 @@ class LakebasePageLink(BaseOperatorLink):
         :param operator: the task's operator
         :param ti_key: which task instance
         """
-        from airflow.providers.common.compat.sdk import XCom
+        if AIRFLOW_V_3_0_PLUS:
+            # Asking for an XCom that nobody pushed would write an error into the log of a task that is deferred.
+            pages = getattr(operator, PAGES_ATTRIBUTE, None)
+        else:  # goes with Airflow 2
+            from airflow.providers.common.compat.sdk import XCom
 
-        pages = XCom.get_value(ti_key=ti_key, key=XCOM_KEY)
+            pages = XCom.get_value(ti_key=ti_key, key=XCOM_KEY)
         return str(pages[self.page]) if pages else ""
 
 
@@ -80,13 +87,13 @@ def keeping_links(context: Context, hook: LakebaseHook) -> Iterator[None]:
     except (LakebaseSettingsError, LakebaseWorkspaceError):
         raise
     except Exception:
-        _keep_links(context, hook)
+        _keep_links(context, hook, level=logging.DEBUG)
         raise
     else:
-        _keep_links(context, hook)
+        _keep_links(context, hook, level=logging.INFO)
 
 
-def _keep_links(context: Context, hook: LakebaseHook) -> None:
+def _keep_links(context: Context, hook: LakebaseHook, level: int) -> None:
     if "ti" not in context:  # the operator runs by itself
         return
     try:
@@ -94,7 +101,11 @@ def _keep_links(context: Context, hook: LakebaseHook) -> None:
 
         settings = hook.settings
         if settings.workspace:
-            context["ti"].xcom_push(key=XCOM_KEY, value=find_pages(settings, timeout=ANSWER_SECONDS))
+            pages = find_pages(settings, timeout=ANSWER_SECONDS)
+            if AIRFLOW_V_3_0_PLUS:
+                setattr(context["ti"].task, PAGES_ATTRIBUTE, pages)
+            else:  # goes with Airflow 2
+                context["ti"].xcom_push(key=XCOM_KEY, value=pages)
     except Exception as error:  # whatever it is: the work is done, and its outcome stands
         reason = error if isinstance(error, LakebaseError) else type(error).__name__
-        log.info("The task gets no links to the workspace: %s", reason)
+        log.log(level, "The task gets no links to the workspace: %s", reason)

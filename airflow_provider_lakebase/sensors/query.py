@@ -92,6 +92,8 @@ class LakebaseQuerySensor(BaseSensorOperator):
             check_placeholders(self.sql, parameters)
             refuse_parameters(parameters)
             hook_params = self._hook_arguments()
+        if self.poke(context):  # what is true already needs no triggerer
+            return None
         self.defer(
             trigger=LakebaseQuerySensorTrigger(
                 sql=self.sql,

@@ -31,6 +31,8 @@ MOST_BACK_OFF_SECONDS = 600.0
 """Seconds between two polls while they fail."""
 SHARED_SECONDS = 1.0
 """Seconds that a reading of the state serves others too; an older one might miss a suspend, and wake what sleeps."""
+STORING_SECONDS = 5.0
+"""Seconds that the triggerer gets to store an event before its rows are committed as taken."""
 WATERMARK = "lakebase_watermark"
 """Key of the watermark in an asset's state."""
 
@@ -161,9 +163,10 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
       as ``%(watermark)s``, a text, NULL at first: ``WHERE id > coalesce(%(watermark)s::bigint, 0) ORDER BY id``. Needs
       Airflow 3.3, which keeps it across restarts, and an asset of the trigger's own.
 
-    All rows of a poll are held in memory; a query with ``mark`` may have a LIMIT. The transaction is committed, or the
-    watermark written, after the event was handed to the triggerer: when that dies in between, the
-    rows are told of again, rather than never. The event holds the number of rows and nothing of them.
+    All rows of a poll are held in memory; a query with ``mark`` may have a LIMIT. The event holds the number of rows
+    and nothing of them. It is delivered at least once: the transaction is committed, or the watermark written, 5
+    seconds after the event was handed to the triggerer, which stores it within about one. When the triggerer dies
+    before, the rows are found again.
 
     ::
 
@@ -231,6 +234,8 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
                         rows, watermark = await self._take(session, state)
                         if rows:
                             yield event({"rows": rows})
+                            # The triggerer holds an event in memory until it has stored it, and tells nobody when.
+                            await asyncio.sleep(STORING_SECONDS)
                         if watermark is not None:
                             await state.aset(WATERMARK, watermark)
                         await session.commit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import urllib.request
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -24,10 +25,17 @@ class Task:
     dag_id, run_id, task_id, map_index = "etl", "today", "sql", -1
 
     def __init__(self) -> None:
-        self.pushed: dict[str, Any] = {}
+        self.task: Any = SimpleNamespace()
+        self.xcoms: dict[str, Any] = {}
+
+    @property
+    def pushed(self) -> dict[str, Any]:
+        """What is kept, wherever this Airflow has it."""
+        pages = getattr(self.task, links.PAGES_ATTRIBUTE, None)
+        return {links.XCOM_KEY: pages} if pages else self.xcoms
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
+        self.xcoms[key] = value
 
 
 @pytest.fixture
@@ -97,17 +105,32 @@ def test_a_workspace_that_does_not_answer_holds_a_task_for_a_bounded_time(
     assert task.pushed == {}
 
 
-def test_an_xcom_that_cannot_be_kept_costs_the_links_and_not_the_task(
-    emulator: LakebaseEmulator, task: Task, monkeypatch: pytest.MonkeyPatch, task_log: Any
+def test_links_that_cannot_be_kept_cost_the_links_and_not_the_task(
+    emulator: LakebaseEmulator, task: Task, task_log: Any
 ):
+    class Full:
+        def __setattr__(self, name: str, value: Any) -> None:
+            raise OSError("the bucket of the XComs is full")
+
     def xcom_push(key: str, value: Any) -> None:
         raise OSError("the bucket of the XComs is full")
 
-    monkeypatch.setattr(task, "xcom_push", xcom_push)
+    task.task, task.xcom_push = Full(), xcom_push  # type: ignore[method-assign]
     assert LakebaseSQLOperator(task_id="sql", sql="SELECT 1").execute({"ti": task}) == [(1,)]
     assert "The task gets no links to the workspace: OSError" in task_log()
     with pytest.raises(psycopg.errors.UndefinedTable):
         run(LakebaseSQLOperator(task_id="sql", sql="SELECT * FROM nowhere"), task)
+
+
+def test_a_link_is_read_from_the_operator_and_empty_where_nothing_was_kept(emulator: LakebaseEmulator):
+    operator = LakebaseSQLOperator(task_id="sql", sql="SELECT 1")
+    if links.AIRFLOW_V_3_0_PLUS:
+        assert links.LINKS[0].get_link(operator, ti_key=None) == ""
+    task = Task()
+    task.task = operator
+    run(operator, task)
+    if links.AIRFLOW_V_3_0_PLUS:
+        assert links.LINKS[0].get_link(operator, ti_key=None) == task.pushed[links.XCOM_KEY]["project"]
 
 
 def test_nothing_is_asked_when_the_workspace_itself_was_the_trouble(emulator: LakebaseEmulator, task: Task):
