@@ -203,7 +203,13 @@ class _CountingWriter(LibpqWriter):
 
 
 def explain(
-    error: psycopg.Error, source: Source | None, destination: Destination | None, table: str, where: str
+    error: psycopg.Error,
+    source: Source | None,
+    destination: Destination | None,
+    table: str,
+    where: str,
+    *,
+    mode: str = "append",
 ) -> Exception:
     """Return what to raise for an error of a load; the original quotes the row, so it must not be printed as its cause.
 
@@ -212,6 +218,7 @@ def explain(
     :param destination: where it went
     :param table: the target, as the caller named it
     :param where: connection and endpoint, for messages
+    :param mode: of the load
     """
     number, name = destination.find(error) if destination else (None, error.diag.column_name)
     is_of_rows = number is not None and not isinstance(error, psycopg.OperationalError)
@@ -224,7 +231,7 @@ def explain(
         reason += f"; the column is of type {column.declared}"
     if hasattr(source, "null") and isinstance(error, _UNREADABLE):
         reason += ". If the text stands for NULL, name it as 'null'"
-    if isinstance(error, psycopg.errors.UniqueViolation):
+    if isinstance(error, psycopg.errors.UniqueViolation) and mode == "append":
         reason += ". To update a row that has the key already, use mode='upsert' on the constraint's columns"
     return load_error(BadValue(reason, number, name), source, table, where)
 

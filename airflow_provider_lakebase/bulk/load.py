@@ -234,7 +234,7 @@ def _apply(
     except psycopg.Error as error:
         if application is None:
             raise
-        found = explain(error, application.source, application.destination, request.table, where)
+        found = explain(error, application.source, application.destination, request.table, where, mode=request.mode)
         if found is error:
             raise
         raise found from None

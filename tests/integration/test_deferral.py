@@ -24,6 +24,7 @@ from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
 from airflow_provider_lakebase.sensors.endpoint import LakebaseEndpointSensor
 from airflow_provider_lakebase.sensors.query import LakebaseQuerySensor
 from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
+from airflow_provider_lakebase.triggers import query
 from airflow_provider_lakebase.triggers import query as query_module
 from airflow_provider_lakebase.triggers.endpoint import LakebaseEndpointTrigger
 from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger, LakebaseQueryTrigger
@@ -612,6 +613,11 @@ def test_an_interval_that_never_lets_the_endpoint_sleep_is_warned_of(
     assert ("never lets endpoint" in task_log()) is warned
 
 
+@pytest.fixture(autouse=True)
+def events_are_stored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "STORING_SECONDS", 0.05)
+
+
 async def events_of(trigger: LakebaseQueryTrigger, count: int) -> list[Any]:
     events: list[Any] = []
     async for event in trigger.run():
@@ -652,6 +658,32 @@ def test_a_watcher_that_dies_before_it_marked_tells_of_the_rows_again(hook: Lake
     trigger = LakebaseQueryTrigger("SELECT id FROM deferral.t", mark="DELETE FROM deferral.t WHERE id = ANY(%(taken)s)")
     for _ in range(2):
         assert asyncio.run(events_of(trigger, 1)) == [{"rows": 1}]
+    assert hook.get_first("SELECT count(*) FROM deferral.t") == (1,)
+
+
+def test_a_watcher_that_dies_while_its_event_is_stored_tells_of_the_rows_again(
+    hook: LakebaseHook, schema: str, monkeypatch: pytest.MonkeyPatch
+):
+    hook.run("INSERT INTO deferral.t VALUES (1)")
+    trigger = LakebaseQueryTrigger("SELECT id FROM deferral.t", mark="DELETE FROM deferral.t WHERE id = ANY(%(taken)s)")
+    monkeypatch.setattr(query, "STORING_SECONDS", 30)
+
+    async def die_with_the_event_in_memory() -> list[Any]:
+        found: list[Any] = []
+
+        async def watch() -> None:
+            async for each in trigger.run():
+                found.append(each.payload)
+
+        watching = asyncio.create_task(watch())
+        await until(lambda: bool(found), 10)
+        await asyncio.sleep(0.5)  # the trigger goes on after it was heard
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        return found
+
+    for _ in range(2):
+        assert asyncio.run(die_with_the_event_in_memory()) == [{"rows": 1}]
     assert hook.get_first("SELECT count(*) FROM deferral.t") == (1,)
 
 
