@@ -15,7 +15,8 @@ from urllib.request import getproxies
 
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config, ConfigAttribute
-from databricks.sdk.errors import DatabricksError, NotFound, PermissionDenied, Unauthenticated
+from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
+from databricks.sdk.errors.base import DatabricksError
 
 from airflow_provider_lakebase import __version__
 from airflow_provider_lakebase.causes import describe, find_workspace_cause
