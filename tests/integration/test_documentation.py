@@ -289,6 +289,7 @@ def test_the_tests_of_the_testing_page_pass(tmp_path: Path):
     assert "3 passed" in result.stdout, result.stdout[-3000:] + result.stderr[-1000:]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_quick_start_works_word_for_word_in_an_empty_directory(tmp_path: Path):
     steps = named_blocks("quick-start.md")

@@ -75,6 +75,7 @@ def test_the_search_for_secrets_finds_one(tmp_path: Path):
     assert leaks(tmp_path, [secret]) == [str(tmp_path / "log")]
 
 
+@pytest.mark.long
 def test_flights_etl_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path: Path):
     with LakebaseEmulator(asleep=True) as emulator, pytest.MonkeyPatch.context() as environment:
         variables = demo.airflow_variables(tmp_path, emulator.connections)
@@ -106,6 +107,7 @@ def test_flights_etl_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path:
         assert lineage(events, "flights_etl.report") == [([delays], [])] * 2
 
 
+@pytest.mark.long
 def test_dbt_flights_runs_twice_with_the_same_counts_and_leaks_nothing(tmp_path: Path):
     dbt = runpy.run_path(str(REPOSITORY / "scripts" / "_environment.py"))["prepare_dbt"]().with_name("dbt")
     project = REPOSITORY / "dags_examples" / "dbt_flights"
@@ -376,6 +378,7 @@ def test_the_demo_shows_what_it_did_and_leaves_nothing(temporary: str):
     assert [name for name in os.listdir(temporary) if "lakebase" in name] == []
 
 
+@pytest.mark.long
 def test_the_demos_web_ui_lets_in_whom_it_names_and_ends_at_ctrl_c(temporary: str):
     command = [sys.executable, str(REPOSITORY / "scripts" / "_demo.py"), "--ui"]
     environment = {**os.environ, "TMPDIR": temporary}
@@ -415,6 +418,7 @@ with DAG("rescheduled", schedule=None, start_date=datetime.datetime(2026, 1, 1, 
 """
 
 
+@pytest.mark.long
 def test_a_sensor_in_reschedule_mode_waits_through_a_long_wake(tmp_path: Path):
     """The wake takes longer than a poke may, so the first poke gives its slot back."""
     (tmp_path / "dags").mkdir()

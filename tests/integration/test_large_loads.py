@@ -63,6 +63,7 @@ def table(hook: LakebaseHook) -> Iterator[str]:
     hook.run("DROP SCHEMA large CASCADE")
 
 
+@pytest.mark.long
 def test_a_csv_file_of_one_gigabyte_takes_no_more_memory_than_a_small_one(table: str, emulator: LakebaseEmulator):
     command = [sys.executable, "-c", LOAD, emulator.superuser_conninfo, str(1 << 30)]
     output = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ}).stdout

@@ -195,6 +195,7 @@ def has_new_rows(server: psycopg.Connection[Any]) -> bool:
     return server.execute(f"SELECT FROM {TABLE} WHERE id = 0".encode()).fetchone() is not None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES)
 def test_a_worker_killed_at_any_point_is_retried_and_the_load_is_done_once(
     emulator: LakebaseEmulator, server: psycopg.Connection[Any], table: str, workers: Workers, mode: str
@@ -334,6 +335,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], str]:
     return write
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES)
 def test_a_session_cut_after_any_byte_is_retried_and_the_load_is_done_once(
     emulator: LakebaseEmulator,
@@ -373,6 +375,7 @@ def test_a_session_cut_after_any_byte_is_retried_and_the_load_is_done_once(
     assert outcomes.total() - outcomes["loaded"] >= TIMES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mode", "times"), [("append", TIMES), ("replace", 6), ("upsert", 6)])
 def test_a_session_cut_between_commit_and_its_answer_is_told_and_the_load_is_done_once(
     emulator: LakebaseEmulator,
@@ -492,6 +495,7 @@ class Meeting(io.BytesIO):
         return block
 
 
+@pytest.mark.long
 def test_upserts_of_the_same_keys_in_opposite_orders_do_not_deadlock(
     emulator: LakebaseEmulator, server: psycopg.Connection[Any], table: str
 ):
@@ -633,6 +637,7 @@ def watch(conninfo: str, work: Callable[[], object]) -> Seen:
     return Seen(generations, set(counts.answers), target.longest, control.longest)
 
 
+@pytest.mark.long
 def test_readers_of_a_table_being_replaced_see_the_old_rows_or_the_new_and_never_wait(
     emulator: LakebaseEmulator, workers: Workers, large: Callable[[int], None], tmp_path: Path
 ):
@@ -661,6 +666,7 @@ def test_readers_of_a_table_being_replaced_see_the_old_rows_or_the_new_and_never
     assert switch > 20, "too few looks at the old rows while the new ones came"
 
 
+@pytest.mark.long
 def test_readers_of_a_table_being_truncated_would_be_seen_to_wait(
     emulator: LakebaseEmulator, server: psycopg.Connection[Any], large: Callable[[int], None]
 ):

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 KILLS = int(os.environ.get("LAKEBASE_TRIGGERER_KILLS", "2"))
 """How often the triggerer is killed in each of its tests; the whole of CI has 20 minutes."""
