@@ -23,6 +23,8 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.roles import RoleRequest
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).parents[2]
 LOGIN = ("admin", "only for this test")
 BROWSER: Any = {

@@ -511,6 +511,12 @@ def test_with_a_ledger_a_commit_whose_answer_was_lost_is_found(
 # ── queries ──
 
 
+def test_a_query_that_is_true_already_needs_no_triggerer(schema: str):
+    for sql in ("SELECT 1", "SELECT false; SELECT true"):
+        LakebaseQuerySensor(task_id="wait", sql=sql, deferrable=True).execute(CONTEXT)
+    defer(LakebaseQuerySensor(task_id="wait", sql="SELECT 0", deferrable=True))
+
+
 def test_a_query_sensor_waits_until_the_first_cell_is_true(hook: LakebaseHook, schema: str):
     hook.run("INSERT INTO deferral.t VALUES (0)")
     task = LakebaseQuerySensor(
@@ -531,9 +537,9 @@ def test_a_query_sensor_waits_until_the_first_cell_is_true(hook: LakebaseHook, s
     task.execute_complete(CONTEXT, asyncio.run(wait()).payload)
     assert task.poke(CONTEXT) is True
     for sql in ("SELECT false; SELECT true", "SET LOCAL work_mem = '4MB'; SELECT true", "SELECT 'a%' LIKE 'a%'"):
-        run_deferred(LakebaseQuerySensor(task_id="wait", sql=sql, parameters=[], deferrable=True))
+        assert asyncio.run(first_event(LakebaseQuerySensorTrigger(sql, parameters=[]))).payload == {"status": "success"}
     started_at = time.monotonic()
-    run_deferred(LakebaseQuerySensor(task_id="wait", sql="SELECT generate_series(1, 100000000)", deferrable=True))
+    asyncio.run(first_event(LakebaseQuerySensorTrigger("SELECT generate_series(1, 100000000)")))
     assert time.monotonic() - started_at < 10
     with pytest.raises(AirflowFailException, match="parameters .*cannot be deferred"):
         LakebaseQuerySensor(task_id="wait", sql="SELECT %s", parameters=[b"x"], deferrable=True).execute(CONTEXT)
