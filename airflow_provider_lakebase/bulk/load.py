@@ -252,6 +252,9 @@ def make_plan(source: Any, request: LoadRequest, table: Table, columns: Sequence
     """
     filled = [table.loadable[column.name] for column in columns if column.name in table.loadable]
     names = [column.name for column in filled]
+    if not filled:
+        what = f"No column of the source is loaded into table {request.table}"
+        raise LakebaseLoadError(what, where=where, remedy="Name at least one by 'columns'.")
     keys: Sequence[str] = ()
     update: Sequence[str] = ()
     if request.mode == "upsert":

@@ -194,6 +194,11 @@ def _frame_to_arrow(frame: Any) -> Any:
         raise LakebaseSettingsError("source is a LazyFrame", remedy="Give its rows: frame.collect().")
     if _has_module(frame, "polars"):
         return frame.to_arrow()
+    if named := [str(name) for name in frame.index.names if name is not None]:
+        raise LakebaseSettingsError(
+            f"The data frame has an index of the name {', '.join(named)}, which may be a column of the table",
+            remedy="Make it a column by frame.reset_index(), or leave it out by frame.reset_index(drop=True).",
+        )
     try:
         return module.pa.Table.from_pandas(frame, preserve_index=False)
     except (module.pa.ArrowException, ValueError, TypeError, OverflowError) as error:

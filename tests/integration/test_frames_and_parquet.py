@@ -86,6 +86,8 @@ NO_ROWS = {
     "a list of Series": [pd.Series([1, 2])],
     "whole numbers": [1, 2],
     "frames, then rows": [pd.DataFrame(COLUMNS), (1, "x")],
+    "a frame with a named index": pd.DataFrame(COLUMNS).set_index("id"),
+    "a frame without columns": pd.DataFrame(index=[0, 1]),
     "a column of mixed types": pd.DataFrame({"id": [1, "a"], "note": ["x", "y"]}),
 }
 
