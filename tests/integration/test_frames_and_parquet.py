@@ -178,9 +178,9 @@ def test_damage_is_found_and_the_file_named(hook: LakebaseHook, tmp_path: Path, 
 def test_a_folder_and_an_unknown_scheme_are_told(hook: LakebaseHook, tmp_path: Path):
     folder = tmp_path / "out.parquet"
     folder.mkdir()
-    with pytest.raises(LakebaseLoadError, match="is a folder.*glob"):
+    with pytest.raises(LakebaseSettingsError, match="is a folder.*glob"):
         hook.load(folder, TABLE)
-    with pytest.raises(LakebaseSettingsError, match="No file system for nowhere://"):
+    with pytest.raises(LakebaseSettingsError, match="Nothing that is installed reads or writes nowhere://"):
         hook.load("nowhere://a/t.csv", TABLE)
 
 
