@@ -335,16 +335,10 @@ def _without_nanoseconds(
                     raise BadValue("it has nanoseconds, of which Postgres keeps none", None, name)
                 continue
             # Far dates overflow as nanoseconds, on both sides alike.
-            whole = batch.column(name).cast(pa.int64()).to_numpy(zero_copy_only=False)
-            parts = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
-            valid = column.is_valid().to_numpy(zero_copy_only=False)
-            lost = [
-                number
-                for number, (micro, nano, is_value) in enumerate(zip(whole, parts, valid, strict=True), before + 1)
-                if is_value and (int(micro) * 1000 - int(nano)) % 2**64
-            ]
-            if lost:
-                raise BadValue("it has nanoseconds, of which Postgres keeps none", lost[0], name)
+            whole = pc.multiply(batch.column(name).cast(pa.int64()), 1000)
+            position = pc.index(pc.not_equal(column.cast(pa.int64()), whole), True).as_py()
+            if position >= 0:
+                raise BadValue("it has nanoseconds, of which Postgres keeps none", before + position + 1, name)
         before += batch.num_rows
         yield batch
 
