@@ -54,7 +54,7 @@ class ConnectionCheck:
                 "SELECT current_user, current_database(), current_setting('server_version')"
             ).fetchall()[0]
         found = f" The endpoint was {state}." if state else ""
-        return f"Connected to database {database} as role {user}, PostgreSQL {version}.{found}"
+        return f"Connected to database {database} as role {user}, PostgreSQL {version}.{found} {_verified(settings)}"
 
     def _ask_workspace(self, settings: LakebaseSettings) -> str:
         from airflow_provider_lakebase.workspace.client import call_workspace
@@ -74,6 +74,17 @@ class ConnectionCheck:
 
     def _left(self) -> float:
         return max(self._deadline - time.monotonic(), 1.0)
+
+
+def _verified(settings: LakebaseSettings) -> str:
+    checked = {
+        "verify-full": "The server's certificate and host name were verified.",
+        "verify-ca": "The server's certificate was verified, its host name was not: 'verify-full' does both.",
+    }
+    return checked.get(
+        settings.sslmode,
+        "The server was not verified: set 'sslmode' to 'verify-full' in the extra to have it verified.",
+    )
 
 
 @contextmanager

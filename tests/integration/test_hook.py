@@ -262,7 +262,10 @@ def test_test_connection(hook: LakebaseHook, emulator: LakebaseEmulator, connect
     status, message = hook.test_connection()
     assert status is True
     assert message.startswith(f"Connected to database databricks_postgres as role {hook.settings.user}, PostgreSQL 18")
-    assert message.endswith("The endpoint was ACTIVE.")
+    assert message.endswith(
+        "The server was not verified: set 'sslmode' to 'verify-full' in the extra to have it verified."
+    )
+    assert "The endpoint was ACTIVE." in message
 
 
 def test_notices_of_the_server_are_in_the_log(hook: LakebaseHook, task_log: Callable[[], str]):
