@@ -24,6 +24,8 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOME = REPOSITORY / ".demo"
 DAG_ID = "flights_etl"
+ELSEWHERE = ("database_to_lakebase.py", "dbt_flights*")
+"""Examples that need another database, or dbt, which the demo does not have."""
 SHOWN = ("running", "success", "failed", "up_for_retry", "up_for_reschedule")
 DELAYS = """
     SELECT airline, sum(flights),
@@ -90,7 +92,8 @@ def show_ui(connections: Mapping[str, str]) -> int:
     password = secrets.token_urlsafe(12)
     # An example starts when somebody wants it to: one of them would look for new rows all the time.
     paused = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True"}
-    stack = Stack(HOME, paused, REPOSITORY / "dags_examples", login=("admin", password))
+    dags = shutil.copytree(REPOSITORY / "dags_examples", HOME / "dags", ignore=shutil.ignore_patterns(*ELSEWHERE))
+    stack = Stack(HOME, paused, dags, login=("admin", password))
     print("Starting Airflow: api-server, scheduler, dag-processor, triggerer …", flush=True)
     try:
         stack.start()

@@ -398,6 +398,9 @@ def test_the_demos_web_ui_lets_in_whom_it_names_and_ends_at_ctrl_c(temporary: st
             with urlopen(Request(f"{url}/api/v2/connections", headers={"Authorization": f"Bearer {token}"})) as reply:
                 shown = {each["connection_id"] for each in json.load(reply)["connections"]}
             assert shown == {"lakebase_admin", "lakebase_default"}
+            # Every example there can run: these need another database, or dbt.
+            there = {path.stem for path in (REPOSITORY / ".demo" / "dags").iterdir()}
+            assert "flights_etl" in there and not there & {"database_to_lakebase", "dbt_flights"}
             demo.send_signal(signal.SIGINT)
             assert demo.wait(60) == 0
         finally:
