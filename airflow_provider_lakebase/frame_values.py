@@ -48,28 +48,26 @@ class _PandasTimedeltaDumper(TimedeltaDumper):
         return super().dump(obj)
 
 
-class _Datetime64Dumper(DatetimeNoTzDumper):
+class _NumpyTimeDumper(Dumper):
+    """Bind numpy's time as Python's; a NaT as a NULL of no type, which fits every column."""
+
     def get_key(self, obj: Any, format: Any) -> Any:
         return (self.cls, type(None)) if is_null(obj) else self.cls
 
     def upgrade(self, obj: Any, format: Any) -> Any:
-        return _NullDumper(self.cls) if is_null(obj) else self  # a NULL of no type fits every column
+        return _NullDumper(self.cls) if is_null(obj) else self
 
     def dump(self, obj: Any) -> Buffer | None:
         value = from_numpy(obj)
-        return None if value is None else super().dump(value)
+        return None if value is None else super().dump(value)  # type: ignore[safe-super]
 
 
-class _Timedelta64Dumper(TimedeltaDumper):
-    def get_key(self, obj: Any, format: Any) -> Any:
-        return (self.cls, type(None)) if is_null(obj) else self.cls
+class _Datetime64Dumper(_NumpyTimeDumper, DatetimeNoTzDumper):
+    pass
 
-    def upgrade(self, obj: Any, format: Any) -> Any:
-        return _NullDumper(self.cls) if is_null(obj) else self  # a NULL of no type fits every column
 
-    def dump(self, obj: Any) -> Buffer | None:
-        value = from_numpy(obj)
-        return None if value is None else super().dump(value)
+class _Timedelta64Dumper(_NumpyTimeDumper, TimedeltaDumper):
+    pass
 
 
 _DUMPERS: dict[str, type[Dumper]] = {
