@@ -30,6 +30,7 @@ from airflow_provider_lakebase import operators, sensors, transfers, triggers
 from airflow_provider_lakebase.causes import POSTGRES_CAUSES, WORKSPACE_CAUSES
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.fields import AUTH_TYPES, EXTRA_FIELDS
+from airflow_provider_lakebase.get_provider_info import get_provider_info
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.settings import LakebaseSettings
 
@@ -197,6 +198,9 @@ def test_every_field_of_the_connection_is_in_the_table_and_none_besides():
     assert sorted(rows[2:]) == sorted([*own, *(f"`{name}`" for name in (*EXTRA_FIELDS, "options"))])
     for name in AUTH_TYPES:
         assert f"`{name}`" in table("connection.md", "fields")
+    labels = get_provider_info()["connection-types"][0]["ui-field-behaviour"]["relabeling"]
+    for field, label in labels.items():
+        assert f"| {field.capitalize()} (in the form: {label}) |" in table("connection.md", "fields")
 
 
 # ── code on the pages ──
