@@ -314,7 +314,8 @@ def _renamed(final: Any) -> Iterator[IO[bytes]]:
         with _compressed(_create(partial, final), final) as file:
             yield file
         if isinstance(partial, Path) or str(partial.protocol) in ("", "file", "local"):
-            os.replace(partial if isinstance(partial, Path) else partial.path, getattr(final, "path", final))
+            # Some versions of Airflow's paths of local files are Paths too, and warn when they are used as such.
+            os.replace(getattr(partial, "path", partial), getattr(final, "path", final))
         else:  # fsspec's own renaming takes a name with a question mark for a pattern
             partial.fs.cp_file(partial.path, final.path)
             partial.fs.rm_file(partial.path)

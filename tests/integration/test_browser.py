@@ -222,7 +222,8 @@ def test_the_example_dag_runs_and_its_links_lead_into_the_workspace(page: Page, 
     assert set(stack.states("flights_etl").values()) == {"success"}
     ((run_id,),) = stack.query("SELECT run_id FROM dag_run WHERE dag_id = 'flights_etl'")
     page.goto(f"{stack.url}/dags/flights_etl/runs/{run_id}")
-    expect(page.get_by_text("Success").first).to_be_visible()
+    # The page reads the run anew, while the server still works for others.
+    expect(page.get_by_text("Success").first).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Show Graph").click()
     see_graph(page)
     keep_picture(page, "dag-graph")
@@ -230,7 +231,7 @@ def test_the_example_dag_runs_and_its_links_lead_into_the_workspace(page: Page, 
     shown = {}
     for name in ("Lakebase project", "Lakebase branch", "Lakebase SQL editor"):
         link = page.get_by_role("link", name=name)
-        expect(link).to_be_visible()
+        expect(link).to_be_visible(timeout=60_000)
         shown[name] = link.get_attribute("href") or ""
     see_graph(page)
     keep_picture(page, "task-links")

@@ -305,6 +305,7 @@ if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has no asset watchers
         (watcher,) = names["new_orders"].watchers
         trigger = watcher.trigger
         trigger.poll_interval = 0.2
+        monkeypatch.setattr("airflow_provider_lakebase.triggers.query.STORING_SECONDS", 0.2)
 
         async def first_event() -> Any:
             events = trigger.run()

@@ -57,9 +57,17 @@ def operator(query: Any, parameters: Any, **arguments: Any) -> LakebaseSQLOperat
     return LakebaseSQLOperator(task_id="t", sql=query, parameters=parameters, **arguments)
 
 
+class Undecided(LakebaseQuerySensor):
+    """A sensor whose first look, before it is deferred, finds nothing."""
+
+    def poke(self, context: Any) -> bool:
+        return False
+
+
 def by_sensor(query: str, parameters: Any, **arguments: Any) -> LakebaseQuerySensor:
     """Make a sensor that is done when the query gives what the hook's get_first does."""
-    return LakebaseQuerySensor(task_id="t", sql=query, parameters=parameters, **arguments)
+    kind = Undecided if arguments.get("deferrable") else LakebaseQuerySensor
+    return kind(task_id="t", sql=query, parameters=parameters, **arguments)
 
 
 # Each gives the first cell of the query, or True where it gives whether that is true.
