@@ -60,6 +60,8 @@ STATEMENT_LOG_CHARACTERS = 200
 MOST_MASKED = 50
 """Secrets of one process beyond which the credentials of further sessions are not masked."""
 READ_ONLY_SQLSTATE = "25006"
+PERMANENT_SQLSTATES = ("42", "0A", READ_ONLY_SQLSTATE)
+"""What SQLSTATEs of statements begin with that no retry can help."""
 CANCEL_SECONDS = 5.0
 """Seconds that the server gets to take a cancellation."""
 
@@ -484,14 +486,25 @@ def merge_hook_params(hook_params: Any, **own: Any) -> dict[str, Any]:
 def failing_for_good() -> Iterator[None]:
     """Turn the errors that no retry can help into ``AirflowFailException``, so that a task does not spend retries.
 
-    :raises AirflowFailException: with the same message, from a :class:`LakebaseError` that is not retryable
+    Those are each :class:`LakebaseError` that is not retryable, and what Postgres refuses for the statement itself or
+    for the role that runs it: SQLSTATEs of class 42 (syntax, names, privileges) and 0A, and a write in a read-only
+    transaction. What depends on the rows in the database (classes 22 and 23) is raised as it is: they may change.
+
+    :raises AirflowFailException: with the same message, from such an error
     """
     try:
         yield
-    except LakebaseError as error:
-        if error.retryable:
+    except Exception as error:
+        if not _is_permanent(error):
             raise
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException("\n".join([str(error), *getattr(error, "__notes__", ())])) from error
+
+
+def _is_permanent(error: Exception) -> bool:
+    if isinstance(error, LakebaseError):
+        return not error.retryable
+    sqlstate = str(getattr(error, "sqlstate", None) or "")
+    return sqlstate.startswith(PERMANENT_SQLSTATES)
 
 
 def _fields(conn_id: str, connection: Connection, conn_type: str) -> ConnectionFields:

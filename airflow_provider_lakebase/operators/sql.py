@@ -151,7 +151,8 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
     def execute(self, context: Context) -> Any:
         """Run the SQL and return its result.
 
-        :raises AirflowFailException: when no retry can help: settings, login, a missing or disabled endpoint
+        :raises AirflowFailException: when no retry can help: settings, login, a missing or disabled endpoint, or SQL
+            that Postgres refuses for what it says or for the role that runs it
         :raises LakebaseError: when a retry may help
         :raises psycopg.Error: as Postgres refused the statement
         """

@@ -370,8 +370,41 @@ def test_a_result_too_large_for_an_event_is_refused_and_nothing_is_applied(hook:
 
 
 def test_an_error_of_postgres_arrives_as_psycopgs_own_with_the_place(schema: str):
-    with pytest.raises(psycopg.errors.UndefinedColumn, match="nope.*\n.*\n.*\nconnection 'lakebase_default', endpoint"):
-        run_deferred(statement("SELECT nope FROM deferral.t"))
+    with pytest.raises(psycopg.errors.DivisionByZero, match="zero\nconnection 'lakebase_default', endpoint"):
+        run_deferred(statement("SELECT 1 / 0 FROM deferral.t UNION SELECT 1 / 0"))
+
+
+REFUSED = {
+    "no privilege": ("SELECT * FROM pg_catalog.pg_authid", AirflowFailException),
+    "no such table": ("SELECT * FROM deferral.nowhere", AirflowFailException),
+    "no SQL": ("SELEKT 1", AirflowFailException),
+    "not supported": ("SELECT 1 FROM deferral.t FOR UPDATE OF nobody", AirflowFailException),
+    "a write where only reading is allowed": (
+        "SET LOCAL transaction_read_only = on; INSERT INTO deferral.t VALUES (1)",
+        AirflowFailException,
+    ),
+    "a value of the database": ("SELECT 1 / 0", psycopg.errors.DivisionByZero),
+    "a key that is there": ("INSERT INTO deferral.u VALUES (1)", psycopg.errors.UniqueViolation),
+    "a statement that takes too long": (
+        "SET LOCAL statement_timeout = 100; SELECT pg_sleep(5)",
+        psycopg.errors.QueryCanceled,
+    ),
+}
+
+
+@pytest.mark.parametrize(("sql", "raised"), REFUSED.values(), ids=REFUSED)
+def test_one_rule_says_which_error_of_a_statement_spends_retries(
+    hook: LakebaseHook, schema: str, sql: str, raised: Any
+):
+    hook.run("CREATE TABLE deferral.u (id int PRIMARY KEY); INSERT INTO deferral.u VALUES (1)")
+    with pytest.raises(raised):
+        statement(sql, deferrable=False).execute(CONTEXT)
+    with pytest.raises(raised):
+        run_deferred(statement(sql))
+    if not sql.startswith(("INSERT", "SET")):
+        for deferrable in (False, True):
+            with pytest.raises(raised):
+                LakebaseQuerySensor(task_id="wait", sql=sql, deferrable=deferrable).execute(CONTEXT)
 
 
 def test_the_last_day_of_the_calendar_arrives():
@@ -393,7 +426,7 @@ def test_parameters_and_the_words_of_postgres_do_not_reach_the_triggerers_log(sc
         f"{event!r} {event}"
         == "TriggerEvent<error, UndefinedColumn, 42703> TriggerEvent<error, UndefinedColumn, 42703>"
     )
-    with pytest.raises(psycopg.errors.UndefinedColumn) as raised:
+    with pytest.raises(AirflowFailException) as raised:
         statement("SELECT 1").execute_complete(CONTEXT, event.payload)
     assert "confidential" not in str(raised.value)
 
@@ -564,7 +597,7 @@ def test_a_query_sensor_goes_on_when_its_session_is_cut_and_ends_at_an_error_of_
 
     assert asyncio.run(wait()).payload == {"status": "success"}
     task.sql = "SELECT nope"
-    with pytest.raises(psycopg.errors.UndefinedColumn):
+    with pytest.raises(AirflowFailException, match="nope"):
         run_deferred(task)
 
 
