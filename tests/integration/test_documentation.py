@@ -279,7 +279,8 @@ def test_the_parameters_of_the_migration_page_are_bound_or_refused(hook: Lakebas
 
 def test_the_tests_of_the_testing_page_pass(tmp_path: Path):
     files = named_blocks("testing.md")
-    assert set(files) == {"conftest.py", "test_prices.py"}
+    assert set(files) == {"conftest.py", "test_prices.py", "dags/totals.py", "test_totals.py"}
+    (tmp_path / "dags").mkdir()
     for name, code in files.items():
         (tmp_path / name).write_text(code)
     result = subprocess.run(
@@ -290,7 +291,7 @@ def test_the_tests_of_the_testing_page_pass(tmp_path: Path):
         text=True,
         timeout=120,
     )
-    assert "3 passed" in result.stdout, result.stdout[-3000:] + result.stderr[-1000:]
+    assert "4 passed" in result.stdout, result.stdout[-3000:] + result.stderr[-1000:]
 
 
 @pytest.mark.long
