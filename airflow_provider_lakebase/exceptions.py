@@ -6,6 +6,7 @@
     ├── LakebaseSettingsError (ValueError)         the connection or an argument is wrong; nothing was sent
     ├── LakebaseWorkspaceError                     the workspace's API failed or could not be reached
     │   ├── LakebaseWorkspaceRefusedError          it refused the request for another reason; the same one fails again
+    │   ├── LakebaseWorkspaceUnreachableError      no connection to it can be opened: a wrong Host, or the network
     │   ├── LakebaseWorkspaceAccessError           wrong secret, no workspace access, no permission on the project
     │   └── LakebaseEndpointNotFoundError          no such project, branch or endpoint
     ├── LakebaseEndpointDisabledError              disabled: a connection cannot wake it
@@ -63,6 +64,10 @@ class LakebaseWorkspaceAccessError(LakebaseWorkspaceError):
     """Say that the workspace does not accept the identity, or not for this."""
 
     retryable = False
+
+
+class LakebaseWorkspaceUnreachableError(LakebaseWorkspaceError):
+    """Say that no connection to the workspace can be opened: its name is unknown, or its address refuses."""
 
 
 class LakebaseEndpointNotFoundError(LakebaseWorkspaceError):

@@ -29,6 +29,7 @@ from airflow_provider_lakebase.session.connect import (
 from airflow_provider_lakebase.session.libpq_environment import libpq_environment
 from airflow_provider_lakebase.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
 from airflow_provider_lakebase.settings import LakebaseSettings, Location
+from airflow_provider_lakebase.workspace.client import find_obstacle
 from airflow_provider_lakebase.workspace.credentials import mint_credential
 from airflow_provider_lakebase.workspace.endpoints import forget_location, locate
 
@@ -73,6 +74,7 @@ class SessionOpener:
                 mint=self._mint,
                 application_name=self._application_name,
                 session_class=session_class,
+                diagnose=self._diagnose,
             )
         if self._on_notice:
             session.add_notice_handler(self._on_notice)
@@ -90,10 +92,15 @@ class SessionOpener:
                 mint=self._mint,
                 application_name=self._application_name,
                 session_class=session_class,
+                diagnose=self._diagnose,
             )
         if self._on_notice:
             session.add_notice_handler(self._on_notice)
         return session
+
+    def _diagnose(self) -> str:
+        host = self.settings.workspace.get("host")
+        return find_obstacle(host) if host else ""
 
     def pool(self, min_size: int, max_size: int) -> LakebaseConnectionPool:
         """Return an open pool.

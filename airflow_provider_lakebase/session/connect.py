@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
 import certifi
@@ -32,6 +32,7 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
     LakebaseWorkspaceError,
+    LakebaseWorkspaceUnreachableError,
 )
 from airflow_provider_lakebase.fields import RESERVED_LIBPQ_KEYWORDS, is_pooled, unknown_field
 from airflow_provider_lakebase.session.binding import register_types
@@ -45,12 +46,16 @@ SPREADING_SECONDS = 60.0
 """Seconds that a fresh role may take to be known to the front end."""
 LEAST_ATTEMPT_SECONDS = 1.0
 """Seconds that must be left for another attempt."""
+LEAST_ADDRESS_SECONDS = 2
+"""Seconds that psycopg gives each address of a host at least."""
 HELD_SECONDS = 1.0
 """Seconds after which a login counts as having been held by the front end while the endpoint woke."""
 FIRST_LOG_SECONDS = 1.0
 """Seconds of waiting that the log does not mention."""
 LOG_SECONDS = 5.0
-"""Seconds between two lines about the same wait."""
+"""Seconds between the first two lines about the same wait; each later pause is twice the one before."""
+MOST_LOG_SECONDS = 40.0
+"""Seconds between two lines about the same wait, at most."""
 
 NO_ANSWER = "the workspace has not answered yet"
 
@@ -217,6 +222,7 @@ def open_session(
     mint: CredentialMinter,
     application_name: str = PRODUCT,
     session_class: type[Session],
+    diagnose: Callable[[], str] = lambda: "",
 ) -> Session:
     """Open a session, waiting for a sleeping endpoint to wake.
 
@@ -229,6 +235,7 @@ def open_session(
     :param mint: mints a credential
     :param application_name: what ``pg_stat_activity`` shows
     :param session_class: class of the connection to return
+    :param diagnose: returns why the workspace cannot be reached, or nothing
     :raises LakebaseWakeTimeoutError: when no session could be opened in time
     :raises LakebaseAuthenticationError: when Postgres refused the login
     :raises LakebaseEndpointDisabledError: when the endpoint is disabled
@@ -236,7 +243,7 @@ def open_session(
     :raises LakebaseSettingsError: when the settings cannot work
     :raises psycopg.OperationalError: for a text whose cause is not known
     """
-    opening = _Opening(settings, locate, mint, libpq_keywords(settings, application_name))
+    opening = _Opening(settings, locate, mint, libpq_keywords(settings, application_name), diagnose)
     retrying = Retrying(**opening.policy())
     with opening.telling():
         return cast(Session, retrying(opening.attempt, session_class))
@@ -249,12 +256,13 @@ async def open_async_session(
     mint: CredentialMinter,
     application_name: str = PRODUCT,
     session_class: type[AsyncSession],
+    diagnose: Callable[[], str] = lambda: "",
 ) -> AsyncSession:
     """Open a session as :func:`open_session` does, without blocking the event loop.
 
     The workspace is asked in threads. Arguments and errors are those of :func:`open_session`.
     """
-    opening = _Opening(settings, locate, mint, libpq_keywords(settings, application_name))
+    opening = _Opening(settings, locate, mint, libpq_keywords(settings, application_name), diagnose)
     retrying = AsyncRetrying(**opening.policy())
     with opening.telling():
         return await retrying(opening.attempt_async, session_class)
@@ -356,8 +364,14 @@ class _Opening:
     """The attempts to open one session, and what was learnt from those before."""
 
     def __init__(
-        self, settings: LakebaseSettings, locate: Locator, mint: CredentialMinter, keywords: Mapping[str, str]
+        self,
+        settings: LakebaseSettings,
+        locate: Locator,
+        mint: CredentialMinter,
+        keywords: Mapping[str, str],
+        diagnose: Callable[[], str],
     ) -> None:
+        self.diagnose = diagnose
         self.settings = settings
         self.locate = locate
         self.mint = mint
@@ -413,7 +427,7 @@ class _Opening:
         self.located = False
         location = self.locate(timeout=self.left(), again=look_up)
         self.located = True
-        addresses = _count_addresses(location.host, self.keywords)
+        addresses = [] if self.keywords.get("hostaddr") else _resolve(location.host, self.left())
         arguments = {
             "conninfo": make_conninfo(**self.keywords),
             "host": location.host,
@@ -425,7 +439,14 @@ class _Opening:
         if self.waits_for == NO_ANSWER:
             self.waits_for = "it is waking"
         # psycopg gives every address of the host this time, and not less than two seconds.
-        return {**arguments, "connect_timeout": max(round(self.left() / addresses), 2)}
+        addresses = addresses[: max(int(self.left() / LEAST_ADDRESS_SECONDS), 1)]
+        if addresses:
+            arguments["hostaddr"] = ",".join(addresses)
+            arguments["host"] = ",".join([location.host] * len(addresses))
+        return {
+            **arguments,
+            "connect_timeout": max(round(self.left()) // max(len(addresses), 1), LEAST_ADDRESS_SECONDS),
+        }
 
     def ready(self, session: LakebaseSession | AsyncLakebaseSession) -> None:
         session.where = self.settings.where
@@ -439,7 +460,7 @@ class _Opening:
                 self.look_up_again = self.looked_up = True
                 return True
             self.waits_for = "the workspace does not answer as it should"
-            return error.retryable
+            return error.retryable and not isinstance(error, LakebaseWorkspaceUnreachableError)
         if not isinstance(error, psycopg.OperationalError):
             return False
         self.login_error, self.cause = error, find_postgres_cause(str(error))
@@ -487,9 +508,13 @@ class _Opening:
     def tell(self, done: threading.Event) -> None:
         pause = FIRST_LOG_SECONDS
         while not done.wait(pause):
-            pause = LOG_SECONDS
+            pause = LOG_SECONDS if pause == FIRST_LOG_SECONDS else min(2 * pause, MOST_LOG_SECONDS)
             name = self.settings.endpoint or self.settings.pg_host
-            log.info("Waiting for endpoint %s, %.0f s so far: %s", name, self.seconds(), self.waits_for)
+            reason = self.waits_for
+            if reason == NO_ANSWER and (obstacle := self.diagnose()):
+                reason = f"the workspace cannot be reached: {obstacle}"
+            if not done.is_set():
+                log.info("Waiting for endpoint %s, %.0f s so far: %s", name, self.seconds(), reason)
 
     def explain(self, error: psycopg.OperationalError | LakebaseWorkspaceError) -> Exception:
         """Return what to raise for the error that ended the attempts."""
@@ -507,10 +532,25 @@ class _Opening:
         return kind(what, where=self.settings.where, remedy=self.cause.remedy)
 
 
-def _count_addresses(host: str, keywords: Mapping[str, str]) -> int:
-    if keywords.get("hostaddr"):
-        return 1
-    try:
-        return len({found[4][0] for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
-    except OSError:  # the connection will say it in libpq's words
-        return 1
+def _resolve(host: str, timeout: float) -> list[str]:
+    """Return the addresses of a host; none where the connection is to say in libpq's words that there are none.
+
+    :param host: name of the Postgres host
+    :param timeout: seconds that it may take; the resolver has no deadline of its own
+    :raises psycopg.errors.ConnectionTimeout: when it takes longer
+    """
+    found: list[str] = []
+
+    def resolve() -> None:
+        with suppress(OSError):
+            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found.extend(dict.fromkeys(str(answer[4][0]) for answer in answers))
+
+    thread = threading.Thread(target=resolve, name="lakebase-resolving", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive():
+        raise psycopg.errors.ConnectionTimeout(
+            f'could not translate host name "{host}" to address: no answer in {timeout:.0f} s'
+        )
+    return found

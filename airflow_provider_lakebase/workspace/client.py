@@ -26,11 +26,14 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseWorkspaceAccessError,
     LakebaseWorkspaceError,
     LakebaseWorkspaceRefusedError,
+    LakebaseWorkspaceUnreachableError,
 )
 from airflow_provider_lakebase.settings import LakebaseSettings
 
 T = TypeVar("T")
 
+UNREACHABLE_SECONDS = 10.0
+"""Seconds after which a workspace that cannot be reached at all is given up."""
 PROBE_SECONDS = 1.0
 """Seconds that finding out why a workspace does not answer may take."""
 
@@ -54,10 +57,11 @@ def call_workspace(settings: LakebaseSettings, request: Callable[[WorkspaceClien
     :raises LakebaseEndpointNotFoundError: when the project, branch or endpoint does not exist
     :raises LakebaseSettingsError: when the workspace names a wrong value
     :raises LakebaseWorkspaceRefusedError: when it refused the request for another reason
+    :raises LakebaseWorkspaceUnreachableError: when no connection to it can be opened
     :raises LakebaseWorkspaceError: when it failed otherwise or gave no answer in time
     """
     try:
-        return _within(timeout, lambda: _send(settings, request))
+        return _within(timeout, settings.workspace["host"], lambda: _send(settings, request))
     except LakebaseError:
         raise
     # The SDK has no root error: it raises DatabricksError, ValueError, KeyError, requests' errors and TimeoutError.
@@ -144,8 +148,8 @@ class _PinnedConfig(Config):
         """Read nothing."""
 
 
-def _within(timeout: float, work: Callable[[], T]) -> T:
-    """Run the work in a thread and wait for it.
+def _within(timeout: float, host: str, work: Callable[[], T]) -> T:
+    """Run the work in a thread and wait for it, but for a workspace that cannot be reached only a short while.
 
     The SDK's token exchange has no timeout and its discovery retries for minutes, so only leaving the thread behind
     ends the wait in time; as a daemon it does not keep the process.
@@ -161,11 +165,17 @@ def _within(timeout: float, work: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, name="lakebase-workspace", daemon=True)
     thread.start()
-    thread.join(timeout)
+    thread.join(min(timeout, UNREACHABLE_SECONDS))
+    seconds = timeout
+    if thread.is_alive() and timeout > UNREACHABLE_SECONDS:
+        if find_obstacle(host):
+            seconds = UNREACHABLE_SECONDS
+        else:
+            thread.join(timeout - UNREACHABLE_SECONDS)
     if failure:
         raise failure[0]
     if not outcome:
-        raise _NoAnswer(f"no answer in {timeout:.0f} s")
+        raise _NoAnswer(f"no answer in {seconds:.0f} s")
     return outcome[0]
 
 
@@ -177,10 +187,17 @@ def _translate(settings: LakebaseSettings, error: Exception) -> LakebaseError:
         # Its cause is what the workspace answered last, if it answered at all.
         text = f"{text}: {error.__cause__}" if error.__cause__ else text
     if isinstance(error, TimeoutError) or "Invalid URL 'None'" in text:
-        text = f"{text}{_reach(settings.workspace['host'])}"
+        obstacle = find_obstacle(settings.workspace["host"])
+        if obstacle:
+            what = f"The workspace cannot be reached: {obstacle}"
+            remedy = "Check Host of the connection, and that the worker's network leads there."
+            return LakebaseWorkspaceUnreachableError(what, where=where, remedy=remedy)
     if cause := find_workspace_cause(text):
         return cause.error(describe(cause, text), where=where, remedy=cause.remedy)
-    what = f"The workspace's API failed: {type(error).__name__}: {text}"
+    if isinstance(error, _NoAnswer):
+        what = f"The workspace's API gave {text}"
+    else:
+        what = f"The workspace's API failed: {type(error).__name__}: {text}"
     if isinstance(error, Unauthenticated | PermissionDenied):
         remedy = "Check the identity's secret or token, and its permissions in the workspace."
         return LakebaseWorkspaceAccessError(what, where=where, remedy=remedy)
@@ -194,16 +211,29 @@ def _translate(settings: LakebaseSettings, error: Exception) -> LakebaseError:
     )
 
 
-def _reach(host: str) -> str:
-    """Return why a workspace cannot be reached, which the SDK keeps to itself, or nothing."""
+def find_obstacle(host: str) -> str:
+    """Return why no connection to a workspace can be opened, which the SDK keeps to itself; nothing where one can.
+
+    :param host: the workspace's address
+    """
     url = urlsplit(host)
     if getproxies().get(url.scheme):
         return ""
-    try:
-        socket.create_connection((url.hostname or "", url.port or 443), timeout=PROBE_SECONDS).close()
-    except OSError as error:
-        return f" ({error})"
-    return ""
+    found: list[str] = []
+
+    def probe() -> None:
+        try:
+            socket.create_connection((url.hostname or "", url.port or 443), timeout=PROBE_SECONDS).close()
+        except OSError as error:
+            found.append(str(error))
+
+    # Name resolution has no deadline of its own.
+    thread = threading.Thread(target=probe, name="lakebase-probe", daemon=True)
+    thread.start()
+    thread.join(2 * PROBE_SECONDS)
+    if thread.is_alive():
+        return "its name is not resolved"
+    return found[0] if found else ""
 
 
 def _without_frames(error: Exception) -> Exception:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+import socket
 import threading
 import time
 from collections import Counter
@@ -25,10 +27,11 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
     LakebaseWorkspaceAccessError,
-    LakebaseWorkspaceError,
+    LakebaseWorkspaceUnreachableError,
 )
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.roles import RoleRequest
+from airflow_provider_lakebase.session import connect
 from airflow_provider_lakebase.workspace import client
 
 CREDENTIALS = ("POST", "/api/2.0/postgres/credentials")
@@ -255,10 +258,65 @@ REFUSALS: list[tuple[str, dict[str, Any], type[LakebaseError], str]] = [
     (
         "dead workspace",
         {"host": "http://127.0.0.1:1", "extra": {"wake_timeout": 3}},
-        LakebaseWorkspaceError,
-        "no answer",
+        LakebaseWorkspaceUnreachableError,
+        "Connection refused",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("host", "words"), [("http://127.0.0.1:1", "Connection refused"), ("https://no-such-host.invalid", "not known")]
+)
+def test_a_workspace_that_cannot_be_reached_is_told_at_once_and_not_waited_for_to_the_end(
+    hook_for: Callable[..., LakebaseHook], caplog: pytest.LogCaptureFixture, host: str, words: str
+):
+    started_at = time.monotonic()
+    with caplog.at_level(logging.INFO), pytest.raises(LakebaseWorkspaceUnreachableError, match=words):
+        hook_for(host=host).get_conn()
+    assert time.monotonic() - started_at < 25  # of the 120 seconds of wake_timeout
+    waits = [line for line in caplog.messages if line.startswith("Waiting for endpoint")]
+    assert words in waits[0] or "is not resolved" in waits[0]
+    assert len(waits) <= 4
+
+
+def test_resolving_a_name_is_bounded_by_the_wait(
+    hook_for: Callable[..., LakebaseHook], monkeypatch: pytest.MonkeyPatch
+):
+    resolve = socket.getaddrinfo
+
+    def slow(host: Any, *arguments: Any, **keywords: Any) -> Any:
+        return time.sleep(30) if host == "ep-slow.example" else resolve(host, *arguments, **keywords)
+
+    monkeypatch.setattr(connect.socket, "getaddrinfo", slow)
+    started_at = time.monotonic()
+    with pytest.raises(LakebaseWakeTimeoutError, match="could not translate host name"):
+        hook_for(extra={"wake_timeout": 3, "pg_host": "ep-slow.example"}).get_conn()
+    assert time.monotonic() - started_at < 6
+
+
+def test_all_addresses_together_get_no_more_than_the_wait(
+    hook_for: Callable[..., LakebaseHook], monkeypatch: pytest.MonkeyPatch
+):
+    """Of a host with many silent addresses, as many are tried as two seconds each leave time for."""
+    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{n}", 0)) for n in range(1, 30)]
+    resolve = socket.getaddrinfo
+
+    def many(host: Any, *arguments: Any, **keywords: Any) -> Any:
+        return answers if host == "ep-many.example" else resolve(host, *arguments, **keywords)
+
+    monkeypatch.setattr(connect.socket, "getaddrinfo", many)
+    tried: list[dict[str, Any]] = []
+
+    def refuse(**arguments: Any) -> Any:
+        tried.append(arguments)
+        raise psycopg.OperationalError("connection timeout expired")
+
+    monkeypatch.setattr(connect.LakebaseSession, "connect", staticmethod(refuse))
+    with pytest.raises(LakebaseWakeTimeoutError):
+        hook_for(extra={"wake_timeout": 6, "pg_host": "ep-many.example"}).get_conn()
+    addresses = tried[0]["hostaddr"].split(",")
+    assert len(addresses) * tried[0]["connect_timeout"] <= 6
+    assert tried[0]["host"].split(",") == ["ep-many.example"] * len(addresses)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,12 @@ def test_errors_are_of_the_kind_that_a_caller_would_catch():
 
 def test_each_class_says_whether_a_retry_can_help():
     retryable = {kind.__name__ for kind in CLASSES if kind.retryable}
-    assert retryable == {"LakebaseWorkspaceError", "LakebaseWakeTimeoutError", "LakebaseStorageError"}
+    assert retryable == {
+        "LakebaseStorageError",
+        "LakebaseWakeTimeoutError",
+        "LakebaseWorkspaceError",
+        "LakebaseWorkspaceUnreachableError",
+    }
     assert not LakebaseWorkspaceAccessError.retryable
 
 
