@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
 from airflow_provider_lakebase.causes import passes_by_itself
@@ -29,6 +27,7 @@ from airflow_provider_lakebase.fields import CONNECTION_TYPE, DEFAULT_CONN_ID, u
 from airflow_provider_lakebase.hooks._connection_check import ConnectionCheck
 from airflow_provider_lakebase.hooks._connection_form import form_widgets, ui_field_behaviour
 from airflow_provider_lakebase.hooks._loading import LoadingHook
+from airflow_provider_lakebase.hooks._masking import mask, mask_async, mask_credential, mask_credentials_async
 from airflow_provider_lakebase.settings import (
     ConnectionFields,
     LakebaseSettings,
@@ -37,11 +36,6 @@ from airflow_provider_lakebase.settings import (
 )
 from airflow_provider_lakebase.sql_text import split_statements
 from airflow_provider_lakebase.threads import in_thread
-
-if AIRFLOW_V_3_0_PLUS:
-    from airflow.sdk.log import mask_secret
-else:  # goes with Airflow 2
-    from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
 
 if TYPE_CHECKING:
     import psycopg
@@ -57,8 +51,6 @@ if TYPE_CHECKING:
 
 STATEMENT_LOG_CHARACTERS = 200
 """Characters of a statement that the log shows."""
-MOST_MASKED = 50
-"""Secrets of one process beyond which the credentials of further sessions are not masked."""
 READ_ONLY_SQLSTATE = "25006"
 PERMANENT_SQLSTATES = ("42", "0A", READ_ONLY_SQLSTATE)
 """What SQLSTATEs of statements begin with that no retry can help."""
@@ -147,7 +139,7 @@ class LakebaseHook(LoadingHook):
         databricks = _fields(source, self.get_connection(source), "databricks") if source else None
         settings = self._combine(fields, databricks)
         for secret in settings.secrets:
-            _mask(secret, always=True)
+            mask(secret)
         return settings
 
     async def read_settings_async(self) -> LakebaseSettings:
@@ -162,7 +154,7 @@ class LakebaseHook(LoadingHook):
         source = databricks_conn_id(fields)
         databricks = _fields(source, await get_async_connection(source), "databricks") if source else None
         settings = self._combine(fields, databricks)
-        await _mask_async(settings.secrets, always=True)
+        await mask_async(settings.secrets)
         return settings
 
     def _combine(self, fields: ConnectionFields, databricks: ConnectionFields | None) -> LakebaseSettings:
@@ -208,11 +200,11 @@ class LakebaseHook(LoadingHook):
         try:
             session = await opener.open_async(AsyncLakebaseSession)
         except BaseException:
-            await _mask_async(secrets)
+            await mask_credentials_async(secrets)
             raise
         try:
             # Here, since it speaks to the triggerer's supervisor, which the opener's threads must not do.
-            await _mask_async(secrets)
+            await mask_credentials_async(secrets)
             yield session
         finally:
             await session.close()
@@ -229,7 +221,7 @@ class LakebaseHook(LoadingHook):
         return SessionOpener(
             settings or self.settings,
             application_name=application_name or name_application(os.environ),
-            on_secret=on_secret or _mask,
+            on_secret=on_secret or mask_credential,
             on_notice=self._log_notice,
         )
 
@@ -261,7 +253,7 @@ class LakebaseHook(LoadingHook):
         :raises LakebaseError: typed by cause, when the workspace gives no host or no credential
         """
         variables = self._opener().libpq_environment()
-        _mask(variables["PGPASSWORD"], always=True)
+        mask(variables["PGPASSWORD"])
         return variables
 
     def endpoint_status(self, *, timeout: float = 30.0) -> EndpointStatus:
@@ -523,29 +515,6 @@ def _fields(conn_id: str, connection: Connection, conn_type: str) -> ConnectionF
         port=connection.port,
         extra=connection.extra_dejson,
     )
-
-
-_masked: set[int] = set()
-os.register_at_fork(after_in_child=_masked.clear)
-
-
-def _mask(secret: str, *, always: bool = False) -> None:
-    """Mask a secret, and as it looks in a URL, which Airflow does not know by itself."""
-    # Airflow forgets no secret and looks for each in every line, so a process that opens sessions for ever would get
-    # slower with each. Sessions show their credentials to nobody, and they expire.
-    if hash(secret) in _masked or (len(_masked) >= MOST_MASKED and not always):
-        return
-    _masked.add(hash(secret))
-    for form in {secret, quote(secret, safe=""), quote_plus(secret)}:
-        mask_secret(form)
-
-
-async def _mask_async(secrets: Iterable[str], *, always: bool = False) -> None:
-    from asgiref.sync import sync_to_async
-
-    for secret in secrets:
-        if hash(secret) not in _masked:
-            await sync_to_async(_mask)(secret, always=always)
 
 
 def _annotate(error: BaseException, where: str) -> None:

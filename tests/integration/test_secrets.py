@@ -111,8 +111,8 @@ def test_a_secret_is_masked_as_soon_as_it_is_known(
     hook: LakebaseHook, emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch
 ):
     masked: list[str] = []
-    monkeypatch.setattr("airflow_provider_lakebase.hooks.lakebase._masked", set())
-    monkeypatch.setattr("airflow_provider_lakebase.hooks.lakebase.mask_secret", masked.append)
+    monkeypatch.setattr("airflow_provider_lakebase.hooks._masking._masked", set())
+    monkeypatch.setattr("airflow_provider_lakebase.hooks._masking.mask_secret", masked.append)
     for _ in range(2):
         hook.get_conn().close()
     assert len(masked) == 3

@@ -1,0 +1,116 @@
+"""Have Airflow mask secrets in logs, and forget the masks of credentials that are of no use any more.
+
+Airflow forgets no mask and compiles all of them anew with each, so a process that opens sessions for ever, as a
+triggerer does, would get slower with each. The newest 50 credentials of a process are masked; the mask of an older one
+is taken back. That rests on two attributes of Airflow's masker, ``patterns`` and ``replacer``, which are the same in
+Airflow 2.11 to 3.3. Where they are missing, masks are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+if AIRFLOW_V_3_0_PLUS:
+    from airflow.sdk.log import mask_secret
+else:  # goes with Airflow 2
+    from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
+
+MOST_MASKED = 50
+"""Credentials of one process that are masked at a time."""
+
+_masked: set[int] = set()
+_credentials: deque[str] = deque()
+_lock = threading.Lock()
+
+
+def _forget_all() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _masked.clear()
+    _credentials.clear()
+
+
+# A forked process may have a masker of its own.
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def mask(secret: str) -> None:
+    """Mask a secret for the rest of the process, as it is and as it looks in a URL.
+
+    :param secret: of a connection, or a credential that is handed out
+    """
+    if hash(secret) in _masked:
+        return
+    _masked.add(hash(secret))
+    for form in _forms(secret):
+        mask_secret(form)
+
+
+def mask_credential(secret: str) -> None:
+    """Mask the credential of a session, in place of the oldest one where there are many.
+
+    :param secret: the credential
+    """
+    with _lock:
+        if hash(secret) in _masked:
+            return
+        _masked.add(hash(secret))
+        _credentials.append(secret)
+        oldest = _credentials.popleft() if len(_credentials) > MOST_MASKED else None
+        masker = _masker() if oldest else None
+        if oldest is None or masker is None:
+            for form in _forms(secret):
+                mask_secret(form)
+            return
+        _masked.discard(hash(oldest))
+        masker.patterns.difference_update(
+            re.escape(each) for form in _forms(oldest) for each in masker._adaptations(form)
+        )
+        # The supervisor of the process is not told any more: it forgets nothing.
+        for form in _forms(secret):
+            masker.add_mask(form)
+
+
+async def mask_async(secrets: Iterable[str]) -> None:
+    """Mask secrets as :func:`mask` does, without blocking the event loop.
+
+    :param secrets: of a connection
+    """
+    await _in_thread(mask, secrets)
+
+
+async def mask_credentials_async(secrets: Iterable[str]) -> None:
+    """Mask credentials as :func:`mask_credential` does, without blocking the event loop.
+
+    :param secrets: the credentials
+    """
+    await _in_thread(mask_credential, secrets)
+
+
+async def _in_thread(work: Any, secrets: Iterable[str]) -> None:
+    from asgiref.sync import sync_to_async
+
+    for secret in secrets:
+        if hash(secret) not in _masked:
+            await sync_to_async(work)(secret)
+
+
+def _forms(secret: str) -> set[str]:
+    return {secret, quote(secret, safe=""), quote_plus(secret)}
+
+
+def _masker() -> Any:
+    """Return Airflow's masker of this process; None where it is not laid out as is known here."""
+    find = getattr(sys.modules[mask_secret.__module__], "_secrets_masker", None)
+    masker = find() if find else None
+    known = ("patterns", "replacer", "add_mask", "_adaptations")
+    return masker if all(hasattr(masker, name) for name in known) else None
