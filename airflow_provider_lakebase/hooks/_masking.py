@@ -2,19 +2,18 @@
 
 Airflow forgets no mask and compiles all of them anew with each, so a process that opens sessions for ever, as a
 triggerer does, would get slower with each. The newest 50 credentials of a process are masked; the mask of an older one
-is taken back. That rests on two attributes of Airflow's masker, ``patterns`` and ``replacer``, which are the same in
-Airflow 2.11 to 3.3. Where they are missing, masks are kept.
+is taken back. That rests on the attribute ``patterns`` of Airflow's masker, which is the same in Airflow 2.11 to 3.3.
+Where it is missing, masks are kept.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -27,8 +26,16 @@ else:  # goes with Airflow 2
 MOST_MASKED = 50
 """Credentials of one process that are masked at a time."""
 
+
+class _Credential(NamedTuple):
+    """A credential that is masked, and what Airflow's masker has for it."""
+
+    key: int
+    patterns: frozenset[str]
+
+
 _masked: set[int] = set()
-_credentials: deque[str] = deque()
+_credentials: deque[_Credential] = deque()
 _lock = threading.Lock()
 
 
@@ -64,20 +71,17 @@ def mask_credential(secret: str) -> None:
         if hash(secret) in _masked:
             return
         _masked.add(hash(secret))
-        _credentials.append(secret)
-        oldest = _credentials.popleft() if len(_credentials) > MOST_MASKED else None
-        masker = _masker() if oldest else None
-        if oldest is None or masker is None:
-            for form in _forms(secret):
-                mask_secret(form)
-            return
-        _masked.discard(hash(oldest))
-        masker.patterns.difference_update(
-            re.escape(each) for form in _forms(oldest) for each in masker._adaptations(form)
-        )
-        # The supervisor of the process is not told any more: it forgets nothing.
+        masker = _masker()
+        before = set(masker.patterns) if masker else set()
+        oldest = _credentials.popleft() if len(_credentials) == MOST_MASKED else None
+        if oldest and masker:
+            _masked.discard(oldest.key)
+            masker.patterns.difference_update(oldest.patterns)
         for form in _forms(secret):
-            masker.add_mask(form)
+            # The supervisor of the process, which forgets nothing, is told of the first ones only.
+            (masker.add_mask if oldest and masker else mask_secret)(form)
+        added = set(masker.patterns) - before if masker else set()
+        _credentials.append(_Credential(hash(secret), frozenset(added)))
 
 
 async def mask_async(secrets: Iterable[str]) -> None:
@@ -110,7 +114,7 @@ def _forms(secret: str) -> set[str]:
 
 def _masker() -> Any:
     """Return Airflow's masker of this process; None where it is not laid out as is known here."""
-    find = getattr(sys.modules[mask_secret.__module__], "_secrets_masker", None)
+    modules = (sys.modules.get(name) for name in (mask_secret.__module__, "airflow.sdk._shared.secrets_masker"))
+    find = next((found for module in modules if (found := getattr(module, "_secrets_masker", None))), None)
     masker = find() if find else None
-    known = ("patterns", "replacer", "add_mask", "_adaptations")
-    return masker if all(hasattr(masker, name) for name in known) else None
+    return masker if all(hasattr(masker, name) for name in ("patterns", "add_mask")) else None
