@@ -5,6 +5,8 @@ psycopg_pool fills a pool in the background and shows a failure only as PoolTime
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,6 +25,32 @@ Opener = Callable[[type[LakebaseSession]], LakebaseSession]
 AsyncOpener = Callable[[type[AsyncLakebaseSession]], Awaitable[AsyncLakebaseSession]]
 
 
+class _Lending:
+    """What a pool knows of the connections that are in use, and of the last attempt to open one that failed."""
+
+    def __init__(self) -> None:
+        self.in_use = 0
+        self._failure: tuple[float, Exception] | None = None
+
+    def failure_since(self, moment: float) -> Exception | None:
+        """Return why a connection could not be opened, if that was after a moment.
+
+        :param moment: by the monotonic clock
+        """
+        failure = self._failure
+        return failure[1] if failure and failure[0] >= moment else None
+
+    def must_fail_waiters(self, failure: Exception) -> bool:
+        """Remember a failure; return whether it leaves nothing to wait for.
+
+        :param failure: of an attempt to open a connection
+        """
+        self._failure = time.monotonic(), failure
+        is_hopeless = isinstance(failure, LakebaseError) and not failure.retryable
+        # A connection in use comes back, and goes to whoever waits.
+        return is_hopeless and self.in_use == 0
+
+
 class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
     """A ``psycopg_pool.ConnectionPool`` whose connections are checked when they are handed out.
 
@@ -38,7 +66,8 @@ class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
         :param timeout: seconds that taking a connection may take
         :raises LakebaseError: why the first connection could not be had
         """
-        self.failure: Exception | None = None
+        self._lending = _Lending()
+        self._counting = threading.Lock()
         super().__init__(
             connection_class=_session_class(open_session, self._note),
             check=ConnectionPool.check_connection,
@@ -55,15 +84,28 @@ class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
         :raises LakebaseError: why no connection could be opened
         :raises psycopg_pool.PoolTimeout: when all are in use
         """
-        self.failure = None
+        started_at = time.monotonic()
         try:
-            return super().getconn(timeout)
+            connection = super().getconn(timeout)
         except psycopg_pool.PoolTimeout as error:
-            raise self.failure or error from error
+            raise self._lending.failure_since(started_at) or error from error
+        with self._counting:
+            self._lending.in_use += 1
+        return connection
+
+    def putconn(self, conn: LakebaseSession) -> None:
+        """Give a connection back.
+
+        :param conn: from :meth:`getconn`
+        """
+        with self._counting:
+            self._lending.in_use -= 1
+        super().putconn(conn)
 
     def _note(self, failure: Exception) -> None:
-        self.failure = failure
-        if _is_hopeless(failure):
+        with self._counting:
+            must_fail = self._lending.must_fail_waiters(failure)
+        if must_fail:
             # Whoever waits for a connection would wait in vain; the pool has no public way to tell them.
             with self._lock:
                 waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
@@ -82,7 +124,7 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
         :param max_size: connections at most
         :param timeout: seconds that taking a connection may take
         """
-        self.failure: Exception | None = None
+        self._lending = _Lending()
         self._open_session = open_session
         super().__init__(
             connection_class=_async_session_class(open_session, self._note),
@@ -108,15 +150,24 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
         :raises LakebaseError: why no connection could be opened
         :raises psycopg_pool.PoolTimeout: when all are in use
         """
-        self.failure = None
+        started_at = time.monotonic()
         try:
-            return await super().getconn(timeout)
+            connection = await super().getconn(timeout)
         except psycopg_pool.PoolTimeout as error:
-            raise self.failure or error from error
+            raise self._lending.failure_since(started_at) or error from error
+        self._lending.in_use += 1
+        return connection
+
+    async def putconn(self, conn: AsyncLakebaseSession) -> None:
+        """Give a connection back.
+
+        :param conn: from :meth:`getconn`
+        """
+        self._lending.in_use -= 1
+        await super().putconn(conn)
 
     async def _note(self, failure: Exception) -> None:
-        self.failure = failure
-        if _is_hopeless(failure):
+        if self._lending.must_fail_waiters(failure):
             async with self._lock:
                 waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
             for client in waiting:
@@ -126,10 +177,6 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
 def _options(min_size: int, max_size: int, timeout: float) -> dict[str, Any]:
     lifetimes = {"max_lifetime": MAX_LIFETIME_SECONDS, "max_idle": MAX_IDLE_SECONDS}
     return {"min_size": min_size, "max_size": max_size, "timeout": timeout, "open": False, **lifetimes}
-
-
-def _is_hopeless(failure: Exception) -> bool:
-    return isinstance(failure, LakebaseError) and not failure.retryable
 
 
 def _session_class(open_session: Opener, note: Callable[[Exception], None]) -> type[LakebaseSession]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg_pool
 import pytest
@@ -47,6 +48,54 @@ def test_the_true_cause_of_a_failed_fill_is_raised_at_once(emulator: LakebaseEmu
     with pytest.raises(LakebaseAuthenticationError, match="no Postgres role"):
         hook.connection_pool()
     assert time.monotonic() - started_at < 5
+
+
+REFUSAL = 'role "reader" does not exist'
+
+
+def test_a_hopeless_attempt_to_grow_leaves_a_waiter_the_connection_that_comes_back(
+    hook: LakebaseHook, emulator: LakebaseEmulator
+):
+    with hook.connection_pool(min_size=1, max_size=2) as pool:
+        pool.wait(10)
+        connection = pool.getconn()
+        emulator.faults.refuse_logins(REFUSAL, times=50)
+        try:
+            with ThreadPoolExecutor() as threads:
+                waiting = threads.submit(pool.getconn, 20)
+                time.sleep(2)
+                assert not waiting.done()
+                pool.putconn(connection)
+                assert waiting.result(10) is connection
+            pool.putconn(connection)
+        finally:
+            emulator.faults.clear()
+
+
+def test_an_asynchronous_waiter_gets_the_connection_that_comes_back_too(hook: LakebaseHook, emulator: LakebaseEmulator):
+    async def take() -> None:
+        async with hook.async_connection_pool(min_size=1, max_size=2) as pool:
+            await pool.wait(10)
+            connection = await pool.getconn()
+            emulator.faults.refuse_logins(REFUSAL, times=50)
+            waiting = asyncio.create_task(pool.getconn(20))
+            await asyncio.sleep(2)
+            assert not waiting.done()
+            await pool.putconn(connection)
+            assert await waiting is connection
+            await pool.putconn(connection)
+
+    try:
+        asyncio.run(take())
+    finally:
+        emulator.faults.clear()
+
+
+def test_a_waiter_is_told_of_no_failure_from_before_it_waited(hook: LakebaseHook, emulator: LakebaseEmulator):
+    with hook.connection_pool(min_size=1, max_size=1) as pool, pool.connection():
+        pool._lending.must_fail_waiters(LakebaseAuthenticationError("of another time"))
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            pool.getconn(0.5)
 
 
 def test_the_true_cause_of_a_later_failure_is_raised(hook: LakebaseHook, emulator: LakebaseEmulator):
