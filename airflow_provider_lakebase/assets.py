@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -117,32 +118,43 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset:
 
 
 def emit_event(operator: Any, context: Mapping[str, Any], uri: str, extra: Mapping[str, Any]) -> None:
-    """Emit an event for an asset that some DAG names, as if the task had it among its outlets.
+    """Emit an event for an asset, as if the task had it among its outlets.
+
+    Airflow drops the event where no DAG names the asset.
 
     :param operator: the task that runs, whose outlets get the asset where they do not have it
     :param context: Airflow's, of the task
     :param uri: the asset's, normalised
-    :param extra: what the event says
+    :param extra: what the event says; on Airflow 3 it is lost for an asset of another name than its URI, unless the
+        asset is among the task's outlets
     """
     if "outlet_events" not in context:  # the task runs outside of Airflow
         return
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-    # A reference stands for the asset whatever its name is. Airflow 2's have none.
-    asset: Any = Asset.ref(uri=uri) if AIRFLOW_V_3_0_PLUS else Asset(uri)
+    outlets = [each for each in operator.outlets if not isinstance(each, AssetAlias)]
+    declared = next((each for each in outlets if _has_uri(each, uri, context)), None)
     try:
-        event = context["outlet_events"][asset]
+        event = context["outlet_events"][Asset(uri=uri) if declared is None else declared]
     except Exception as error:
         # The rows are there, so the task must not fail.
-        if "ASSET_NOT_FOUND" not in str(error):
-            operator.log.warning("Asset %s cannot be looked up, no event is emitted: %s", uri, error)
+        operator.log.warning("Asset %s cannot be looked up, no event is emitted: %s", uri, error)
         return
     event.extra = {**event.extra, **extra}
-    name = getattr(getattr(event, "key", None), "name", uri)
-    declared = [each for each in operator.outlets if not isinstance(each, AssetAlias)]
-    if not any(uri == getattr(each, "uri", None) or name == getattr(each, "name", None) for each in declared):
-        operator.outlets = [*operator.outlets, asset]
+    if declared is None:
+        # A reference stands for the asset whatever its name is. Looking it up here would write an error into the log
+        # of each load whose asset no DAG names. Airflow 2 has no references.
+        operator.outlets = [*operator.outlets, Asset.ref(uri=uri) if AIRFLOW_V_3_0_PLUS else Asset(uri=uri)]
+
+
+def _has_uri(outlet: Any, uri: str, context: Mapping[str, Any]) -> bool:
+    """Return whether an outlet is the asset. One that is referred to by its name is looked up: it is known to exist."""
+    found = getattr(outlet, "uri", None)
+    if found is None and getattr(outlet, "name", None) is not None:
+        with suppress(Exception):
+            found = context["outlet_events"][outlet].key.uri
+    return bool(found == uri)
 
 
 def _build(host: str, project: str, branch: str, database: str, schema: str, table: str) -> str:

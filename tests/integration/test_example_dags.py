@@ -161,6 +161,9 @@ for line in sys.stdin:
 """
 
 
+ERROR_LINE = re.compile(r"\[(?:error|critical) *\]|\} (?:ERROR|CRITICAL) -|^(?:ERROR|CRITICAL)\b")
+
+
 @dataclass(frozen=True)
 class Examples:
     """An Airflow that runs the example DAGs on an emulator where the service principal has its role."""
@@ -174,7 +177,12 @@ class Examples:
         """Run a DAG; every one of its tasks succeeds, and its OpenLineage events, which are returned, are valid."""
         events = self.home / "lineage.jsonl"
         events.unlink(missing_ok=True)
+        log = self.home / "dags.log"
+        before = log.stat().st_size if log.exists() else 0
         self.command("dags", "test", dag_id, "--conf", json.dumps(params))
+        written = log.read_bytes()[before:].decode(errors="replace")
+        # A task that succeeds logs no error, whoever writes it.
+        assert [line for line in written.splitlines() if ERROR_LINE.search(line)] == []
         with closing(sqlite3.connect(self.home / "airflow.db")) as database:
             query = "SELECT DISTINCT state FROM task_instance WHERE dag_id = ?"
             assert database.execute(query, [dag_id]).fetchall() == [("success",)]
