@@ -12,14 +12,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_DATABASE, RESOURCE_ID
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.fields import DEFAULT_DATABASE, RESOURCE_ID
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset
     from airflow.providers.common.compat.sdk import Asset
 
-    from airflow_provider_lakebase.settings import LakebaseSettings
+    from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 
 SCHEME = "lakebase"
 DEFAULT_SCHEMA = "public"
@@ -93,12 +93,12 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     :raises LakebaseSettingsError: a ``ValueError``, when it does not name one table of one branch, or says more
     """
     if "@" in uri.netloc:
-        raise LakebaseSettingsError("An asset's URI holds user or password", remedy=f"Write {_SHAPE}.")
+        raise LakebaseSettingsError("An asset's URI holds user or password", hint=f"Write {_SHAPE}.")
     if uri.query or uri.fragment:
-        raise LakebaseSettingsError("An asset's URI holds a query or a fragment", remedy=f"Write {_SHAPE}.")
+        raise LakebaseSettingsError("An asset's URI holds a query or a fragment", hint=f"Write {_SHAPE}.")
     parts = uri.path.split("/")[1:]
     if len(parts) != 5:
-        raise LakebaseSettingsError(f"The asset's URI {uri.geturl()} names no table", remedy=f"Write {_SHAPE}.")
+        raise LakebaseSettingsError(f"The asset's URI {uri.geturl()} names no table", hint=f"Write {_SHAPE}.")
     return urlsplit(_build(_host(uri), *map(unquote, parts)))
 
 
@@ -162,11 +162,11 @@ def _build(host: str, project: str, branch: str, database: str, schema: str, tab
         if not re.fullmatch(RESOURCE_ID, part):
             raise LakebaseSettingsError(
                 f"The {name} of an asset's URI is malformed: {part!r}",
-                remedy=f"Write {_SHAPE}; project and branch are of lower-case letters, digits and hyphens.",
+                hint=f"Write {_SHAPE}; project and branch are of lower-case letters, digits and hyphens.",
             )
     names = (database, schema, table)
     if not host or not all(names):
-        raise LakebaseSettingsError("A part of an asset's URI is empty", remedy=f"Write {_SHAPE}.")
+        raise LakebaseSettingsError("A part of an asset's URI is empty", hint=f"Write {_SHAPE}.")
     return f"{SCHEME}://{host.lower()}/{project}/{branch}/{'/'.join(quote(name, safe='') for name in names)}"
 
 
@@ -174,7 +174,7 @@ def _host(url: SplitResult) -> str:
     try:
         port = url.port
     except ValueError as error:
-        raise LakebaseSettingsError("An asset's URI holds a malformed port", remedy=f"Write {_SHAPE}.") from error
+        raise LakebaseSettingsError("An asset's URI holds a malformed port", hint=f"Write {_SHAPE}.") from error
     host = url.hostname or ""
     host = f"[{host}]" if ":" in host else host
     return host if port in (None, 443) else f"{host}:{port}"

@@ -25,23 +25,90 @@ reach the caller as psycopg raised them.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ErrorContext:
+    """The connection, resource and role that an error is about.
+
+    :param conn_id: Airflow connection id
+    :param resource: resource name of the project, branch or endpoint
+    :param host: Postgres host, where the connection names one
+    :param database: database name
+    :param role: Postgres role
+    :param workspace: URL of the workspace
+    """
+
+    conn_id: str = ""
+    resource: str = ""
+    host: str = ""
+    database: str = ""
+    role: str = ""
+    workspace: str = ""
+
+    def __str__(self) -> str:
+        """Return the parts that are set, as a message shows them."""
+        collections = self.resource.split("/")[::2]
+        parts = {
+            "connection": f"'{self.conn_id}'" if self.conn_id else "",
+            collections[-1].removesuffix("es").removesuffix("s"): self.resource,
+            "host": self.host,
+            "database": self.database,
+            "role": self.role,
+            "workspace": self.workspace,
+        }
+        return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+
+
+NO_CONTEXT = ErrorContext()
 
 
 class LakebaseError(Exception):
     """Root of all errors of the provider.
 
-    :param what: what happened, a sentence without its full stop
-    :param where: what was looked at: connection id, endpoint, role
-    :param remedy: what to do next, a sentence
+    :param message: what happened, a sentence without its full stop
+    :param context: the connection, resource and role it happened to
+    :param hint: what to do about it, a sentence
+    :param retryable: whether the same call may succeed later without anyone changing anything; by default as the class
+        says
+    :param sqlstate: SQLSTATE of the server's error, where there is one
     """
 
-    retryable: ClassVar[bool] = False
-    """Whether the same call may succeed later with nothing changed by a person."""
+    retryable: bool = False
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
-        text = f"{what} ({where})" if where else what
-        super().__init__(f"{text}. {remedy}" if remedy else text)
+    def __init__(
+        self,
+        message: str,
+        *,
+        context: ErrorContext = NO_CONTEXT,
+        hint: str = "",
+        retryable: bool | None = None,
+        sqlstate: str | None = None,
+    ) -> None:
+        text = f"{message} ({context})" if str(context) else message
+        super().__init__(f"{text}. {hint}" if hint else text)
+        self.message = message
+        self.context = context
+        self.hint = hint
+        self.sqlstate = sqlstate
+        if retryable is not None:
+            self.retryable = retryable
+
+    @property
+    def conn_id(self) -> str:
+        """Airflow connection id, or an empty text."""
+        return self.context.conn_id
+
+    @property
+    def resource(self) -> str:
+        """Resource name of the project, branch or endpoint, or an empty text."""
+        return self.context.resource
+
+    @property
+    def role(self) -> str:
+        """Postgres role, or an empty text."""
+        return self.context.role
 
 
 class LakebaseSettingsError(LakebaseError, ValueError):

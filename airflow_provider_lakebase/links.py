@@ -76,7 +76,7 @@ LINKS = (LakebaseProjectLink(), LakebaseBranchLink(), LakebaseSQLEditorLink())
 
 
 @contextmanager
-def keeping_links(context: Context, hook: LakebaseHook) -> Iterator[None]:
+def record_links(context: Context, hook: LakebaseHook) -> Iterator[None]:
     """Keep the addresses for the links when the block is done, also when it failed, unless nobody can tell them.
 
     :param context: Airflow's, of the task
@@ -97,7 +97,7 @@ def _keep_links(context: Context, hook: LakebaseHook, level: int) -> None:
     if "ti" not in context:  # the operator runs by itself
         return
     try:
-        from airflow_provider_lakebase.workspace.pages import find_pages
+        from airflow_provider_lakebase.core.workspace.console_urls import find_pages
 
         settings = hook.settings
         if settings.workspace:

@@ -479,8 +479,8 @@ def work(job: dict[str, Any], paths: list[str], conninfo: str) -> None:
 def prepare_ours(job: Job, conninfo: str) -> Callable[[Any], object]:
     import psycopg
 
-    from airflow_provider_lakebase.bulk.export import export
-    from airflow_provider_lakebase.bulk.load import LoadRequest, load
+    from airflow_provider_lakebase.core.bulk.export import export
+    from airflow_provider_lakebase.core.bulk.load import LoadOptions, load
 
     import_bulk()
     psycopg.connect(conninfo).execute("SELECT 1").connection.close()
@@ -491,7 +491,7 @@ def prepare_ours(job: Job, conninfo: str) -> Callable[[Any], object]:
             if job.export:
                 export(connection, job.table, source)
             else:
-                load(connection, source, LoadRequest(table=job.table, mode=mode, key_columns=key_columns))
+                load(connection, source, LoadOptions(table=job.table, mode=mode, key_columns=key_columns))
             connection.commit()
 
     return do
@@ -520,7 +520,7 @@ def prepare_peer(job: Job, conninfo: str) -> Callable[[Any], object]:
 
 def import_bulk() -> None:
     """Import what the package itself imports only when it needs it, pyarrow for example."""
-    from airflow_provider_lakebase import bulk
+    from airflow_provider_lakebase.core import bulk
 
     for module in pkgutil.iter_modules(bulk.__path__):
         importlib.import_module(f"{bulk.__name__}.{module.name}")

@@ -191,8 +191,8 @@ async def watch(runner: Any) -> None:
 def own_poll_trigger() -> type:
     """Return a trigger that reads the state by itself, in threads."""
     from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-    from airflow_provider_lakebase.triggers._endpoint_poll import read_status
-    from airflow_provider_lakebase.triggers._outcomes import event, success
+    from airflow_provider_lakebase.triggers._events import event, success
+    from airflow_provider_lakebase.triggers._shared_poll import read_status
     from airflow_provider_lakebase.triggers.endpoint import LakebaseEndpointTrigger
 
     class OwnPoll(LakebaseEndpointTrigger):

@@ -29,16 +29,16 @@ python_use_unqualified_type_names = True
 add_module_names = False
 # What these modules import for type checkers alone, put where autodoc looks for it.
 _VALUES = (
-    "bulk.export.ExportResult",
-    "bulk.load.LoadResult",
-    "emulator.gate.Login",
-    "emulator.web.Request",
-    "roles.RoleRequest",
-    "session.connect.AsyncLakebaseSession",
-    "session.connect.LakebaseSession",
-    "session.pool.AsyncLakebaseConnectionPool",
-    "session.pool.LakebaseConnectionPool",
-    "workspace.endpoints.EndpointStatus",
+    "core.bulk.export.ExportResult",
+    "core.bulk.load.LoadResult",
+    "emulator.postgres_port.gate.Login",
+    "emulator.api.http.Request",
+    "core.grants.RoleRequest",
+    "core.session.connect.AsyncLakebaseSession",
+    "core.session.connect.LakebaseSession",
+    "core.session.pool.AsyncLakebaseConnectionPool",
+    "core.session.pool.LakebaseConnectionPool",
+    "core.workspace.endpoints.EndpointStatus",
 )
 for _module in ("hooks.lakebase", "hooks._loading", "emulator"):
     for _value in _VALUES:

@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakebase.emulator.identities import Principal
-from airflow_provider_lakebase.emulator.state import ENDPOINT, READ_ONLY, Behaviour, Endpoint, State
+from airflow_provider_lakebase.emulator.model.identities import Principal
+from airflow_provider_lakebase.emulator.model.workspace import ENDPOINT, READ_ONLY, Behaviour, Endpoint, State
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from airflow_provider_lakebase.emulator.gate import Login
+    from airflow_provider_lakebase.emulator.api.http import Request
+    from airflow_provider_lakebase.emulator.postgres_port.gate import Login
     from airflow_provider_lakebase.emulator.server import Server
-    from airflow_provider_lakebase.emulator.web import Request
 
 __all__ = ["LakebaseEmulator", "MissingExtraError", "Principal"]
 

@@ -6,13 +6,13 @@ import contextlib
 import functools
 from pathlib import Path
 
-from airflow_provider_lakebase.emulator.certificate import make_server_context
-from airflow_provider_lakebase.emulator.gate import Gate
-from airflow_provider_lakebase.emulator.identities import Principal
-from airflow_provider_lakebase.emulator.postgres import Postgres
-from airflow_provider_lakebase.emulator.routes import answer
-from airflow_provider_lakebase.emulator.state import ADDRESSES, State
-from airflow_provider_lakebase.emulator.web import Web
+from airflow_provider_lakebase.emulator.api.http import Web
+from airflow_provider_lakebase.emulator.api.router import answer
+from airflow_provider_lakebase.emulator.model.identities import Principal
+from airflow_provider_lakebase.emulator.model.workspace import ADDRESSES, State
+from airflow_provider_lakebase.emulator.postgres_port.certificate import make_server_context
+from airflow_provider_lakebase.emulator.postgres_port.gate import Gate
+from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
 
 # The last one is for the pooled hosts of further endpoints.
 _NAMES = ["localhost", "localhost-pooler", "*.localhost"]

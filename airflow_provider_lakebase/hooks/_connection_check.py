@@ -11,8 +11,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 from airflow_provider_lakebase.exceptions import LakebaseWakeTimeoutError
-from airflow_provider_lakebase.settings import LakebaseSettings
 
 if TYPE_CHECKING:
     import psycopg
@@ -36,7 +36,7 @@ class ConnectionCheck:
 
     def walk(self) -> str:
         """Walk all stages and return what was found; raise the error of the first that fails."""
-        from airflow_provider_lakebase.session.connect import libpq_keywords
+        from airflow_provider_lakebase.core.session.connect import libpq_keywords
 
         settings = self._read_settings()
         libpq_keywords(settings, "")
@@ -57,9 +57,9 @@ class ConnectionCheck:
         return f"Connected to database {database} as role {user}, PostgreSQL {version}.{found} {_verified(settings)}"
 
     def _ask_workspace(self, settings: LakebaseSettings) -> str:
-        from airflow_provider_lakebase.workspace.client import call_workspace
-        from airflow_provider_lakebase.workspace.credentials import mint_credential
-        from airflow_provider_lakebase.workspace.endpoints import read_endpoint, require_enabled
+        from airflow_provider_lakebase.core.workspace.client import call_workspace
+        from airflow_provider_lakebase.core.workspace.credentials import mint_credential
+        from airflow_provider_lakebase.core.workspace.endpoints import read_endpoint, require_enabled
 
         self.stage = "workspace"
         call_workspace(settings, lambda client: client.config.host, timeout=self._left())

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+from airflow_provider_lakebase.core.sql.split import split_statements
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._frames import PandasFrames, PolarsFrames
-from airflow_provider_lakebase.sql_text import split_statements
 
 if TYPE_CHECKING:
-    from airflow_provider_lakebase.session.connect import LakebaseSession
+    from airflow_provider_lakebase.core.session.connect import LakebaseSession
 
 _WRITING = (("INSERT",), ("UPDATE",), ("DELETE",), ("MERGE",))
 
@@ -35,18 +35,18 @@ class DataFrameHook(DbApiHook):
         :param parameters: of each text
         :param only_reads: refuse what writes, for results that a caller may not read to their end
         """
-        from airflow_provider_lakebase.bulk.export import reading_only
-        from airflow_provider_lakebase.session.binding import bind, check_encoding, hide_values
+        from airflow_provider_lakebase.core.bulk.export import reading_only
+        from airflow_provider_lakebase.core.sql.binding import bind, check_encoding, hide_values
 
         with self._create_autocommit_connection() as connection, hide_values(parameters):
             session: LakebaseSession = connection
             bound = [bind(session, text, parameters) for text in ([sql] if isinstance(sql, str) else sql)]
             statements = [statement.text for text in bound for statement in split_statements(text)]
             if not statements:
-                raise LakebaseSettingsError("There is no SQL statement", remedy="Give a query.")
+                raise LakebaseSettingsError("There is no SQL statement", hint="Give a query.")
             if split_statements(statements[-1])[0].words[:1] in _WRITING:
-                remedy = "Use get_df() or get_records(), which commit what they write, or write WITH … AS (…) SELECT."
-                raise LakebaseSettingsError("The last statement writes, which cannot be read from here", remedy=remedy)
+                hint = "Use get_df() or get_records(), which commit what they write, or write WITH … AS (…) SELECT."
+                raise LakebaseSettingsError("The last statement writes, which cannot be read from here", hint=hint)
             with reading_only(session) if only_reads else nullcontext():
                 for statement in statements[:-1]:
                     self._check_cancelled()
@@ -136,9 +136,7 @@ class DataFrameHook(DbApiHook):
         self, frames: PandasFrames | PolarsFrames, sql: Any, parameters: Any, chunksize: int
     ) -> Generator[Any, None, None]:
         if chunksize < 1:
-            raise LakebaseSettingsError(
-                f"chunksize is {chunksize}", remedy="Give how many rows a frame has, 1 or more."
-            )
+            raise LakebaseSettingsError(f"chunksize is {chunksize}", hint="Give how many rows a frame has, 1 or more.")
         with self._up_to_last(sql, parameters, only_reads=True) as (connection, query):
             with connection.cursor(name="lakebase_chunks") as cursor:
                 frames.prepare(cursor)
@@ -152,8 +150,8 @@ class DataFrameHook(DbApiHook):
 
 def _described(cursor: Any) -> list[Any]:
     if cursor.description is None:
-        remedy = "End with a query, or use run()."
-        raise LakebaseSettingsError("The last statement has no rows, and was rolled back", remedy=remedy)
+        hint = "End with a query, or use run()."
+        raise LakebaseSettingsError("The last statement has no rows, and was rolled back", hint=hint)
     return list(cursor.description)
 
 

@@ -29,8 +29,8 @@ class _Frames:
 
     def __init__(self, kwargs: Mapping[str, Any]) -> None:
         for name in sorted(set(kwargs) - set(self.known)):
-            remedy = f"Known are {', '.join(self.known)}."
-            raise LakebaseSettingsError(f"A frame of {self.library} takes no argument '{name}' here", remedy=remedy)
+            hint = f"Known are {', '.join(self.known)}."
+            raise LakebaseSettingsError(f"A frame of {self.library} takes no argument '{name}' here", hint=hint)
         self.kwargs = kwargs
 
     def build(self, columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Any:
@@ -57,7 +57,7 @@ def _kind(column: Any) -> tuple[str, bool]:
 
 def _unfit(column: Any, error: Exception) -> LakebaseExportError:
     what = f"Column {column.name} holds a value that its type in the frame does not ({type(error).__name__})"
-    return LakebaseExportError(what, remedy=_CAST)
+    return LakebaseExportError(what, hint=_CAST)
 
 
 class PandasFrames(_Frames):
@@ -141,12 +141,12 @@ class PolarsFrames(_Frames):
 
         names = [column.name for column in columns]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            remedy = "Name each column of the query, by AS."
-            raise LakebaseSettingsError(f"Two columns have the name '{repeated[0]}'", remedy=remedy)
+            hint = "Name each column of the query, by AS."
+            raise LakebaseSettingsError(f"Two columns have the name '{repeated[0]}'", hint=hint)
         overrides = dict(self.kwargs.get("schema_overrides") or {})
         if unknown := sorted(set(overrides) - set(names)):
-            remedy = "Name columns of the query."
-            raise LakebaseSettingsError(f"schema_overrides names '{unknown[0]}', which is no column", remedy=remedy)
+            hint = "Name columns of the query."
+            raise LakebaseSettingsError(f"schema_overrides names '{unknown[0]}', which is no column", hint=hint)
         made = []
         for column, values in zip(columns, series, strict=True):
             kind = self._type(polars, column)

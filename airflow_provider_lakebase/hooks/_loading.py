@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from more_itertools import chunked
 
+from airflow_provider_lakebase.core.connection.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
 from airflow_provider_lakebase.hooks._storage import locate
 from airflow_provider_lakebase.lineage.reports import tell_collector
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import pyarrow
 
-    from airflow_provider_lakebase.bulk.export import ExportResult
-    from airflow_provider_lakebase.bulk.load import LoadResult
+    from airflow_provider_lakebase.core.bulk.export import ExportResult
+    from airflow_provider_lakebase.core.bulk.load import LoadResult
 
 _BATCH_ROWS = 1000
 _FROM_STDIN = re.compile(r"\bFROM\s+STDIN\b", re.IGNORECASE)
@@ -91,10 +91,10 @@ class LoadingHook(DataFrameHook):
         :raises FileNotFoundError: when there is no such file
         :returns: rows, bytes, seconds, and whether it was in the ledger already
         """
-        from airflow_provider_lakebase.bulk.load import LoadRequest, analyze, load
-        from airflow_provider_lakebase.ledger import prepare_ledger
+        from airflow_provider_lakebase.core.bulk.load import LoadOptions, analyze, load
+        from airflow_provider_lakebase.core.ledger import prepare_ledger
 
-        request = LoadRequest(
+        request = LoadOptions(
             table=table,
             mode=mode,
             columns=columns,
@@ -114,8 +114,8 @@ class LoadingHook(DataFrameHook):
         path = locate(source)
         with self._create_autocommit_connection() as connection:
             if load_id is not None:
-                prepare_ledger(connection, ledger_schema, where=connection.where)
-            result = load(connection, path, request, where=connection.where, check=self._check_cancelled)
+                prepare_ledger(connection, ledger_schema, context=connection.context)
+            result = load(connection, path, request, context=connection.context, check=self._check_cancelled)
             connection.commit()
             if not result.already_loaded:
                 analyze(connection, table, result.rows)
@@ -149,7 +149,7 @@ class LoadingHook(DataFrameHook):
         :raises psycopg.Error: as Postgres refuses the query
         :returns: rows, bytes and seconds
         """
-        from airflow_provider_lakebase.bulk.export import export
+        from airflow_provider_lakebase.core.bulk.export import export
 
         with self._up_to_last(query_or_table, parameters) as (connection, query):
             result = export(
@@ -195,8 +195,8 @@ class LoadingHook(DataFrameHook):
     def _read_arrow(
         self, sql: str, parameters: Any, *, only_reads: bool = False
     ) -> Iterator[tuple[Any, Iterator[Any]]]:
-        from airflow_provider_lakebase.bulk.copying import Progress
-        from airflow_provider_lakebase.bulk.export import read_arrow, select
+        from airflow_provider_lakebase.core.bulk.copy import Progress
+        from airflow_provider_lakebase.core.bulk.export import read_arrow, select
 
         with self._up_to_last(sql, parameters, only_reads=only_reads) as (connection, query):
             with read_arrow(connection, select(query), Progress("Reading", self._check_cancelled)) as result:
@@ -211,7 +211,7 @@ class LoadingHook(DataFrameHook):
         :raises LakebaseSettingsError: for an age that is none
         :returns: how many were deleted
         """
-        from airflow_provider_lakebase.ledger import delete_records
+        from airflow_provider_lakebase.core.ledger import delete_records
 
         with self._create_autocommit_connection() as connection:
             deleted = delete_records(connection, ledger_schema, older_than)
@@ -225,7 +225,7 @@ class LoadingHook(DataFrameHook):
         :param ledger_schema: schema of the ledger
         :returns: how many records were deleted: one for each table that the load filled
         """
-        from airflow_provider_lakebase.ledger import delete_record
+        from airflow_provider_lakebase.core.ledger import delete_record
 
         with self._create_autocommit_connection() as connection:
             deleted = delete_record(connection, ledger_schema, load_id)
@@ -263,15 +263,15 @@ class LoadingHook(DataFrameHook):
         :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` takes; for other arguments
         :raises LakebaseLoadError: for a value that its column would take for another; names row and column
         """
-        from airflow_provider_lakebase.bulk.insert import Insertion
+        from airflow_provider_lakebase.core.bulk.insert import CopyInsert
 
         if unknown := sorted(set(kwargs) - {"replace_index", "replace_target"}):
-            remedy = "Its keywords are replace_index and replace_target."
-            raise LakebaseSettingsError(f"insert_rows has no argument '{unknown[0]}'", remedy=remedy)
+            hint = "Its keywords are replace_index and replace_target."
+            raise LakebaseSettingsError(f"insert_rows has no argument '{unknown[0]}'", hint=hint)
         given = sorted(name for name, value in kwargs.items() if value is not None)
         if given and not replace:
-            remedy = "Give replace=True as well, or leave it out."
-            raise LakebaseSettingsError(f"{given[0]} is given, but replace is not", remedy=remedy)
+            hint = "Give replace=True as well, or leave it out."
+            raise LakebaseSettingsError(f"{given[0]} is given, but replace is not", hint=hint)
         if not target_fields and self._resolve_target_fields:
             target_fields = self.dialect.get_target_fields(table)
         if replace:
@@ -280,7 +280,7 @@ class LoadingHook(DataFrameHook):
         fields, keys = _unquoted(target_fields), _unquoted(kwargs.get("replace_index")) if replace else None
         written, statement = 0, None
         with self._create_autocommit_connection(autocommit) as connection, closing(connection.cursor()) as cursor:
-            insertion = Insertion(connection, table, fields, keys, _unquoted(kwargs.get("replace_target")))
+            insertion = CopyInsert(connection, table, fields, keys, _unquoted(kwargs.get("replace_target")))
             for chunk in chunked(map(_values, rows), commit_every or _BATCH_ROWS):
                 statement = statement or self._generate_insert_sql(table, chunk[0], target_fields, replace, **kwargs)
                 if not insertion.copy(chunk):
@@ -321,12 +321,12 @@ class LoadingHook(DataFrameHook):
         :raises FileNotFoundError: when there is no such file to read
         :raises LakebaseSettingsError: for another statement
         """
-        from airflow_provider_lakebase.bulk.export import copy_in, copy_out
+        from airflow_provider_lakebase.core.bulk.export import copy_in, copy_out
 
         reads = _FROM_STDIN.search(sql) is not None
         if reads == (_TO_STDOUT.search(sql) is not None):
-            remedy = "Write COPY … FROM STDIN to read the file, or COPY … TO STDOUT to write it."
-            raise LakebaseSettingsError("The statement is no COPY between the server and a file", remedy=remedy)
+            hint = "Write COPY … FROM STDIN to read the file, or COPY … TO STDOUT to write it."
+            raise LakebaseSettingsError("The statement is no COPY between the server and a file", hint=hint)
         with self._create_autocommit_connection() as connection:
             rows = (copy_in if reads else copy_out)(connection, sql, locate(filename))
             connection.commit()
@@ -341,8 +341,8 @@ class LoadingHook(DataFrameHook):
 
 def _values(row: Iterable[Any]) -> tuple[Any, ...]:
     if isinstance(row, Mapping):
-        remedy = "Give tuples in the order of target_fields, or use load(), which takes dicts."
-        raise LakebaseSettingsError("insert_rows was given a mapping as a row", remedy=remedy)
+        hint = "Give tuples in the order of target_fields, or use load(), which takes dicts."
+        raise LakebaseSettingsError("insert_rows was given a mapping as a row", hint=hint)
     return tuple(row)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airflow_provider_lakebase.core.storage import shown
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.storage import shown
 
 
 def locate(place: Any, conn_id: str | None = None) -> Any:
@@ -33,7 +33,7 @@ def locate_all(places: Any, conn_id: str | None = None) -> Any:
     if isinstance(places, str) or not isinstance(places, Sequence):
         return locate(places, conn_id)
     if not places:
-        raise LakebaseSettingsError("source is an empty list", remedy="Name a file, or skip the task.")
+        raise LakebaseSettingsError("source is an empty list", hint="Name a file, or skip the task.")
     return [locate(path, conn_id) for path in places]
 
 
@@ -44,15 +44,15 @@ def _is_url(place: Any) -> bool:
 def _on_connection(place: Any, conn_id: str) -> Any:
     text = str(place)
     if "://" not in text:
-        remedy = "Leave it out, or give a URL such as s3://bucket/key."
-        raise LakebaseSettingsError(f"A connection of object storage is given for the local file {text}", remedy=remedy)
+        hint = "Leave it out, or give a URL such as s3://bucket/key."
+        raise LakebaseSettingsError(f"A connection of object storage is given for the local file {text}", hint=hint)
     path = _path(text, conn_id)
     own = getattr(place, "conn_id", None)
     if own is None and text.startswith("s3"):
         own = text.partition("://")[2].partition("/")[0].rpartition("@")[0] or None
     if own is not None and own != conn_id:
-        remedy = "Name one of them."
-        raise LakebaseSettingsError(f"{shown(text)} names another connection than '{conn_id}'", remedy=remedy)
+        hint = "Name one of them."
+        raise LakebaseSettingsError(f"{shown(text)} names another connection than '{conn_id}'", hint=hint)
     return path
 
 
@@ -60,7 +60,7 @@ def _path(url: str, conn_id: str | None = None) -> Any:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     scheme = url.partition("://")[0]
-    remedy = (
+    hint = (
         "Install the Airflow provider of the storage, such as apache-airflow-providers-amazon[s3fs] for s3://, "
         "google's for gs://, microsoft-azure's for abfs://, or correct the URL."
     )
@@ -73,8 +73,8 @@ def _path(url: str, conn_id: str | None = None) -> Any:
         _ = path.fs
     except (ValueError, ImportError):
         what = f"Nothing that is installed reads or writes {scheme}://, as in {shown(url)}"
-        raise LakebaseSettingsError(what, remedy=remedy) from None
+        raise LakebaseSettingsError(what, hint=hint) from None
     except Exception as error:  # of whatever library: a connection that is missing, or not of this storage
         what = f"The storage of {shown(url)} cannot be opened ({type(error).__name__})"
-        raise LakebaseSettingsError(what, remedy="Check the Airflow connection of the storage.") from None
+        raise LakebaseSettingsError(what, hint="Check the Airflow connection of the storage.") from None
     return path

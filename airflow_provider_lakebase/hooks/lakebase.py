@@ -17,25 +17,26 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
-from airflow_provider_lakebase.causes import passes_by_itself
-from airflow_provider_lakebase.dialect import LakebaseDialect
-from airflow_provider_lakebase.exceptions import (
-    LakebaseError,
-    LakebaseSettingsError,
-)
-from airflow_provider_lakebase.fields import CONNECTION_TYPE, DEFAULT_CONN_ID, unknown_field
-from airflow_provider_lakebase.hooks._connection_check import ConnectionCheck
-from airflow_provider_lakebase.hooks._connection_form import form_widgets, ui_field_behaviour
-from airflow_provider_lakebase.hooks._loading import LoadingHook
-from airflow_provider_lakebase.hooks._masking import mask, mask_async, mask_credential, mask_credentials_async
-from airflow_provider_lakebase.settings import (
+from airflow_provider_lakebase.core.connection.fields import CONNECTION_TYPE, DEFAULT_CONN_ID, unknown_field
+from airflow_provider_lakebase.core.connection.settings import (
     ConnectionFields,
     LakebaseSettings,
     databricks_conn_id,
     read_settings,
 )
-from airflow_provider_lakebase.sql_text import split_statements
-from airflow_provider_lakebase.threads import in_thread
+from airflow_provider_lakebase.core.daemon_thread import run_in_daemon_thread
+from airflow_provider_lakebase.core.errors.catalog import is_transient
+from airflow_provider_lakebase.core.sql.split import split_statements
+from airflow_provider_lakebase.dialect import LakebaseDialect
+from airflow_provider_lakebase.exceptions import (
+    ErrorContext,
+    LakebaseError,
+    LakebaseSettingsError,
+)
+from airflow_provider_lakebase.hooks._connection_check import ConnectionCheck
+from airflow_provider_lakebase.hooks._connection_form import form_widgets, ui_field_behaviour
+from airflow_provider_lakebase.hooks._loading import LoadingHook
+from airflow_provider_lakebase.hooks._masking import mask, mask_async, mask_credential, mask_credentials_async
 
 if TYPE_CHECKING:
     import psycopg
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from airflow_provider_lakebase.opener import SessionOpener
-    from airflow_provider_lakebase.roles import RoleRequest
-    from airflow_provider_lakebase.session.connect import AsyncLakebaseSession, LakebaseSession
-    from airflow_provider_lakebase.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
-    from airflow_provider_lakebase.workspace.endpoints import EndpointStatus
+    from airflow_provider_lakebase.core.factory import SessionFactory
+    from airflow_provider_lakebase.core.grants import RoleRequest
+    from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession, LakebaseSession
+    from airflow_provider_lakebase.core.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
+    from airflow_provider_lakebase.core.workspace.endpoints import EndpointStatus
 
 STATEMENT_LOG_CHARACTERS = 200
 """Characters of a statement that the log shows."""
@@ -96,7 +97,7 @@ class LakebaseHook(LoadingHook):
             if name in kwargs:
                 raise LakebaseSettingsError(
                     f"{name} is not an argument of LakebaseHook",
-                    remedy="Use lakebase_conn_id, with a connection of type 'lakebase'.",
+                    hint="Use lakebase_conn_id, with a connection of type 'lakebase'.",
                 )
         super().__init__(lakebase_conn_id=lakebase_conn_id, log_sql=log_sql, connection=connection)
         self.lakebase_conn_id = lakebase_conn_id
@@ -178,9 +179,9 @@ class LakebaseHook(LoadingHook):
 
         :param settings: for example :attr:`settings` with another ``wake_timeout``
         """
-        from airflow_provider_lakebase.session.connect import LakebaseSession
+        from airflow_provider_lakebase.core.session.connect import LakebaseSession
 
-        return self._opener(settings).open(LakebaseSession)
+        return self._session_factory(settings).open(LakebaseSession)
 
     @asynccontextmanager
     async def open_async(
@@ -194,11 +195,13 @@ class LakebaseHook(LoadingHook):
         """
         secrets: list[str] = []
         # It imports what takes seconds to.
-        opener = await in_thread(partial(self._opener, settings, application_name, secrets.append))
-        from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
+        session_factory = await run_in_daemon_thread(
+            partial(self._session_factory, settings, application_name, secrets.append)
+        )
+        from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession
 
         try:
-            session = await opener.open_async(AsyncLakebaseSession)
+            session = await session_factory.open_async(AsyncLakebaseSession)
         except BaseException:
             await mask_credentials_async(secrets)
             raise
@@ -209,16 +212,16 @@ class LakebaseHook(LoadingHook):
         finally:
             await session.close()
 
-    def _opener(
+    def _session_factory(
         self,
         settings: LakebaseSettings | None = None,
         application_name: str | None = None,
         on_secret: Callable[[str], None] | None = None,
-    ) -> SessionOpener:
-        from airflow_provider_lakebase.opener import SessionOpener
-        from airflow_provider_lakebase.session.connect import name_application
+    ) -> SessionFactory:
+        from airflow_provider_lakebase.core.factory import SessionFactory
+        from airflow_provider_lakebase.core.session.connect import name_application
 
-        return SessionOpener(
+        return SessionFactory(
             settings or self.settings,
             application_name=application_name or name_application(os.environ),
             on_secret=on_secret or mask_credential,
@@ -235,7 +238,7 @@ class LakebaseHook(LoadingHook):
         :param max_size: connections at most
         :raises LakebaseError: why the first connection could not be had
         """
-        return self._opener().pool(min_size, max_size)
+        return self._session_factory().pool(min_size, max_size)
 
     def async_connection_pool(self, min_size: int = 1, max_size: int = 10) -> AsyncLakebaseConnectionPool:
         """Return the asynchronous twin of :meth:`connection_pool`; open it with ``async with``.
@@ -243,7 +246,7 @@ class LakebaseHook(LoadingHook):
         :param min_size: connections kept open
         :param max_size: connections at most
         """
-        return self._opener().async_pool(min_size, max_size)
+        return self._session_factory().async_pool(min_size, max_size)
 
     def libpq_environment(self) -> dict[str, str]:
         """Return ``PGHOST … PGPASSWORD`` for psql, pg_dump or dbt, with a new credential; it wakes nothing.
@@ -252,7 +255,7 @@ class LakebaseHook(LoadingHook):
 
         :raises LakebaseError: typed by cause, when the workspace gives no host or no credential
         """
-        variables = self._opener().libpq_environment()
+        variables = self._session_factory().libpq_environment()
         mask(variables["PGPASSWORD"])
         return variables
 
@@ -263,13 +266,13 @@ class LakebaseHook(LoadingHook):
         :raises LakebaseEndpointNotFoundError: when there is no such endpoint
         :raises LakebaseWorkspaceError: when the workspace refuses otherwise
         """
-        from airflow_provider_lakebase.workspace.endpoints import read_endpoint
+        from airflow_provider_lakebase.core.workspace.endpoints import read_endpoint
 
         settings = self.settings
         if settings.password is not None:
-            remedy = "Use a connection of an identity of the workspace."
+            hint = "Use a connection of an identity of the workspace."
             raise LakebaseSettingsError(
-                "A native Postgres login cannot ask for the endpoint's state", where=settings.where, remedy=remedy
+                "A native Postgres login cannot ask for the endpoint's state", context=settings.context, hint=hint
             )
         return read_endpoint(settings, timeout=timeout)
 
@@ -281,7 +284,7 @@ class LakebaseHook(LoadingHook):
         :raises LakebaseEndpointDisabledError: when it is disabled, so that waiting is of no use
         :raises LakebaseError: for any other failure that does not pass by itself
         """
-        from airflow_provider_lakebase.workspace.endpoints import require_enabled
+        from airflow_provider_lakebase.core.workspace.endpoints import require_enabled
 
         started_at = time.monotonic()
         settings = self.settings
@@ -295,7 +298,7 @@ class LakebaseHook(LoadingHook):
             with closing(self.open(replace(settings, wake_timeout=min(left, settings.wake_timeout)))) as connection:
                 connection.execute("SELECT 1")
         except Exception as error:
-            if not passes_by_itself(error):
+            if not is_transient(error):
                 raise
             self.log.info("It does not answer yet: %s", error)
             return False
@@ -318,10 +321,10 @@ class LakebaseHook(LoadingHook):
         :raises LakebaseRoleError: when the role or a grant cannot be had; nothing was changed
         :returns: a report of what was found and done
         """
-        from airflow_provider_lakebase.roles import bootstrap_role
+        from airflow_provider_lakebase.core.grants import bootstrap_role
 
         with self._create_autocommit_connection() as connection:
-            return bootstrap_role(connection, request, where=connection.where)
+            return bootstrap_role(connection, request, context=connection.context)
 
     # ── DbApiHook's contract ──
 
@@ -362,12 +365,12 @@ class LakebaseHook(LoadingHook):
 
         :raises LakebaseError: when the host must be looked up and cannot be
         """
-        return self._opener().uri()
+        return self._session_factory().uri()
 
     @property
     def sqlalchemy_url(self) -> URL:
         """Return the URL of :meth:`get_sqlalchemy_engine`, without a password."""
-        return self._opener().sqlalchemy_url()
+        return self._session_factory().sqlalchemy_url()
 
     def get_sqlalchemy_engine(self, engine_kwargs: dict[str, Any] | None = None) -> Engine:
         """Return a SQLAlchemy engine that opens every session with a new credential.
@@ -375,7 +378,7 @@ class LakebaseHook(LoadingHook):
         :param engine_kwargs: keywords of :func:`sqlalchemy.create_engine`
         :raises LakebaseSettingsError: on SQLAlchemy 1.4, which has no dialect for psycopg 3
         """
-        return self._opener().engine(engine_kwargs)
+        return self._session_factory().engine(engine_kwargs)
 
     def get_async_sqlalchemy_engine(self, engine_kwargs: dict[str, Any] | None = None) -> AsyncEngine:
         """Return the asynchronous twin of :meth:`get_sqlalchemy_engine`.
@@ -383,7 +386,7 @@ class LakebaseHook(LoadingHook):
         :param engine_kwargs: keywords of :func:`sqlalchemy.ext.asyncio.create_async_engine`
         :raises LakebaseSettingsError: on SQLAlchemy 1.4, which has no dialect for psycopg 3
         """
-        return self._opener().async_engine(engine_kwargs)
+        return self._session_factory().async_engine(engine_kwargs)
 
     @contextmanager
     def _create_autocommit_connection(self, autocommit: bool = False) -> Iterator[LakebaseSession]:
@@ -402,7 +405,7 @@ class LakebaseHook(LoadingHook):
                 # stay what is raised, even where the server cannot be reached any more.
                 with suppress(Exception):
                     _cancel(connection)
-                _annotate(error, connection.where)
+                _annotate(error, connection.context)
                 raise
             finally:
                 self._in_use.discard(connection)
@@ -410,7 +413,7 @@ class LakebaseHook(LoadingHook):
     def _run_command(self, cur: psycopg.Cursor[Any], sql_statement: str, parameters: Any) -> None:
         if self.log_sql:
             self.log.info("Running statement: %s", shorten_statement(sql_statement))
-        from airflow_provider_lakebase.session.binding import bind, check_encoding, hide_values
+        from airflow_provider_lakebase.core.sql.binding import bind, check_encoding, hide_values
 
         self._check_cancelled()
         with hide_values(parameters):
@@ -455,27 +458,27 @@ def merge_hook_params(hook_params: Any, **own: Any) -> dict[str, Any]:
     if not isinstance(hook_params or {}, Mapping):
         raise LakebaseSettingsError(
             f"hook_params is a {type(hook_params).__name__}",
-            remedy="""Give a dict, as {"options": "-c statement_timeout=5min"}.""",
+            hint="""Give a dict, as {"options": "-c statement_timeout=5min"}.""",
         )
     merged = {name: value for name, value in own.items() if value is not None}
     for name, value in (hook_params or {}).items():
         if name in ("lakebase_conn_id", "conn_id", "postgres_conn_id"):
             raise LakebaseSettingsError(
-                f"hook_params names {name}", remedy="Give lakebase_conn_id to the operator or sensor itself."
+                f"hook_params names {name}", hint="Give lakebase_conn_id to the operator or sensor itself."
             )
         if value is None:
             continue
         argument = "database" if name == "schema" else name
         if argument in merged:
             raise LakebaseSettingsError(
-                f"{argument} is given twice, the second time as '{name}' in hook_params", remedy="Give it once."
+                f"{argument} is given twice, the second time as '{name}' in hook_params", hint="Give it once."
             )
         merged[argument] = value
     return merged
 
 
 @contextmanager
-def failing_for_good() -> Iterator[None]:
+def fail_without_retry() -> Iterator[None]:
     """Turn the errors that no retry can help into ``AirflowFailException``, so that a task does not spend retries.
 
     Those are each :class:`LakebaseError` that is not retryable, and what Postgres refuses for the statement itself or
@@ -504,7 +507,7 @@ def _fields(conn_id: str, connection: Connection, conn_type: str) -> ConnectionF
         name = f"Connection '{conn_id}'" if conn_id else "Connection"
         raise LakebaseSettingsError(
             f"{name} is of type '{connection.conn_type}'",
-            remedy=f"Name a connection of type '{conn_type}'.",
+            hint=f"Name a connection of type '{conn_type}'.",
         )
     return ConnectionFields(
         conn_id=conn_id,
@@ -517,10 +520,10 @@ def _fields(conn_id: str, connection: Connection, conn_type: str) -> ConnectionF
     )
 
 
-def _annotate(error: BaseException, where: str) -> None:
+def _annotate(error: BaseException, context: ErrorContext) -> None:
     """Add to an error of a SQL statement, which is raised as it is, where it happened."""
     if hasattr(error, "sqlstate"):
-        error.add_note(where)
+        error.add_note(str(context))
     if getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE:
         error.add_note("The session only reads: write on a connection or hook without 'read_only'.")
 

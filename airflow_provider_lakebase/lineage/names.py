@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_lakebase.assets import DEFAULT_SCHEMA, namespace_of
-from airflow_provider_lakebase.settings import LakebaseSettings
+from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 
 _SEARCH_PATH = re.compile(r"search_path\s*=\s*([^\s,]+)")
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^\s".]+)')

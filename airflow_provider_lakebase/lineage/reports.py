@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_lakebase.bulk.load import LoadResult
-    from airflow_provider_lakebase.settings import LakebaseSettings
+    from airflow_provider_lakebase.core.bulk.load import LoadResult
+    from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 
 MOST_FILES = 1000
 """Files of one load that are reported."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_lakebase.core.sql.split import split_statements
 from airflow_provider_lakebase.lineage.names import Database, Name
-from airflow_provider_lakebase.sql_text import split_statements
 
 MOST_CHARACTERS = 20_000
 """Characters of SQL that are parsed, for which the parser's stack suffices; of longer texts nothing is reported."""

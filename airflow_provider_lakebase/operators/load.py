@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_lakebase.assets import asset_uri, emit_event
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
+from airflow_provider_lakebase.core.storage import shown
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
 from airflow_provider_lakebase.hooks._storage import locate, locate_all
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good, merge_hook_params
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry, merge_hook_params
 from airflow_provider_lakebase.lineage.reports import file_datasets, report, report_load, report_sql
-from airflow_provider_lakebase.links import LINKS, keeping_links
+from airflow_provider_lakebase.links import LINKS, record_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
-from airflow_provider_lakebase.storage import shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_lakebase.bulk.load import LoadResult
+    from airflow_provider_lakebase.core.bulk.load import LoadResult
 
 
 class LakebaseBulkOperator(BaseOperator):
@@ -237,7 +237,7 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator):
         :raises FileNotFoundError: when a file is missing
         :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
         """
-        with failing_for_good(), keeping_links(context, self._hook):
+        with fail_without_retry(), record_links(context, self._hook):
             return self._load(
                 context,
                 locate_all(self.source, self.source_conn_id),
@@ -298,7 +298,7 @@ class LakebaseExportOperator(LakebaseBulkOperator):
         **kwargs: Any,
     ) -> None:
         if (sql is None) == (table is None):
-            raise LakebaseSettingsError("An export has either sql or table", remedy="Give one of them.")
+            raise LakebaseSettingsError("An export has either sql or table", hint="Give one of them.")
         super().__init__(**kwargs)
         self.destination = destination
         self.sql = sql
@@ -319,7 +319,7 @@ class LakebaseExportOperator(LakebaseBulkOperator):
         :returns: ``destination``, ``rows``, ``bytes`` before compression, and ``seconds``
         """
         query_or_table: Any = self.sql if self.table is None else self.table
-        with failing_for_good(), keeping_links(context, self._hook):
+        with fail_without_retry(), record_links(context, self._hook):
             result = self._hook.export(
                 query_or_table,
                 locate(self.destination, self.destination_conn_id),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
-from airflow_provider_lakebase.links import LINKS, keeping_links
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry
+from airflow_provider_lakebase.links import LINKS, record_links
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -80,10 +80,10 @@ class LakebaseRoleBootstrapOperator(BaseOperator):
         :raises AirflowFailException: when the role or a grant cannot be had; nothing was changed
         :returns: a report: ``extension`` and ``role`` (``found`` or ``created``), ``ledger``, ``granted``, ``changed``
         """
-        from airflow_provider_lakebase.roles import RoleRequest
+        from airflow_provider_lakebase.core.grants import RoleRequest
 
         hook = LakebaseHook(self.lakebase_conn_id, self.endpoint, self.database)
-        with failing_for_good(), keeping_links(context, hook):
+        with fail_without_retry(), record_links(context, hook):
             request = RoleRequest(
                 identity=self.identity,
                 identity_type=self.identity_type,

@@ -20,14 +20,14 @@ from airflow.providers.common.sql.hooks.handlers import return_single_query_resu
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.core.sql.split import read_parameters
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good, merge_hook_params
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry, merge_hook_params
 from airflow_provider_lakebase.lineage.reports import report, report_sql
-from airflow_provider_lakebase.links import LINKS, keeping_links
+from airflow_provider_lakebase.links import LINKS, record_links
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
-from airflow_provider_lakebase.sql_text import read_parameters
-from airflow_provider_lakebase.triggers._outcomes import require_success
+from airflow_provider_lakebase.triggers._events import require_success
 from airflow_provider_lakebase.triggers.statement import LakebaseStatementTrigger
 
 if TYPE_CHECKING:
@@ -106,19 +106,19 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
     ) -> None:
         if kwargs.get("show_return_value_in_logs"):
             raise LakebaseSettingsError(
-                "show_return_value_in_logs would put rows into the log", remedy="Read the task's XCom instead."
+                "show_return_value_in_logs would put rows into the log", hint="Read the task's XCom instead."
             )
         if "conn_id" in kwargs:
-            raise LakebaseSettingsError("conn_id is not an argument of this operator", remedy="Use lakebase_conn_id.")
+            raise LakebaseSettingsError("conn_id is not an argument of this operator", hint="Use lakebase_conn_id.")
         super().__init__(sql=sql, database=database, **kwargs)
         self.is_deferrable_by_choice = bool(deferrable)
         if deferrable is None:
             deferrable = not self.autocommit and conf.getboolean("operators", "default_deferrable", fallback=False)
         if ledger_schema and not deferrable:
-            raise LakebaseSettingsError("ledger_schema is given, but the task is not deferrable", remedy="Defer it.")
+            raise LakebaseSettingsError("ledger_schema is given, but the task is not deferrable", hint="Defer it.")
         if self.autocommit and deferrable:
-            remedy = "Leave autocommit out, or run the task with deferrable=False."
-            raise LakebaseSettingsError("autocommit cannot be deferred: half of it could run twice", remedy=remedy)
+            hint = "Leave autocommit out, or run the task with deferrable=False."
+            raise LakebaseSettingsError("autocommit cannot be deferred: half of it could run twice", hint=hint)
         # The OpenLineage provider puts an attribute of the name "parameters", values and all, into every event. The
         # operator that this one extends takes it from ``default_args`` by itself.
         self.parameters = None
@@ -156,12 +156,12 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         :raises LakebaseError: when a retry may help
         :raises psycopg.Error: as Postgres refused the statement
         """
-        with failing_for_good():
+        with fail_without_retry():
             self._hook_arguments()
         if self.deferrable:
             self._defer(context)
         split = {} if self.split_statements is None else {"split_statements": self.split_statements}
-        with failing_for_good(), keeping_links(context, self._hook):
+        with fail_without_retry(), record_links(context, self._hook):
             output = self._hook.run(
                 sql=self.sql,
                 autocommit=self.autocommit,
@@ -184,8 +184,8 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         return bool(self._should_run_output_processing() or self.requires_result_fetch)
 
     def _defer(self, context: Context) -> None:
-        from airflow_provider_lakebase.session.connect import name_statements
-        from airflow_provider_lakebase.statements import refuse_what_cannot_be_deferred
+        from airflow_provider_lakebase.core.session.connect import name_statements
+        from airflow_provider_lakebase.core.sql.run_async import validate_deferrable
 
         ti = context["ti"]
         statements = self._statements()
@@ -193,7 +193,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
             raise ValueError("List of SQL statements is empty")  # as DbApiHook.run says it
         try:
             parameters = read_parameters(self.sql_parameters)
-            refuse_what_cannot_be_deferred(statements, parameters)
+            validate_deferrable(statements, parameters)
         except LakebaseSettingsError as error:
             if self.is_deferrable_by_choice or self.ledger_schema:
                 raise AirflowFailException(str(error)) from error
@@ -229,9 +229,9 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         :raises LakebaseError: when a retry may help
         :raises psycopg.Error: as Postgres refused the statement
         """
-        from airflow_provider_lakebase.statements import ResultCursor, read_results
+        from airflow_provider_lakebase.core.sql.run_async import ResultCursor, read_results
 
-        with failing_for_good(), keeping_links(context, self._hook):
+        with fail_without_retry(), record_links(context, self._hook):
             outcome = require_success(event)
         if outcome["results"] is None:
             self.log.info("The ledger in schema %s holds this task already; nothing was run", self.ledger_schema)
@@ -306,7 +306,7 @@ def _leaf_to_xcom(value: Any) -> Any:
         return str(value)
     raise LakebaseSettingsError(
         f"A value of the result is a {type(value).__name__}, which no XCom carries; the statements were not committed",
-        remedy="Return other values from the handler, or give do_xcom_push=False.",
+        hint="Return other values from the handler, or give do_xcom_push=False.",
     )
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseSensorOperator, conf
 
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
-from airflow_provider_lakebase.triggers._outcomes import require_success
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry
+from airflow_provider_lakebase.triggers._events import require_success
 from airflow_provider_lakebase.triggers.endpoint import LakebaseEndpointTrigger
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class LakebaseEndpointSensor(BaseSensorOperator):
 
         :raises AirflowFailException: for a failure that does not pass by itself
         """
-        with failing_for_good():
+        with fail_without_retry():
             require_success(event)
 
     def poke(self, context: Context) -> bool:
@@ -93,7 +93,7 @@ class LakebaseEndpointSensor(BaseSensorOperator):
     def _is_ready(self, wake: bool) -> bool:
         hook = LakebaseHook(self.lakebase_conn_id, self.endpoint)
         try:
-            with failing_for_good():
+            with fail_without_retry():
                 return hook.endpoint_is_ready(wake=wake, timeout=POKE_SECONDS)
         except LakebaseWorkspaceError as error:
             self.log.warning("It is tried again: %s", error)

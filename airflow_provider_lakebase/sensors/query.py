@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
-from airflow_provider_lakebase.causes import passes_by_itself
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good, merge_hook_params
-from airflow_provider_lakebase.sql_text import check_placeholders, read_parameters
-from airflow_provider_lakebase.triggers._outcomes import require_success
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.core.errors.catalog import is_transient
+from airflow_provider_lakebase.core.sql.split import check_placeholders, read_parameters
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry, merge_hook_params
+from airflow_provider_lakebase.triggers._events import require_success
 from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ class LakebaseQuerySensor(BaseSensorOperator):
         """
         if not self.deferrable:
             return super().execute(context)
-        from airflow_provider_lakebase.statements import refuse_parameters
+        from airflow_provider_lakebase.core.sql.run_async import refuse_parameters
 
-        with failing_for_good():
+        with fail_without_retry():
             parameters = read_parameters(self.sql_parameters)
             check_placeholders(self.sql, parameters)
             refuse_parameters(parameters)
@@ -113,7 +113,7 @@ class LakebaseQuerySensor(BaseSensorOperator):
         :raises AirflowFailException: for a failure that does not pass by itself
         :raises psycopg.Error: as Postgres refused the query
         """
-        with failing_for_good():
+        with fail_without_retry():
             require_success(event)
 
     def poke(self, context: Context) -> bool:
@@ -123,13 +123,13 @@ class LakebaseQuerySensor(BaseSensorOperator):
         :raises psycopg.Error: as Postgres refused the query
         """
         try:
-            with failing_for_good():
+            with fail_without_retry():
                 hook = LakebaseHook(self.lakebase_conn_id, **self._hook_arguments())
                 if self.only_when_awake and not hook.endpoint_is_ready(wake=False):
                     return False
                 row = hook.get_first(self.sql, self.sql_parameters)
         except Exception as error:
-            if not passes_by_itself(error):
+            if not is_transient(error):
                 raise
             self.log.warning("The query is asked again later: %s", error)
             return False

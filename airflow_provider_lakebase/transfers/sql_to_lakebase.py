@@ -11,10 +11,10 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, failing_for_good
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry
 from airflow_provider_lakebase.lineage.names import Database, lakebase_database, other_database
 from airflow_provider_lakebase.lineage.reports import read_query, report, report_load, sql_facet
-from airflow_provider_lakebase.links import keeping_links
+from airflow_provider_lakebase.links import record_links
 from airflow_provider_lakebase.operators.load import LakebaseLoadBaseOperator
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         :raises Exception: as the source's driver raised it
         :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
         """
-        from airflow_provider_lakebase.bulk.sources import NamedRows
+        from airflow_provider_lakebase.core.bulk.sources import NamedRows
 
-        with failing_for_good(), keeping_links(context, self._hook), self._query() as cursor:
+        with fail_without_retry(), record_links(context, self._hook), self._query() as cursor:
             # Some server-side cursors know their columns only once something was fetched.
             first = cursor.fetchmany(BATCH_ROWS)
             names = _names(cursor.description)
@@ -122,7 +122,7 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         if not isinstance(hook, DbApiHook):
             raise LakebaseSettingsError(
                 f"Connection '{self.source_conn_id}' is of a type whose hook, {type(hook).__name__}, runs no SQL",
-                remedy="Name a connection of a database.",
+                hint="Name a connection of a database.",
             )
         with ExitStack() as last, closing(hook.get_conn()) as self._source:
             cursor = _open_cursor(self._source)
@@ -166,7 +166,7 @@ def _close(cursor: Any) -> None:
 
 def _names(description: Sequence[Sequence[Any]] | None) -> list[str]:
     if not description:
-        raise LakebaseSettingsError("sql returns no rows", remedy="Give one query.")
+        raise LakebaseSettingsError("sql returns no rows", hint="Give one query.")
     return [column[0] for column in description]
 
 

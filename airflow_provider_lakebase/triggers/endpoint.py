@@ -7,10 +7,10 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.triggers._endpoint_poll import wait_until_ready
-from airflow_provider_lakebase.triggers._outcomes import event, failure, success
+from airflow_provider_lakebase.triggers._events import event, failure, success
+from airflow_provider_lakebase.triggers._shared_poll import wait_until_ready
 
 
 class LakebaseEndpointTrigger(BaseTrigger):

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_lakebase.causes import passes_by_itself
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.core.errors.catalog import is_transient
 from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettingsError
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.triggers._endpoint_poll import back_off, read_status
-from airflow_provider_lakebase.triggers._outcomes import event, failure, success
+from airflow_provider_lakebase.triggers._events import event, failure, success
+from airflow_provider_lakebase.triggers._shared_poll import back_off, read_status
 
 if AIRFLOW_V_3_0_PLUS:
     from airflow.triggers.base import BaseEventTrigger
@@ -24,8 +24,8 @@ else:  # goes with Airflow 2, which has no asset watchers
     BaseEventTrigger = BaseTrigger  # type: ignore[misc, assignment]
 
 if TYPE_CHECKING:
-    from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
-    from airflow_provider_lakebase.settings import LakebaseSettings
+    from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
+    from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession
 
 MOST_BACK_OFF_SECONDS = 600.0
 """Seconds between two polls while they fail."""
@@ -74,9 +74,9 @@ class _Polling(BaseTrigger):
     async def _may_ask(self, settings: LakebaseSettings) -> bool:
         """Return whether to open a session, and warn once when that keeps the endpoint awake for ever."""
         if settings.password is not None and self.only_when_awake:
-            remedy = "Leave only_when_awake out, or use a connection of an identity of the workspace."
+            hint = "Leave only_when_awake out, or use a connection of an identity of the workspace."
             what = "A native Postgres login cannot ask for the endpoint's state"
-            raise LakebaseSettingsError(what, where=settings.where, remedy=remedy)
+            raise LakebaseSettingsError(what, context=settings.context, hint=hint)
         if not (self._is_first or self.only_when_awake) or settings.password is not None:
             return True
         try:
@@ -130,7 +130,7 @@ class LakebaseQuerySensorTrigger(_Polling):
                         break
                     failures = 0
                 except Exception as error:
-                    if not passes_by_itself(error):
+                    if not is_transient(error):
                         raise
                     failures += 1
                     self.log.warning("The query is asked again later: %s", error)
@@ -144,7 +144,7 @@ class LakebaseQuerySensorTrigger(_Polling):
         if not await self._may_ask(settings):
             return False
         async with hook.open_async(settings) as session:
-            from airflow_provider_lakebase.statements import ResultCursor, run_text
+            from airflow_provider_lakebase.core.sql.run_async import ResultCursor, run_text
 
             row = ResultCursor(await run_text(session, self.sql, self.parameters, most_rows=1)).fetchone()
             await session.commit()
@@ -194,16 +194,14 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
     def __init__(self, sql: str, mark: str | None = None, watermark_column: str | None = None, **kwargs: Any) -> None:
         if (mark is None) == (watermark_column is None):
             raise LakebaseSettingsError(
-                "A query trigger tells of a row once by either mark or watermark_column", remedy="Name one of them."
+                "A query trigger tells of a row once by either mark or watermark_column", hint="Name one of them."
             )
         if mark is not None and "%(taken)s" not in mark:
-            remedy = "Use it: WHERE id = ANY(%(taken)s)."
-            raise LakebaseSettingsError("mark has no %(taken)s, so that it would mark every row", remedy=remedy)
+            hint = "Use it: WHERE id = ANY(%(taken)s)."
+            raise LakebaseSettingsError("mark has no %(taken)s, so that it would mark every row", hint=hint)
         if watermark_column is not None and "%(watermark)s" not in sql:
-            remedy = "Use it: WHERE id > coalesce(%(watermark)s::bigint, 0) ORDER BY id."
-            raise LakebaseSettingsError(
-                "The query has no %(watermark)s, so that it would find all again", remedy=remedy
-            )
+            hint = "Use it: WHERE id > coalesce(%(watermark)s::bigint, 0) ORDER BY id."
+            raise LakebaseSettingsError("The query has no %(watermark)s, so that it would find all again", hint=hint)
         super().__init__(sql, **kwargs)
         self.mark = mark
         self.watermark_column = watermark_column
@@ -222,8 +220,8 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
         """
         state: Any = getattr(self, "asset_state_store", None)
         if self.watermark_column is not None and state is None:
-            remedy = "Name 'mark' instead: the watermark is kept by Airflow 3.3 and later, for an asset's watcher."
-            raise LakebaseSettingsError("watermark_column is given, but nothing keeps the watermark", remedy=remedy)
+            hint = "Name 'mark' instead: the watermark is kept by Airflow 3.3 and later, for an asset's watcher."
+            raise LakebaseSettingsError("watermark_column is given, but nothing keeps the watermark", hint=hint)
         hook = LakebaseHook(self.lakebase_conn_id, **(self.hook_params or {}))
         failures = 0
         while True:
@@ -247,8 +245,8 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
 
     async def _take(self, session: AsyncLakebaseSession, state: Any) -> tuple[int, str | None]:
         """Ask, and mark what was found; return the number of rows and the watermark to keep."""
-        from airflow_provider_lakebase.session.binding import bind
-        from airflow_provider_lakebase.statements import ResultCursor, run_text
+        from airflow_provider_lakebase.core.sql.binding import bind
+        from airflow_provider_lakebase.core.sql.run_async import ResultCursor, run_text
 
         parameters = None if self.watermark_column is None else {"watermark": await state.aget(WATERMARK)}
         result = await run_text(session, self.sql, parameters)
@@ -261,10 +259,10 @@ class LakebaseQueryTrigger(_Polling, BaseEventTrigger):  # type: ignore[misc, va
             return len(result.rows), None
         names = [name for name, _ in result.columns]
         if self.watermark_column not in names:
-            remedy = f"Name one of its columns: {', '.join(names)}."
-            raise LakebaseSettingsError(f"The query has no column '{self.watermark_column}'", remedy=remedy)
+            hint = f"Name one of its columns: {', '.join(names)}."
+            raise LakebaseSettingsError(f"The query has no column '{self.watermark_column}'", hint=hint)
         watermark = result.rows[-1][names.index(self.watermark_column)]
         if watermark is None:
-            remedy = "Leave such rows out of the query: they would be told of for ever."
-            raise LakebaseSettingsError("The watermark of the last row is NULL", where=session.where, remedy=remedy)
+            hint = "Leave such rows out of the query: they would be told of for ever."
+            raise LakebaseSettingsError("The watermark of the last row is NULL", context=session.context, hint=hint)
         return len(result.rows), watermark

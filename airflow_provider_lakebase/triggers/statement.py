@@ -7,10 +7,10 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError
-from airflow_provider_lakebase.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, shorten_statement
-from airflow_provider_lakebase.triggers._outcomes import event, failure, success
+from airflow_provider_lakebase.triggers._events import event, failure, success
 
 _TRIES_TO_LEARN = 3
 """Runs with a ledger, when the session is lost at each COMMIT."""
@@ -97,7 +97,7 @@ class LakebaseStatementTrigger(BaseTrigger):
                 tries += 1
 
     async def _run_in(self, session: Any, log_sql: bool) -> dict[str, Any]:
-        from airflow_provider_lakebase.statements import StatementsRequest, run_statements, write_results
+        from airflow_provider_lakebase.core.sql.run_async import StatementsRequest, run_statements, write_results
 
         if log_sql:
             for text in self.statements:
@@ -114,6 +114,6 @@ class LakebaseStatementTrigger(BaseTrigger):
             results = await run_statements(session, request)
         except Exception as error:
             if hasattr(error, "sqlstate"):
-                error.add_note(session.where)
+                error.add_note(str(session.context))
             raise
         return success(results=None if results is None else write_results(results))

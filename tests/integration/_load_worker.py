@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from airflow_provider_lakebase.bulk import load as _  # noqa: F401 - imported here, so that no worker has to
+from airflow_provider_lakebase.core.bulk import load as _  # noqa: F401 - imported here, so that no worker has to
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 _EPOCH = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)

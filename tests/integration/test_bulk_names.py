@@ -19,7 +19,7 @@ from airflow.providers.common.sql.operators.sql import (
     SQLValueCheckOperator,
 )
 
-from airflow_provider_lakebase.bulk import insert
+from airflow_provider_lakebase.core.bulk import insert
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -38,13 +38,13 @@ def schema(hook: LakebaseHook) -> Iterator[str]:
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each chunk of ``insert_rows`` went by COPY."""
     seen: list[bool] = []
-    original = insert.Insertion.copy
+    original = insert.CopyInsert.copy
 
-    def copy(self: insert.Insertion, rows: Any) -> bool:
+    def copy(self: insert.CopyInsert, rows: Any) -> bool:
         seen.append(original(self, rows))
         return seen[-1]
 
-    monkeypatch.setattr(insert.Insertion, "copy", copy)
+    monkeypatch.setattr(insert.CopyInsert, "copy", copy)
     return seen
 
 
@@ -266,7 +266,7 @@ def test_arrow_comes_before_the_query_has_ended(hook: LakebaseHook, emulator: La
 def test_progress_is_told_while_rows_go(
     hook: LakebaseHook, schema: str, task_log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("airflow_provider_lakebase.bulk.copying.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.copy.PROGRESS_SECONDS", 0.0)
     hook.run("CREATE TABLE names.t (id int, v text)")
     hook.load(((n, "confidential") for n in range(2000)), "names.t")
     told = task_log()

@@ -17,13 +17,13 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
 from airflow_provider_lakebase.sensors.endpoint import LakebaseEndpointSensor
 from airflow_provider_lakebase.sensors.query import LakebaseQuerySensor
-from airflow_provider_lakebase.session.connect import AsyncLakebaseSession
 from airflow_provider_lakebase.triggers import query
 from airflow_provider_lakebase.triggers import query as query_module
 from airflow_provider_lakebase.triggers.endpoint import LakebaseEndpointTrigger

@@ -27,12 +27,12 @@ from airflow.triggers.base import BaseTrigger
 
 import airflow_provider_lakebase
 from airflow_provider_lakebase import operators, sensors, transfers, triggers
-from airflow_provider_lakebase.causes import POSTGRES_CAUSES, WORKSPACE_CAUSES
+from airflow_provider_lakebase.core.connection.fields import AUTH_TYPES, EXTRA_FIELDS
+from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
+from airflow_provider_lakebase.core.errors.catalog import POSTGRES_RULES, WORKSPACE_RULES
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.fields import AUTH_TYPES, EXTRA_FIELDS
 from airflow_provider_lakebase.get_provider_info import get_provider_info
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.settings import LakebaseSettings
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
@@ -185,8 +185,8 @@ def table(page: str, mark: str) -> str:
 
 def test_the_error_table_is_the_one_of_the_code():
     lines = ["| text | meaning | retried while opening | what to do |", "| --- | --- | --- | --- |"]
-    for cause in POSTGRES_CAUSES + WORKSPACE_CAUSES:
-        lines.append(f"| `{cause.example}` | {cause.meaning} | {cause.retry.value} | {cause.remedy} |")
+    for cause in POSTGRES_RULES + WORKSPACE_RULES:
+        lines.append(f"| `{cause.example}` | {cause.meaning} | {cause.retry.value} | {cause.hint} |")
     wanted = "\n".join(lines)
     found = table("troubleshooting.md", "errors").split("-->\n")[1].strip()
     assert found == wanted, f"Put this table into docs/troubleshooting.md:\n{wanted}"

@@ -25,9 +25,9 @@ import pytest
 from _openlineage import lineage, read_events, transport
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_lakebase.core.grants import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.roles import RoleRequest
 
 REPOSITORY = Path(__file__).parents[2]
 # At DEBUG, `airflow dags test` prints whatever Airflow is asked to mask, its connections' passwords first of all.

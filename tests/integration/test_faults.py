@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from airflow_provider_lakebase.causes import POSTGRES_CAUSES, WORKSPACE_CAUSES, Cause, Retry
+from airflow_provider_lakebase.core.errors.catalog import POSTGRES_RULES, WORKSPACE_RULES, ErrorRule, Retry
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import (
     LakebaseEndpointNotFoundError,
@@ -48,12 +48,12 @@ def patient(emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def rows(*retries: Retry) -> list[Any]:
-    return [pytest.param(cause, id=cause.example) for cause in POSTGRES_CAUSES if cause.retry in retries]
+    return [pytest.param(cause, id=cause.example) for cause in POSTGRES_RULES if cause.retry in retries]
 
 
 @pytest.mark.parametrize("cause", rows(Retry.NEVER, Retry.IF_WAKING))
 def test_a_refused_login_is_raised_at_once(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
 ):
     attempts = len(emulator.logins)
     # A host that leads to no endpoint is looked up once more.
@@ -64,13 +64,13 @@ def test_a_refused_login_is_raised_at_once(
     assert type(refused.value) is cause.error
     assert cause.meaning in str(refused.value)
     assert cause.example in str(refused.value)
-    assert str(refused.value).endswith(cause.remedy)
+    assert str(refused.value).endswith(cause.hint)
     assert len(emulator.logins) == attempts + expected
 
 
-@pytest.mark.parametrize("cause", rows(Retry.WAKING, Retry.SPREADING))
+@pytest.mark.parametrize("cause", rows(Retry.WAKING, Retry.ROLE_PROPAGATING))
 def test_what_passes_by_itself_is_tried_again(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
 ):
     emulator.faults.refuse_logins(cause.example, times=2)
     minted = sum(request.path == CREDENTIALS for request in emulator.requests)
@@ -80,7 +80,7 @@ def test_what_passes_by_itself_is_tried_again(
 
 @pytest.mark.parametrize("cause", rows(Retry.IF_WAKING))
 def test_a_login_refused_while_waking_is_tried_once_more(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
 ):
     emulator.faults.refuse_logins(BUSY)
     emulator.faults.refuse_logins(cause.example)
@@ -93,20 +93,20 @@ def test_a_login_refused_while_waking_is_tried_once_more(
 
 @pytest.mark.parametrize("cause", rows(Retry.WAKING))
 def test_what_does_not_pass_in_time_is_told(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
 ):
     emulator.faults.refuse_logins(cause.example, times=50)
     with pytest.raises(LakebaseWakeTimeoutError) as late:
         patient(0.5).get_conn()
     assert cause.example in str(late.value)
-    assert cause.remedy in str(late.value)
+    assert cause.hint in str(late.value)
 
 
 @pytest.mark.parametrize(
-    "cause", [each for each in WORKSPACE_CAUSES if each.retry is Retry.NEVER], ids=lambda cause: cause.example
+    "cause", [each for each in WORKSPACE_RULES if each.retry is Retry.NEVER], ids=lambda cause: cause.example
 )
 def test_a_refusal_of_the_workspace_is_raised_at_once(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: Cause
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
 ):
     # What is gone is looked up once more.
     times = 2 if cause.error is LakebaseEndpointNotFoundError else 1
@@ -115,7 +115,7 @@ def test_a_refusal_of_the_workspace_is_raised_at_once(
         patient().get_conn()
     assert type(refused.value) is cause.error
     assert cause.example in str(refused.value)
-    assert str(refused.value).endswith(cause.remedy)
+    assert str(refused.value).endswith(cause.hint)
 
 
 def test_a_workspace_that_does_not_answer_is_told_in_words(
@@ -152,7 +152,7 @@ def test_a_host_that_leads_to_no_endpoint_is_looked_up_once_more(
 def test_a_sign_in_that_never_answers_does_not_hold_up_the_next(
     emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch, admin: LakebaseHook
 ):
-    from airflow_provider_lakebase.roles import RoleRequest
+    from airflow_provider_lakebase.core.grants import RoleRequest
 
     principal = emulator.add_principal("signs in twice")
     admin.bootstrap_role(RoleRequest(principal.client_id))
@@ -282,7 +282,7 @@ def test_a_token_that_was_revoked_is_replaced(emulator: LakebaseEmulator, patien
 def test_a_failing_sign_in_is_tried_again(
     emulator: LakebaseEmulator, connect_as: Callable[..., str], admin: LakebaseHook
 ):
-    from airflow_provider_lakebase.roles import RoleRequest
+    from airflow_provider_lakebase.core.grants import RoleRequest
 
     principal = emulator.add_principal("signs in late")
     admin.bootstrap_role(RoleRequest(principal.client_id))
@@ -560,9 +560,9 @@ def test_a_failed_opening_lets_the_next_one_find_the_host_anew(
     ],
 )
 def test_one_rule_says_what_passes_by_itself(error: Exception, passes: bool):
-    from airflow_provider_lakebase.causes import passes_by_itself
+    from airflow_provider_lakebase.core.errors.catalog import is_transient
 
-    assert passes_by_itself(error) is passes
+    assert is_transient(error) is passes
 
 
 @pytest.mark.parametrize("refusal", ["the moon is made of cheese"])

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from databricks.sdk.service.postgres import Endpoint, EndpointStatus, EndpointType, PostgresAPI
 
+from airflow_provider_lakebase.core.grants import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError, LakebaseWorkspaceAccessError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.roles import RoleRequest
 
 ME = ("GET", "/api/2.0/preview/scim/v2/Me")
 

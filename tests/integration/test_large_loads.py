@@ -20,7 +20,7 @@ MIB = 1 << 20
 # In a process of its own: the emulator's memory is not the loader's.
 LOAD = """
 import io, resource, sys
-from airflow_provider_lakebase.bulk.load import LoadRequest, load
+from airflow_provider_lakebase.core.bulk.load import LoadOptions, load
 import psycopg
 
 
@@ -48,7 +48,7 @@ def peak():
 
 
 with psycopg.connect(sys.argv[1]) as connection:
-    request = LoadRequest("large.t")
+    request = LoadOptions("large.t")
     load(connection, io.BufferedReader(Generated(1 << 20)), request)
     before = peak()
     result = load(connection, io.BufferedReader(Generated(int(sys.argv[2])), 1 << 18), request)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
+from airflow_provider_lakebase.core.grants import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.roles import RoleRequest
 
 
 @pytest.fixture

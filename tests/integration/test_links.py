@@ -143,7 +143,7 @@ def test_nothing_is_asked_when_the_workspace_itself_was_the_trouble(emulator: La
 def test_asking_wakes_nothing(emulator: LakebaseEmulator, hook: Any, task: Task):
     emulator.suspend()
     context: Any = {"ti": task}
-    with links.keeping_links(context, hook):
+    with links.record_links(context, hook):
         pass
     assert links.XCOM_KEY in task.pushed
     assert emulator.state == "IDLE"

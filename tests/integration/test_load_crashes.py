@@ -25,10 +25,10 @@ import psycopg
 import pytest
 from psycopg.pq import Trace
 
+from airflow_provider_lakebase.core.session.connect import LakebaseSession
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.session.connect import LakebaseSession
 
 MODES = ["append", "replace", "upsert"]
 TABLE = "crashes.target"

@@ -14,6 +14,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 from moto.server import ThreadedMotoServer
 
+from airflow_provider_lakebase.core.storage import shown, storage_error
 from airflow_provider_lakebase.exceptions import (
     LakebaseLoadError,
     LakebaseSettingsError,
@@ -22,7 +23,6 @@ from airflow_provider_lakebase.exceptions import (
 )
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.load import LakebaseExportOperator, LakebaseLoadOperator
-from airflow_provider_lakebase.storage import shown, storage_error
 
 BUCKET = "lakebase-tests"
 ROWS = "SELECT n AS id, 'name ' || n AS name, n * 1.25::numeric(10,2) AS price FROM generate_series(1, 3) AS n"

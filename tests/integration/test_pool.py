@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg_pool
 import pytest
 
+from airflow_provider_lakebase.core.grants import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseAuthenticationError, LakebaseEndpointDisabledError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.roles import RoleRequest
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 

@@ -12,10 +12,10 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from psycopg import sql
 
+from airflow_provider_lakebase.core.grants import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.role import LakebaseRoleBootstrapOperator
-from airflow_provider_lakebase.roles import RoleRequest
 
 
 @pytest.fixture

@@ -18,6 +18,9 @@ import psycopg
 import pytest
 from databricks.sdk.config import Config
 
+from airflow_provider_lakebase.core.grants import RoleRequest
+from airflow_provider_lakebase.core.session import connect
+from airflow_provider_lakebase.core.workspace import client
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.exceptions import (
     LakebaseAuthenticationError,
@@ -30,9 +33,6 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseWorkspaceUnreachableError,
 )
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.roles import RoleRequest
-from airflow_provider_lakebase.session import connect
-from airflow_provider_lakebase.workspace import client
 
 CREDENTIALS = ("POST", "/api/2.0/postgres/credentials")
 TOKEN = ("POST", "/oidc/v1/token")

@@ -13,9 +13,9 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_lakebase.assets import asset_uri, convert_asset_to_openlineage, create_asset, emit_event
 from airflow_provider_lakebase.assets import sanitize_uri as sanitize
+from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.operators.load import LakebaseLoadOperator
-from airflow_provider_lakebase.settings import LakebaseSettings
 
 URI = "lakebase://my-workspace.cloud.databricks.com/shop/main/databricks_postgres/sales/orders"
 

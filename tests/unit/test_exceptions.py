@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_lakebase import exceptions
 from airflow_provider_lakebase.exceptions import (
+    ErrorContext,
     LakebaseError,
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
@@ -16,7 +17,8 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseWorkspaceError,
 )
 
-CLASSES = [each for _, each in inspect.getmembers(exceptions, inspect.isclass)]
+CONTEXT = ErrorContext("a", "projects/p/branches/b/endpoints/e", role="r")
+CLASSES = [each for _, each in inspect.getmembers(exceptions, inspect.isclass) if issubclass(each, Exception)]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -26,8 +28,16 @@ def test_every_error_descends_from_the_root_and_is_drawn(kind: type[Exception]):
 
 
 def test_a_message_says_what_happened_where_and_what_to_do():
-    error = LakebaseWorkspaceError("It failed", where="connection 'a'", remedy="Try again.")
-    assert str(error) == "It failed (connection 'a'). Try again."
+    error = LakebaseWorkspaceError("It failed", context=CONTEXT, hint="Try again.")
+    assert str(error) == "It failed (connection 'a', endpoint projects/p/branches/b/endpoints/e, role r). Try again."
+
+
+def test_an_error_carries_its_facts_as_attributes():
+    error = LakebaseWorkspaceError("It failed", context=CONTEXT, hint="Try again.", sqlstate="57P03", retryable=False)
+    assert (error.message, error.hint, error.sqlstate) == ("It failed", "Try again.", "57P03")
+    assert (error.conn_id, error.resource, error.role) == ("a", "projects/p/branches/b/endpoints/e", "r")
+    assert not error.retryable
+    assert LakebaseWorkspaceError("It failed").retryable
 
 
 def test_errors_are_of_the_kind_that_a_caller_would_catch():
@@ -47,5 +57,7 @@ def test_each_class_says_whether_a_retry_can_help():
 
 
 def test_an_error_survives_pickling():
-    error = LakebaseWakeTimeoutError("It slept", where="here", remedy="Wait.")
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    error = LakebaseWakeTimeoutError("It slept", context=CONTEXT, hint="Wait.", retryable=False)
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error)
+    assert (copy.context, copy.hint, copy.retryable) == (CONTEXT, "Wait.", False)

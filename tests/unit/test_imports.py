@@ -35,7 +35,7 @@ def test_modules_for_dag_authors_load_no_driver():
 
 
 def test_the_check_itself_sees_a_heavy_import():
-    assert loaded_after("import airflow_provider_lakebase.session.connect") == ["psycopg"]
+    assert loaded_after("import airflow_provider_lakebase.core.session.connect") == ["psycopg"]
 
 
 def test_discovery_imports_no_airflow():

@@ -16,7 +16,7 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_lakebase import __version__
-from airflow_provider_lakebase.fields import EXTRA_FIELDS
+from airflow_provider_lakebase.core.connection.fields import EXTRA_FIELDS
 from airflow_provider_lakebase.get_provider_info import get_provider_info
 
 AIRFLOW = Path(airflow.__file__).parent

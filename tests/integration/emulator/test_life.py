@@ -182,7 +182,7 @@ def test_missing_extra_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_failed_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_lakebase.emulator import postgres
+    from airflow_provider_lakebase.emulator.postgres_port import postgres
 
     before = _directories()
     monkeypatch.setitem(postgres._SETTINGS, "max_connections", "no number")

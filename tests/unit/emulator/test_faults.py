@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_lakebase.emulator.calls import TOKEN_PATH, Call, fault_reply
+from airflow_provider_lakebase.emulator.api.messages import TOKEN_PATH, Call, fault_reply
 from airflow_provider_lakebase.emulator.faults import Answer, CutAfter, Delay, Drop, Faults, HangUp, RequestFault
 
 

@@ -1,0 +1,235 @@
+"""Read from the catalogue what a load must know of its table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+
+from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseLoadError
+
+# Synced tables belong to a system role of the service. A write by a powerful role would break the sync.
+_SYNCED_OWNER = re.compile(r"databricks_(writer_|synced_table)")
+_ROUNDING = ("numeric", "timestamp", "timestamptz", "time", "timetz", "interval")
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
+
+_TABLE = """
+    SELECT c.oid::int8, nspname, relname, relkind::text, pg_get_userbyid(relowner), reltuples::float8,
+        pg_has_role(relowner, 'USAGE'), row_security_active(c.oid),
+        EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE confrelid = c.oid AND contype = 'f'),
+        EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) OR relhasrules
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+    WHERE c.oid = %s::regclass
+"""
+# A domain reads and writes as the type below it, whose modifier it may set.
+_COLUMNS = """
+    WITH RECURSIVE base AS (
+        SELECT attnum, atttypid AS type, atttypmod AS modifier FROM pg_catalog.pg_attribute
+        WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT attnum, typbasetype, CASE WHEN modifier < 0 THEN typtypmod ELSE modifier END
+        FROM base JOIN pg_catalog.pg_type ON pg_type.oid = type WHERE typtype = 'd'
+    )
+    SELECT attname, format_type(atttypid, atttypmod), format_type(type, -1),
+        CASE WHEN e.typtype = 'd' THEN e.typtypmod ELSE modifier END,
+        CASE WHEN t.typtype = 'e' THEN 'text' ELSE t.typname END,
+        CASE WHEN e.typtype = 'e' THEN 'text' ELSE coalesce(d.typname, e.typname) END,
+        attnotnull, attgenerated <> '', attidentity::text
+    FROM base JOIN pg_catalog.pg_type t ON t.oid = type
+    LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+    LEFT JOIN pg_catalog.pg_type d ON d.oid = e.typbasetype AND e.typtype = 'd'
+    JOIN pg_catalog.pg_attribute a ON attrelid = %(oid)s::oid AND a.attnum = base.attnum
+    WHERE t.typtype <> 'd' ORDER BY a.attnum
+"""
+_KEYS = """
+    SELECT indisprimary, (
+        SELECT array_agg(attname::text ORDER BY position)
+        FROM unnest(indkey::int2[]) WITH ORDINALITY AS key (attnum, position)
+        JOIN pg_catalog.pg_attribute a ON attrelid = indrelid AND a.attnum = key.attnum
+        WHERE position <= indnkeyatts
+    )
+    FROM pg_catalog.pg_index
+    WHERE indrelid = %s::oid AND indisunique AND indimmediate AND indisvalid AND indpred IS NULL AND indexprs IS NULL
+    ORDER BY indisprimary DESC, indexrelid
+"""
+
+
+def identifiers(names: Iterable[str]) -> sql.Composed:
+    """Return names as a list of SQL.
+
+    :param names: unquoted
+    """
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+@dataclass(frozen=True)
+class Column:
+    """Hold what decides how values get into a column.
+
+    :param name: its name, unquoted
+    :param declared: its type as DDL writes it, with its modifier: ``numeric(10,2)``
+    :param bare: the type below a domain, without a modifier: ``numeric``
+    :param modifier: the type's modifier, -1 for none
+    :param kind: name of the type that its values are written as: ``int4``; ``text`` for an enum
+    :param element: the same for the elements of an array
+    """
+
+    name: str
+    declared: str
+    bare: str
+    modifier: int
+    kind: str
+    element: str | None = None
+    not_null: bool = False
+    generated: bool = False
+    identity: str = ""
+
+    def as_text(self) -> Column:
+        """Return a column of text in its place, for what is cast afterwards."""
+        return replace(self, declared="text", bare="text", modifier=-1, kind="any text", element=None)
+
+    @property
+    def rounds(self) -> bool:
+        """Return whether Postgres fits a value that is too exact into the column without saying so."""
+        return self.modifier >= 0 and (self.element or self.kind) in _ROUNDING
+
+    @property
+    def length(self) -> int | None:
+        """Return the characters that a ``varchar`` or ``char`` holds; None for any number."""
+        return self.modifier - 4 if self.modifier >= 0 else None
+
+    @property
+    def scale(self) -> int:
+        """Return the decimal places of a ``numeric`` with a modifier: a signed number in its lowest 11 bits."""
+        return ((self.modifier - 4 & 0x7FF) ^ 0x400) - 0x400
+
+    def of_elements(self) -> Column:
+        """Return a column for the elements of an array."""
+        return replace(self, kind=self.element or self.kind, element=None)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Hold what a load must know of its table.
+
+    :param name: as the caller wrote it, for messages
+    :param path: its schema and name, unquoted
+    :param keys: columns of each unique index that ON CONFLICT can use, the primary key first
+    :param primary_key: its columns; none when there is none
+    :param rows_estimate: rows as of the last ANALYZE, -1 when there was none
+    :param owned: whether the session's role may ANALYZE it
+    :param row_security: whether row-level security applies to the role, so that COPY cannot write into it
+    :param has_incoming_fks: whether foreign keys lead to it
+    :param has_triggers_or_rules: whether triggers or rules may see how rows come in
+    """
+
+    name: str
+    oid: int
+    path: tuple[str, str]
+    columns: tuple[Column, ...]
+    keys: tuple[tuple[str, ...], ...]
+    primary_key: tuple[str, ...]
+    rows_estimate: float
+    owned: bool
+    row_security: bool
+    has_incoming_fks: bool
+    has_triggers_or_rules: bool
+
+    @cached_property
+    def identifier(self) -> sql.Identifier:
+        """Return its name as SQL."""
+        return sql.Identifier(*self.path)
+
+    @cached_property
+    def loadable(self) -> dict[str, Column]:
+        """Return the columns that a load may set, by name."""
+        return {column.name: column for column in self.columns if not column.generated}
+
+
+def find_table(connection: psycopg.Connection[Any], name: str, *, context: ErrorContext = NO_CONTEXT) -> Table:
+    """Return the table that SQL means by a name.
+
+    :param connection: an open session
+    :param name: the name as SQL writes it: ``flights``, ``public.flights``, ``"Mixed Case"``
+    :param context: connection and endpoint, for messages
+    :raises LakebaseLoadError: when there is no such table, or it is none that takes rows
+    """
+    try:
+        with connection.transaction():
+            row = connection.execute(_TABLE, [name]).fetchall()[0]
+    except (errors.UndefinedTable, errors.InvalidSchemaName, errors.InvalidName, errors.SyntaxError) as error:
+        hint = "Create it first, or correct its name, as SQL writes it: schema.table."
+        raise LakebaseLoadError(f"There is no table {name}", context=context, hint=hint) from error
+    oid, schema, relation, kind, owner, estimate, owned, row_security, has_incoming_fks, has_triggers_or_rules = row
+    _check_kind(name, kind, owner, context)
+    columns = connection.execute(_COLUMNS, {"oid": oid}).fetchall()
+    keys = connection.execute(_KEYS, [oid]).fetchall()
+    return Table(
+        name=name,
+        oid=oid,
+        path=(schema, relation),
+        columns=tuple(Column(*column) for column in columns),
+        keys=tuple(tuple(key) for _, key in keys),
+        primary_key=next((tuple(key) for is_primary, key in keys if is_primary), ()),
+        rows_estimate=estimate,
+        owned=owned,
+        row_security=row_security,
+        has_incoming_fks=has_incoming_fks,
+        has_triggers_or_rules=has_triggers_or_rules,
+    )
+
+
+def create_table(
+    connection: psycopg.Connection[Any],
+    name: str,
+    definitions: Sequence[tuple[str, str, bool]],
+    key_columns: Sequence[str],
+    *,
+    context: ErrorContext = NO_CONTEXT,
+) -> None:
+    """Make a table, unless there is one of that name.
+
+    :param connection: an open session
+    :param name: the name as SQL writes it
+    :param definitions: name, type and whether it may be NULL, by column
+    :param key_columns: columns of its primary key
+    :param context: connection and endpoint, for messages
+    :raises LakebaseLoadError: when it cannot be made
+    """
+    if missing := sorted(set(key_columns) - {column for column, _, _ in definitions}):
+        hint = "Name columns of the source, by their names in the table."
+        raise LakebaseLoadError(f"key_columns holds '{missing[0]}', which is not loaded", context=context, hint=hint)
+    lines = [
+        sql.SQL("{} {}{}").format(sql.Identifier(column), sql.SQL(kind), sql.SQL("" if nullable else " NOT NULL"))
+        for column, kind, nullable in definitions
+    ]
+    if key_columns:
+        lines.append(sql.SQL("PRIMARY KEY ({})").format(identifiers(key_columns)))
+    try:
+        with connection.transaction():
+            parts = connection.execute("SELECT parse_ident(%s)", [name]).fetchall()[0][0]
+            create = sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})")
+            connection.execute(create.format(sql.Identifier(*parts), sql.SQL(", ").join(lines)))
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        hint = "Create it first, or its schema, or let the role do so (LakebaseRoleBootstrapOperator)."
+        what = f"Table {name} cannot be created: {error.diag.message_primary}"
+        raise LakebaseLoadError(what, context=context, hint=hint) from error
+
+
+def _check_kind(name: str, kind: str, owner: str, context: ErrorContext) -> None:
+    if _SYNCED_OWNER.match(owner):
+        raise LakebaseLoadError(
+            f"{name} is a synced table, which only its pipeline may write to",
+            context=context,
+            hint="Write to its source in Unity Catalog, or load into a table of your own.",
+        )
+    if kind not in ("r", "p"):
+        what = f"{name} is {_KINDS.get(kind, 'no table')}"
+        raise LakebaseLoadError(what, context=context, hint="Name the table that holds the rows.")

@@ -1,0 +1,138 @@
+"""Rows that an INSERT would store, by COPY: only where both come to the same."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from airflow_provider_lakebase.core.bulk.catalog import Column, Table, find_table
+from airflow_provider_lakebase.core.bulk.copy import BadValue, Progress, load_error
+from airflow_provider_lakebase.core.bulk.formats.rows import Rows
+from airflow_provider_lakebase.core.bulk.formats.values import UnfitValue, to_json
+from airflow_provider_lakebase.core.bulk.modes import LoadExecution, LoadPlan
+from airflow_provider_lakebase.core.frame_values import is_null
+from airflow_provider_lakebase.exceptions import NO_CONTEXT, LakebaseLoadError
+
+_TEXTS = ("text", "varchar", "bpchar", "citext", "name")
+
+
+class CopyInsert:
+    """Stand in for the INSERTs of common-sql's ``insert_rows``.
+
+    :param connection: an open session
+    :param table: target, as SQL writes it
+    :param fields: columns to set, unquoted; by default the first ones, as many as a row has values
+    :param keys: columns of the key of an upsert, unquoted; None for a plain INSERT
+    :param update: columns that an upsert changes, unquoted; by default all but the key's
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        table: str,
+        fields: Sequence[str] | None,
+        keys: Sequence[str] | None,
+        update: Sequence[str] | None = None,
+    ) -> None:
+        self.connection = connection
+        self.fields = fields
+        self.keys = keys
+        self.update = update
+        self.name = table
+        self.before = 0
+        self.table: Table | None
+        try:
+            self.table = find_table(connection, table)
+        except LakebaseLoadError:  # what an INSERT says of it stands
+            self.table = None
+
+    def copy(self, rows: Sequence[Sequence[Any]]) -> bool:
+        """Send rows by COPY, unless an INSERT of them could do something else.
+
+        :param rows: of equal length
+        :returns: whether they were sent
+        """
+        columns = self._columns(len(rows[0]))
+        if self.table is None or not columns or not self._is_plain(columns):
+            return False
+        source = Rows(rows, columns)
+        if len({len(row) for row in rows} | {len(columns)}) > 1 or not source.encodes(rows):
+            return False
+        if self.keys is None:
+            plan = LoadPlan(self.table, "append", columns)
+        else:
+            names = [column.name for column in columns]
+            positions = [names.index(key) for key in self.keys]
+            if any(row[position] is None for row in rows for position in positions):
+                return False
+            update = [name for name in names if name not in self.keys] if self.update is None else list(self.update)
+            if not set(update) <= set(names):
+                return False
+            plan = LoadPlan(self.table, "upsert", columns, self.keys, update)
+        with self.connection.transaction():  # in autocommit it would end before the temporary table is read
+            try:
+                LoadExecution(self.connection, plan, Progress("")).run([source])
+            except BadValue as bad:
+                number = None if bad.number is None else self.before + bad.number
+                place = BadValue(bad.reason, number, bad.column, unit=bad.unit)
+                raise load_error(place, source, self.name, NO_CONTEXT) from None
+        return True
+
+    def prepared(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """Return rows for an INSERT, so that each value means what it means by COPY: lists for JSON are JSON.
+
+        :param rows: what :meth:`copy` did not send
+        :raises LakebaseLoadError: for a value that its column would take for another; names row and column
+        """
+        if self.table is None:
+            return list(rows)
+        if self.fields is None:
+            columns: list[Column | None] = list(self.table.columns)
+        else:
+            columns = [self.table.loadable.get(name) for name in self.fields]
+        return [self._prepared(row, columns, number) for number, row in enumerate(rows, self.before + 1)]
+
+    def _prepared(self, row: Sequence[Any], columns: Sequence[Column | None], number: int) -> Sequence[Any]:
+        values = [None if is_null(value) else value for value in row]
+        for position, (value, column) in enumerate(zip(values, columns, strict=False)):
+            if column is None:
+                continue
+            try:
+                if column.kind in ("json", "jsonb") and isinstance(value, dict | list):
+                    values[position] = to_json(value)
+                elif (
+                    column.kind in _TEXTS and isinstance(value, numbers.Real) and value != value and not is_null(value)
+                ):
+                    raise UnfitValue("NaN, a missing value in pandas and numpy, is not text; make it None")
+            except UnfitValue as error:
+                raise load_error(
+                    BadValue(str(error), number, column.name, unit="row"), None, self.name, NO_CONTEXT
+                ) from None
+        return values
+
+    def _columns(self, width: int) -> list[Column]:
+        if self.table is None:
+            return []
+        if self.fields is None:
+            columns = list(self.table.columns[:width])
+            return [] if any(column.generated for column in columns) else columns
+        return [self.table.loadable[name] for name in self.fields if name in self.table.loadable]
+
+    def _is_plain(self, columns: Sequence[Column]) -> bool:
+        """Return whether nothing about the table sees a difference between COPY and INSERT."""
+        assert self.table is not None  # noqa: S101 - for the type checker
+        if (
+            self.table.has_triggers_or_rules
+            or self.table.row_security
+            or any(column.identity == "a" for column in columns)
+        ):
+            return False
+        names = [column.name for column in columns]
+        if len(set(names)) < len(names) or (self.fields is not None and len(names) < len(self.fields)):
+            return False
+        return self.keys is None or (
+            set(self.keys) <= set(names) and any(set(key) == set(self.keys) for key in self.table.keys)
+        )

@@ -1,0 +1,269 @@
+"""The temporary table that rows wait in, and what is asked of them there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from airflow_provider_lakebase.core.bulk.catalog import Column, Table, identifiers
+from airflow_provider_lakebase.core.bulk.copy import BadValue, Source
+
+# A constraint of PostgreSQL 18 may be NOT ENFORCED; older versions have no column that says so.
+_CHECKS = """
+    SELECT conname, pg_get_expr(conbin, conrelid) FROM pg_catalog.pg_constraint
+    WHERE conrelid = %s::oid AND contype = 'c' AND pg_get_constraintdef(oid) !~ 'NOT ENFORCED$' AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute
+        WHERE attrelid = conrelid AND attnum = ANY (conkey) AND attname <> ALL (%s::text[])
+    )
+"""
+_ROUNDED = (
+    *("numeric", "interval", "timestamp without time zone", "timestamp with time zone"),
+    *("time without time zone", "time with time zone"),
+)
+_TOO_EXACT = r"{text} ~ '[.,]\d{{6}}\d*[1-9]'"
+# Of a text that has a zone already, a second one makes no text of that type.
+_HAS_ZONE = """
+    pg_input_is_valid({text}, 'timestamptz') AND NOT pg_input_is_valid({text} || ' UTC', 'timestamptz')
+    AND CASE WHEN pg_input_is_valid({text}, 'timestamp') THEN isfinite({text}::timestamp) ELSE true END
+"""
+_LOSSES = {
+    "date": (
+        _HAS_ZONE,
+        """CASE WHEN pg_input_is_valid({text}, 'timestamp') AND pg_input_is_valid({text}, 'date')
+        THEN {text}::timestamp <> {text}::date::timestamp ELSE false END""",
+    ),
+    "timestamp without time zone": (_HAS_ZONE, _TOO_EXACT),
+    "timestamp with time zone": (_TOO_EXACT,),
+    "time without time zone": (
+        "NOT pg_input_is_valid({text} || ' UTC', 'timetz')",
+        "pg_input_is_valid({text}, 'timestamp')",
+        _TOO_EXACT,
+    ),
+    "time with time zone": ("pg_input_is_valid({text}, 'timestamptz')", _TOO_EXACT),
+    "interval": (_TOO_EXACT, r"{text} ~* '[.,]\d*[1-9]\d*\s*(y|dec|c|mil|ms|u|e)'"),
+}
+"""By type, what a text of a date or time says beyond what the type keeps."""
+_COLLATIONS = """
+    SELECT attname, quote_ident(nspname) || '.' || quote_ident(collname)
+    FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type t ON t.oid = atttypid
+    JOIN pg_catalog.pg_collation c ON c.oid = attcollation JOIN pg_catalog.pg_namespace n ON n.oid = collnamespace
+    WHERE attrelid = %s::oid AND attnum > 0 AND NOT attisdropped AND attcollation <> typcollation
+"""
+# A trigger before the INSERT, or a rule, may make another row of it: bits of tgtype are ROW, BEFORE and INSERT.
+_REWRITES = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = %(oid)s::oid AND relhasrules) OR EXISTS (
+        SELECT FROM pg_catalog.pg_trigger WHERE tgtype & 7 = 7 AND tgenabled <> 'D' AND tgrelid IN (
+            SELECT %(oid)s::oid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid::regclass)
+        )
+    )
+"""
+
+
+class Staging:
+    """Hold rows between COPY and the table, until the transaction ends.
+
+    :param connection: an open session
+    :param table: the target
+    :param columns: the target's columns that get values
+    :param casts: SQL type by column, that its text is cast to
+    :param required: columns that must not be NULL, beside those the table says
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        table: Table,
+        columns: Sequence[Column],
+        casts: Mapping[str, str],
+        required: Sequence[str],
+    ) -> None:
+        self.connection = connection
+        self.columns = columns
+        self.casts = casts
+        self.required = required
+        name = f"lakebase_load_{uuid4().hex}"
+        self.path = ("pg_temp", name)
+        self.number = sql.Identifier(f"{name}_row")
+        self.relation = sql.Identifier(*self.path)
+        self.sent: list[tuple[Source, int]] = []
+        self._create(table, required)
+
+    def _create(self, table: Table, required: Sequence[str]) -> None:
+        # A column that would round is staged without its limit, to see whether it does.
+        types = {column.name: column.bare if column.rounds else column.declared for column in self.columns}
+        types |= dict.fromkeys(self.casts, "text")
+        collations = dict(self.connection.execute(_COLLATIONS, [table.oid]).fetchall())
+        definitions = [
+            sql.SQL("{} {}{}").format(
+                sql.Identifier(name),
+                sql.SQL(kind),
+                sql.SQL(f" COLLATE {collations[name]}" if name in collations and name not in self.casts else ""),
+            )
+            for name, kind in types.items()
+        ]
+        # Where rows of different sizes lie in a table does not tell which came first.
+        counted = sql.SQL("{} bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000)")
+        definitions.append(counted.format(self.number))
+        create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP")
+        self._execute(create.format(self.relation, sql.SQL(", ").join(definitions)))
+        # What the table would refuse is refused here as well, since COPY can tell the row.
+        exact = [name for name in types if name not in self.casts]
+        ((rewritten,),) = self.connection.execute(_REWRITES, {"oid": table.oid}).fetchall()
+        never_null = set() if rewritten else {column.name for column in self.columns if column.not_null}
+        for name in never_null | set(required):
+            if name in exact:
+                alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL")
+                self._execute(alter.format(self.relation, sql.Identifier(name)))
+        if rewritten:
+            return
+        for name, expression in self.connection.execute(_CHECKS, [table.oid, exact]).fetchall():
+            add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})")
+            self._execute(add.format(self.relation, sql.Identifier(name), sql.SQL(expression)))
+
+    def expect(self, source: Source, rows: int) -> None:
+        """Make room for a source's columns that the table does not have, and remember where its rows begin.
+
+        :param source: about to be sent
+        :param rows: rows that were sent before
+        """
+        self.sent.append((source, rows))
+        for name in {column.name for column in source.columns} - {column.name for column in self.columns}:
+            add = sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} text")
+            self._execute(add.format(self.relation, sql.Identifier(name)))
+
+    @property
+    def values(self) -> sql.Composed:
+        """Return what a SELECT takes from the rows for the table's columns."""
+        return sql.SQL(", ").join(
+            sql.SQL("CAST({0} AS {1}) AS {0}").format(sql.Identifier(name), sql.SQL(wanted))
+            for name, wanted in self._wanted().items()
+        )
+
+    def _wanted(self) -> dict[str, str]:
+        return {column.name: self.casts.get(column.name, column.declared) for column in self.columns}
+
+    @contextmanager
+    def locating(self) -> Iterator[None]:
+        """Run a statement over the rows; when a value does not fit, say which.
+
+        :raises BadValue: for the first one that does not
+        """
+        try:
+            with self.connection.transaction():
+                yield
+        except psycopg.DataError:
+            suspects = [column.name for column in self.columns if column.rounds or column.name in self.casts]
+            condition = sql.SQL("NOT pg_input_is_valid({}::text, {})")
+            wanted = self._wanted()
+            self._refuse_first(
+                {name: condition.format(sql.Identifier(name), sql.Literal(wanted[name])) for name in suspects},
+                {name: f"it does not fit {wanted[name]}" for name in suspects},
+            )
+            raise
+
+    def check_rounding(self) -> None:
+        """Keep out values that their columns would round: a cast does so in silence.
+
+        :raises BadValue: for the first one
+        """
+        rounding = {
+            column.name: column.declared for column in self.columns if column.rounds and column.name not in self.casts
+        }
+        condition = sql.SQL("{0} IS DISTINCT FROM {0}::{1}")
+        with self.locating():
+            self._refuse_first(
+                {n: condition.format(sql.Identifier(n), sql.SQL(wanted)) for n, wanted in rounding.items()},
+                {name: f"it has more digits than {wanted} keeps" for name, wanted in rounding.items()},
+            )
+            self._check_text_of_casts()
+            self._check_after_casts()
+            required = {name: self.casts[name] for name in self.required if name in self.casts}
+            self._refuse_first(
+                {n: sql.SQL("{}::{} IS NULL").format(sql.Identifier(n), sql.SQL(kind)) for n, kind in required.items()},
+                dict.fromkeys(required, "it must not be NULL"),
+            )
+
+    def _check_text_of_casts(self) -> None:
+        """Keep out text of dates and times that says more than the type that it is cast to keeps."""
+        conditions: dict[str, sql.Composable] = {}
+        reasons = {}
+        for name, kind in self.casts.items():
+            (bare,) = self.connection.execute("SELECT format_type(%s::regtype, -1)", [kind]).fetchall()[0]
+            text = sql.Identifier(name)
+            parts = list(_LOSSES.get(bare, ()))
+            if bare in _ROUNDED and kind.lower() != bare:
+                parts.append("{text}::{bare} IS DISTINCT FROM {text}::{kind}::{bare}")
+            names = {"text": text, "bare": sql.SQL(bare), "kind": sql.SQL(kind)}
+            if parts:
+                either = sql.SQL(" OR ").join(sql.SQL(f"({part})").format(**names) for part in parts)
+                conditions[name] = sql.SQL("CASE WHEN {} IS NULL THEN false ELSE {} END").format(text, either)
+                reasons[name] = f"it says more than {kind} keeps: a zone, a date, a time of day or further digits"
+        self._refuse_first(conditions, reasons)
+
+    def _check_after_casts(self) -> None:
+        """Keep out what the column would change of the type that it was cast to first."""
+        changed = sql.SQL("{0}::{1}::{2}::{1} IS DISTINCT FROM {0}::{1}")
+        declared = {column.name: column.declared for column in self.columns}
+        conditions, reasons = {}, {}
+        for name, kind in self.casts.items():
+            parts = (sql.SQL(kind), sql.SQL(declared[name]))
+            try:
+                with self.connection.transaction():
+                    self._execute(sql.SQL("SELECT {}").format(changed.format(sql.SQL("NULL"), *parts)))
+            except psycopg.ProgrammingError:
+                continue  # there is no way back to compare by
+            conditions[name] = changed.format(sql.Identifier(name), *parts)
+            reasons[name] = f"as {kind} it does not fit {declared[name]} exactly"
+        self._refuse_first(conditions, reasons)
+
+    def check_repeats(self, keys: Sequence[str]) -> None:
+        """Keep out a second row with the same key.
+
+        :param keys: the key's columns
+        :raises BadValue: for the first one
+        """
+        query = sql.SQL("""
+            SELECT {number} FROM (
+                SELECT {number}, row_number() OVER (PARTITION BY {keys} ORDER BY {number}) AS nth
+                FROM (SELECT {number}, {values} FROM {staging}) AS row WHERE num_nulls({keys}) = 0
+            ) AS row WHERE nth > 1 ORDER BY {number} LIMIT 1
+        """).format(keys=identifiers(keys), values=self.values, staging=self.relation, number=self.number)
+        if row := self.connection.execute(query).fetchone():
+            raise self._bad(row[0], ", ".join(keys), "a row before it has the same key")
+
+    def _refuse_first(self, conditions: Mapping[str, sql.Composable], reasons: Mapping[str, str]) -> None:
+        if not conditions:
+            return
+        cases = sql.SQL(" ").join(
+            sql.SQL("WHEN {} THEN {}").format(condition, sql.Literal(name)) for name, condition in conditions.items()
+        )
+        query = sql.SQL("""
+            SELECT number, name FROM (SELECT {} AS number, CASE {} END AS name FROM {}) AS row
+            WHERE name IS NOT NULL ORDER BY number LIMIT 1
+        """).format(self.number, cases, self.relation)
+        if row := self.connection.execute(query).fetchone():
+            raise self._bad(row[0], row[1], reasons[row[1]])
+
+    def check_condition(self, condition: str) -> None:
+        """Say which row does not meet a condition, if the condition can be put to the rows that wait.
+
+        :param condition: SQL on the table's columns
+        :raises BadValue: for the first one that does not
+        """
+        with suppress(psycopg.Error), self.connection.transaction():
+            self._refuse_first(
+                {"": sql.SQL("({}) IS NOT TRUE").format(sql.SQL(condition))}, {"": "it does not meet replace_where"}
+            )
+
+    def _bad(self, number: int, column: str, reason: str) -> BadValue:
+        source, before = next(each for each in reversed(self.sent) if each[1] < number)
+        unit, counted = source.locate(number - before)
+        return BadValue(reason, counted, column, source, unit)
+
+    def _execute(self, statement: sql.Composed) -> None:
+        self.connection.execute(statement)

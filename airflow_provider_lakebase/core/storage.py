@@ -1,0 +1,93 @@
+"""What files on object storage are called in messages, and what the errors of its libraries mean."""
+
+from __future__ import annotations
+
+import errno
+import re
+from typing import Any
+
+from airflow_provider_lakebase.exceptions import (
+    LakebaseError,
+    LakebaseSettingsError,
+    LakebaseStorageAccessError,
+    LakebaseStorageError,
+)
+
+_USER = re.compile(r"^([a-z0-9+.-]+://)(?:[^/@]*:[^/@]*@|[^/@:]*:[^/@]*[^0-9/@][^@]*@)", re.IGNORECASE)
+_SIGNED = re.compile(
+    r"\?(?:[^?]*&)?(?:x-(?:amz|goog)-[a-z-]+|sig|sas|signature|token|key|awsaccesskeyid|googleaccessid)=.*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_LIBRARIES = (
+    *("adlfs", "aiobotocore", "aiohttp", "azure", "boto3", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs"),
+    *("upath", "urllib3"),
+)
+_ACCESS = ("Credential", "Forbidden", "Auth", "Token", "Permission", "Unauthorized", "ProfileNotFound")
+_PATTERN = re.compile(r"[*]|\[[^]]+\]")
+_LISTED = "[*ObjectStoragePath('{folder}').glob('{pattern}')]"
+
+
+def shown(path: Any) -> str:
+    """Return what a path or URL is called in messages: without a password, and without a signature in its query.
+
+    :param path: path or URL
+    """
+    text = str(path)
+    if "://" not in text:
+        return text
+    text = _SIGNED.sub("", _USER.sub(r"\1***@", text))
+    return text.partition("?")[0] if text.lower().startswith(("http://", "https://")) else text
+
+
+def folder_error(label: str) -> LakebaseSettingsError:
+    """Return the error for a folder, or prefix, that was given in place of a file.
+
+    :param label: what the path is called in messages
+    """
+    listed = _LISTED.format(folder=label.rstrip("/"), pattern="*")
+    hint = f"Give the files in it as a list: {listed}, with a pattern such as '*.parquet'."
+    return LakebaseSettingsError(f"{label} is a folder, not a file", hint=hint)
+
+
+def storage_error(error: BaseException, label: str, *, writes: bool = False) -> Exception | None:
+    """Return what an error of the storage means, in words without secrets; None where it is not the storage's.
+
+    :param error: what was raised
+    :param label: what the path is called in messages
+    :param writes: whether the file was to be written
+    """
+    if isinstance(error, LakebaseError) or not isinstance(error, Exception):
+        return None
+    if isinstance(error, IsADirectoryError):
+        if not writes:
+            return folder_error(label)
+        return LakebaseSettingsError(f"{label} is a folder, not a file", hint="Name a file in it to write to.")
+    if isinstance(error, FileNotFoundError):
+        return _missing(label, writes)
+    library = type(error).__module__.partition(".")[0] in _LIBRARIES
+    numbered = isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError)
+    if "://" not in label or not (library or numbered):
+        return None
+    done = "written" if writes else "read"
+    name = type(error).__name__
+    if isinstance(error, PermissionError) or any(word in name for word in _ACCESS):
+        hint = "Check the login of the storage's connection, and what it may do there."
+        return LakebaseStorageAccessError(f"{label} cannot be {done}: the storage refused access", hint=hint)
+    if name == "FileExpired":
+        what = f"{label} cannot be read: it was written anew meanwhile"
+        return LakebaseStorageError(what, hint="Load it again.")
+    what = f"{label} cannot be {done}: the storage failed or could not be reached ({name})"
+    return LakebaseStorageError(what, hint="Check the storage's address in its connection, or try again later.")
+
+
+def _missing(label: str, writes: bool) -> Exception:
+    if writes:
+        context = "There is no such bucket or folder to write to" if "://" in label else "There is no such folder"
+        return FileNotFoundError(errno.ENOENT, context, label)
+    if pattern := _PATTERN.search(label):
+        start = label.rfind("/", 0, pattern.start())
+        listed = _LISTED.format(folder=label[: max(start, 0)] or ".", pattern=label[start + 1 :])
+        what = f"There is no file {label}; a pattern is not resolved"
+        return LakebaseSettingsError(what, hint=f"Give the files as a list: {listed}.")
+    what = "There is no such object or bucket" if "://" in label else "There is no such file"
+    return FileNotFoundError(errno.ENOENT, what, label)

@@ -1,0 +1,133 @@
+"""Serves the workspace API over HTTP on 127.0.0.1. Keeps no body and no header, and logs nothing."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import threading
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_lakebase.emulator.api.messages import Call, Reply, fault_reply
+from airflow_provider_lakebase.emulator.faults import Answer, Delay, Drop, Faults, RequestFault, Swallow
+
+_MAX_BODY = 1 << 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request; ``principal`` is the client ID of who asked, where that is known.
+
+    A request that a fault left without an answer has status 0.
+    """
+
+    method: str
+    path: str
+    status: int
+    principal: str | None
+
+
+class Web(http.server.ThreadingHTTPServer):
+    """An HTTP server in threads of its own; ``answer`` turns a call into a reply."""
+
+    request_queue_size = 128
+
+    def __init__(self, answer: Callable[[Call], Reply], faults: Faults) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = answer
+        self.faults = faults
+        self.stopping = threading.Event()
+        self.requests: list[Request] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._serving: dict[threading.Thread, socket.socket] = {}
+        # Daemons: a program that forgets to stop the emulator shall still end.
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="lakebase-web", daemon=True)
+
+    def start(self) -> None:
+        """Serve from now on; the port is bound since the object was made."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close every connection, also those that a client keeps alive, and end the threads."""
+        self.stopping.set()
+        self.shutdown()
+        self._thread.join()
+        for thread, connection in self._serving.items():
+            _shut(connection)
+            thread.join()
+        self.server_close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve the connection in a thread, and remember both; only the thread of ``serve_forever`` comes here."""
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="lakebase-web-call", daemon=True
+        )
+        self._serving = {each: open_ for each, open_ in self._serving.items() if each.is_alive()}
+        self._serving[thread] = request
+        thread.start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client went away in the middle, which is its own affair."""
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Web
+    protocol_version = "HTTP/1.1"
+    server_version = "LakebaseEmulator"
+    sys_version = ""
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > _MAX_BODY:
+            self.send_error(413)
+            return
+        path, _, query = self.path.partition("?")
+        authorization = self.headers.get("Authorization", "")
+        body = self.rfile.read(length)
+        call = Call(self.command, self.server.url, path, authorization, body, dict(urllib.parse.parse_qsl(query)))
+        fault = self.server.faults.take(RequestFault, path)
+        if isinstance(fault, Drop | Swallow):
+            self._leave_unanswered(call, fault)
+            return
+        if isinstance(fault, Delay):
+            self.server.stopping.wait(fault.seconds)
+        reply = fault_reply(call, fault) if isinstance(fault, Answer) else self.server.answer(call)
+        self._note(call, reply.status, reply.principal)
+        self._send(reply)
+
+    def _leave_unanswered(self, call: Call, fault: Drop | Swallow) -> None:
+        self._note(call, 0, None)
+        if isinstance(fault, Swallow):
+            self.server.stopping.wait()
+        self.close_connection = True
+
+    def _note(self, call: Call, status: int, principal: str | None) -> None:
+        self.server.requests.append(Request(call.method, call.path, status, principal))
+
+    def _send(self, reply: Reply) -> None:
+        page = isinstance(reply.body, str)
+        body = (reply.body if isinstance(reply.body, str) else json.dumps(reply.body)).encode()
+        self.send_response(reply.status)
+        self.send_header("Content-Type", "text/html; charset=utf-8" if page else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _serve
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing."""
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:  # it is closed already
+        pass

@@ -1,0 +1,75 @@
+"""Decides whether a password opens a login as a role, in the order in which the proxy in front of Lakebase looks.
+
+A database credential opens the role of the identity that it was minted for, and only on a direct host. A password of
+PostgreSQL's own opens a role that has one, on every host, while the workspace allows that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+
+from airflow_provider_lakebase.emulator.model.identities import Issued
+from airflow_provider_lakebase.emulator.model.workspace import State
+from airflow_provider_lakebase.emulator.postgres_port.login_errors import (
+    NO_ROLE,
+    POOLED,
+    UNAUTHORIZED,
+    UNKNOWN_CREDENTIAL,
+    WRONG_PASSWORD,
+    Refused,
+)
+from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
+
+
+async def check_password(state: State, postgres: Postgres, user: str, password: str, *, pooled: bool) -> Issued | None:
+    """Return the credential that was given, None for a right password of PostgreSQL's own; else raise ``Refused``."""
+    credential = state.identities.credential(password)
+    if credential is None and state.behaviour.native_login:
+        if await _is_native(postgres, user, password):
+            return None
+    if pooled:
+        raise Refused(POOLED)
+    if credential is None:
+        raise Refused(UNKNOWN_CREDENTIAL)
+    if credential.expires_at <= state.clock() or credential.principal.role != user:
+        raise Refused(UNAUTHORIZED)
+    return credential
+
+
+async def check_role(postgres: Postgres, user: str, credential: Issued) -> None:
+    """Raise ``Refused`` unless there is a role and it is that of the credential's identity."""
+    exists, label = await asyncio.to_thread(postgres.role_label, user)
+    if not exists:
+        raise Refused(NO_ROLE.format(user))
+    if label is None:
+        raise Refused(WRONG_PASSWORD.format(user))
+    if label != credential.principal.label:
+        raise Refused(UNAUTHORIZED)
+
+
+async def _is_native(postgres: Postgres, user: str, password: str) -> bool:
+    """Return False for a role without a password; raise ``Refused`` for another password than the role's."""
+    secret = await asyncio.to_thread(postgres.password_secret, user)
+    if secret is None:
+        return False
+    if not await asyncio.to_thread(is_password_of, secret, password):
+        raise Refused(WRONG_PASSWORD.format(user))
+    return True
+
+
+def is_password_of(secret: str, password: str) -> bool:
+    """Return whether a SCRAM secret, as PostgreSQL keeps it, was made from this password.
+
+    Its form is ``SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>``; see RFC 5803.
+    """
+    method, _, rest = secret.partition("$")
+    if method != "SCRAM-SHA-256":
+        return False
+    iterations, salt = rest.split("$")[0].split(":")
+    stored_key = base64.b64decode(rest.split("$")[1].split(":")[0])
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    return hmac.compare_digest(hashlib.sha256(client_key).digest(), stored_key)

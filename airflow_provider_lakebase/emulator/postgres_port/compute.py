@@ -1,0 +1,124 @@
+"""What runs behind an endpoint: its wakes, its suspends and its sessions. Lives in the gate's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from airflow_provider_lakebase.emulator.faults import CutAfter, FailWake
+from airflow_provider_lakebase.emulator.model.workspace import Behaviour, Endpoint
+from airflow_provider_lakebase.emulator.postgres_port.handshake import Client
+from airflow_provider_lakebase.emulator.postgres_port.login_errors import DISABLED, NO_SLOTS, Refused
+from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
+from airflow_provider_lakebase.emulator.postgres_port.relay import Side, abort_all
+from airflow_provider_lakebase.emulator.postgres_port.startup import read_login_reply
+
+_CUT_ATTEMPTS = 40
+_CUT_SECONDS = 0.05
+_READ_ONLY = {"default_transaction_read_only": "on"}
+
+
+class Compute:
+    """The running side of an endpoint."""
+
+    def __init__(self, endpoint: Endpoint, postgres: Postgres, behaviour: Behaviour) -> None:
+        self.endpoint = endpoint
+        self.sessions: set[Side] = set()
+        self._postgres = postgres
+        self._behaviour = behaviour
+        # Held while the endpoint changes its state and while a session is added: none slips past a suspend.
+        self._turning = asyncio.Lock()
+
+    async def wake(self) -> None:
+        """Have the endpoint active; every client that waits shares one wake. Raise ``Refused`` where that fails."""
+        async with self._turning:
+            if self.endpoint.disabled:
+                raise Refused(DISABLED)
+            if self.endpoint.move("wake"):
+                await asyncio.sleep(self._behaviour.wake_seconds)
+                fault = self._behaviour.faults.take(FailWake)
+                if fault:
+                    self.endpoint.move("suspend")
+                    raise Refused(fault.text)
+            self.endpoint.move("activate")
+
+    async def suspend(self) -> None:
+        """Cut every session and put the endpoint to sleep."""
+        async with self._turning:
+            # In this order, so that whoever sees the endpoint asleep finds no session left.
+            await self._cut(set(self.sessions))
+            self.endpoint.move("suspend")
+
+    async def suspend_if_due(self) -> None:
+        """Suspend the endpoint if it was idle for long enough, or if it was disabled."""
+        if self.endpoint.disabled and self.endpoint.state != "IDLE":
+            await self.suspend()
+        elif self.endpoint.suspend_is_due():
+            if await asyncio.to_thread(self._postgres.is_busy, self._pids(self.sessions)):
+                self.endpoint.touch()
+            else:
+                await self.suspend()
+
+    async def open_session(self, client: Client, note: Callable[[str], None], *, read_only: bool) -> None:
+        """Relay between the client and PostgreSQL from now on; ``note`` is told how PostgreSQL took the login."""
+        server = await self._connect(client)
+        server.observe = _LoginWatch(server, note, self._see_traffic)
+        client.side.observe = self._see_traffic
+        cut = self._behaviour.faults.take(CutAfter)
+        if cut:
+            client.side.limit = cut.size
+        server.join(client.side)
+        packet = client.packet.with_parameters(_READ_ONLY) if read_only else client.packet
+        server.transport.write(packet.wire)
+
+    async def _connect(self, client: Client) -> Side:
+        while True:
+            async with self._turning:
+                if self.endpoint.state == "ACTIVE":
+                    room = self._behaviour.max_sessions
+                    if room is not None and len(self.sessions) >= room:
+                        raise Refused(NO_SLOTS, severity="FATAL", sqlstate="53300")
+                    loop = asyncio.get_running_loop()
+                    _, server = await loop.create_unix_connection(lambda: Side(self.sessions), self._postgres.socket)
+                    return server
+            # Suspended between the wake and here. A client that has hung up meanwhile wakes nothing.
+            if client.side.lost.is_set():
+                raise EOFError
+            await self.wake()
+
+    def _see_traffic(self, data: bytes) -> None:
+        self.endpoint.touch()
+
+    async def _cut(self, sessions: set[Side]) -> None:
+        """End the sessions by ending their backends, again and again: one that just connected has no known pid yet."""
+        for _ in range(_CUT_ATTEMPTS):
+            if not sessions & self.sessions:
+                return
+            await asyncio.to_thread(self._postgres.terminate_sessions, self._pids(sessions & self.sessions))
+            waits = [asyncio.create_task(side.lost.wait()) for side in sessions & self.sessions]
+            if waits:
+                await asyncio.wait(waits, timeout=_CUT_SECONDS)
+        await abort_all(sessions)
+
+    @staticmethod
+    def _pids(sessions: set[Side]) -> list[int]:
+        return [session.pid for session in sessions if session.pid is not None]
+
+
+class _LoginWatch:
+    """Reads along what PostgreSQL answers to a start-up packet, and steps aside when the login is decided."""
+
+    def __init__(self, server: Side, note: Callable[[str], None], afterwards: Callable[[bytes], None]) -> None:
+        self._server = server
+        self._note = note
+        self._afterwards = afterwards
+        self._seen = b""
+
+    def __call__(self, data: bytes) -> None:
+        self._seen += data
+        reply = read_login_reply(self._seen)
+        self._server.pid = reply.pid
+        if reply.outcome is not None:
+            self._note(reply.outcome)
+            self._server.observe = self._afterwards
+        self._afterwards(data)

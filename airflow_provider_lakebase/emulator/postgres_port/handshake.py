@@ -1,0 +1,123 @@
+"""From an accepted socket to a client inside TLS: every way in which a Postgres client may begin.
+
+Begins are an SSLRequest, a GSSENCRequest (declined, after which the client tries another), TLS at once with the ALPN
+name ``postgresql``, and a start-up or cancel packet in plain text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+import ssl
+from dataclasses import dataclass
+
+from airflow_provider_lakebase.emulator.postgres_port.relay import Side
+from airflow_provider_lakebase.emulator.postgres_port.startup import (
+    GSSENC_REQUEST,
+    SSL_REQUEST,
+    TLS_FIRST_BYTE,
+    Packet,
+    ProtocolError,
+    read_packet,
+)
+
+ALPN = "postgresql"
+
+_TLS_SECONDS = 30.0
+
+
+class _Tls(enum.Enum):
+    REQUESTED = "after an SSLRequest"
+    AT_ONCE = "without asking"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client and its first packet: a start-up or a request to cancel."""
+
+    side: Side
+    packet: Packet
+    secure: bool
+    server_name: str | None
+
+    @property
+    def pooled(self) -> bool:
+        """Return whether it asked for a pooled host."""
+        return bool(self.server_name) and str(self.server_name).split(".")[0].endswith("-pooler")
+
+
+def remember_server_name(tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    """Keep the name that the client asked for; a callback for ``SSLContext.sni_callback``."""
+    tls.lakebase_server_name = name  # type: ignore[attr-defined]
+
+
+async def open_client(connection: socket.socket, context: ssl.SSLContext, register: set[Side]) -> Client:
+    """Take a client to its first packet; raise ``EOFError``, ``OSError`` or ``ProtocolError``, the socket closed."""
+    try:
+        begin = await _negotiate(connection)
+        secure = isinstance(begin, _Tls)
+        side = await _open_side(connection, context if secure else None, register)
+    except BaseException:
+        connection.close()
+        raise
+    tls = side.transport.get_extra_info("ssl_object")
+    try:
+        # As in PostgreSQL: TLS at once, without the protocol's name, may be a client of another protocol.
+        if begin is _Tls.AT_ONCE and tls.selected_alpn_protocol() != ALPN:
+            raise ProtocolError("TLS without the ALPN name of Postgres")
+        packet = await read_packet(side.readexactly) if isinstance(begin, _Tls) else begin
+    except BaseException:
+        side.transport.abort()
+        raise
+    return Client(side, packet, secure, getattr(tls, "lakebase_server_name", None))
+
+
+async def _negotiate(connection: socket.socket) -> Packet | _Tls:
+    """Answer what comes before TLS; return how TLS comes next, or the packet that came in plain text."""
+    loop = asyncio.get_running_loop()
+    while await _peek_byte(connection) != TLS_FIRST_BYTE:
+        packet = await read_packet(lambda size: _receive_exactly(connection, size))
+        if packet.code == SSL_REQUEST:
+            await loop.sock_sendall(connection, b"S")
+            return _Tls.REQUESTED
+        if packet.code != GSSENC_REQUEST:
+            return packet
+        await loop.sock_sendall(connection, b"N")
+    return _Tls.AT_ONCE
+
+
+async def _open_side(connection: socket.socket, context: ssl.SSLContext | None, register: set[Side]) -> Side:
+    _, side = await asyncio.get_running_loop().connect_accepted_socket(
+        lambda: Side(register),
+        connection,
+        ssl=context,
+        ssl_handshake_timeout=_TLS_SECONDS if context else None,
+        ssl_shutdown_timeout=1.0 if context else None,
+    )
+    return side
+
+
+async def _peek_byte(connection: socket.socket) -> bytes:
+    """Return the next byte and leave it where it is."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(connection, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(connection)
+    byte = connection.recv(1, socket.MSG_PEEK)
+    if not byte:
+        raise EOFError
+    return byte
+
+
+async def _receive_exactly(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = await asyncio.get_running_loop().sock_recv(connection, size - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data
