@@ -1,4 +1,4 @@
-"""The ledger: a table of loads done, written in the transaction of each, so that a retry finds what came to pass."""
+"""The ledger: a table of completed loads, written in the transaction of each load, so that a retry finds it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseLoadError, LakebaseSettingsError
+from airflow_provider_lakebase.core.errors.session_context import session_context
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseLoadError, LakebaseSettingsError
 
 TABLE = "loads"
-# A table that was dropped and made again is another one: its rows went with it.
+# By OID, since a table that was dropped and created again has lost its rows.
 DEFINITION = """
     CREATE TABLE IF NOT EXISTS {ledger} (
         load_id text NOT NULL,
@@ -29,7 +30,7 @@ EXISTS = """
     WHERE nspname = %s AND relname = %s
 """
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('airflow-provider-lakebase ledger'))"
-# A role that may not make schemas can use one that is there.
+# A role that may not create schemas can use an existing one.
 _SCHEMA = """
     DO $do$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {name}) THEN
@@ -41,10 +42,10 @@ _SCHEMA = """
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """Hold what the ledger says of a load.
+    """The ledger's record of a load.
 
     :param rows: rows that it wrote
-    :param loaded_at: when its transaction began
+    :param loaded_at: start of its transaction
     """
 
     rows: int
@@ -52,19 +53,19 @@ class LoadRecord:
 
 
 def creation(schema: str) -> tuple[sql.Composed, ...]:
-    """Return the statements that make the ledger, for one transaction.
+    """Return the statements that create the ledger, for one transaction.
 
     :param schema: the ledger's schema, unquoted
     """
     return (
-        sql.SQL(_LOCK).format(),  # of two at once, one would fail
+        sql.SQL(_LOCK).format(),  # one of two concurrent creations would fail
         sql.SQL(_SCHEMA).format(name=sql.Literal(schema), schema=sql.Identifier(schema)),
         sql.SQL(DEFINITION).format(ledger=_ledger(schema)),
     )
 
 
 def entry(schema: str) -> sql.Composed:
-    """Return the statement that enters ``load_id``, ``target`` and ``target_name``; without a row they are there.
+    """Return the statement that inserts ``load_id``, ``target`` and ``target_name``; it returns no row if they exist.
 
     :param schema: the ledger's schema, unquoted
     """
@@ -73,7 +74,7 @@ def entry(schema: str) -> sql.Composed:
 
 
 def search(schema: str) -> sql.Composed:
-    """Return the query for rows and time of ``load_id`` and ``target``.
+    """Return the query for the rows and time of ``load_id`` and ``target``.
 
     :param schema: the ledger's schema, unquoted
     """
@@ -91,20 +92,20 @@ def completion(schema: str) -> sql.Composed:
 
 
 def ledger_exists(cursor: psycopg.Cursor[Any], schema: str) -> bool:
-    """Return whether a schema holds the ledger.
+    """Return whether a schema has a ledger.
 
     :param cursor: of an open session
-    :param schema: the schema, unquoted
+    :param schema: its name, unquoted
     """
     return cursor.execute(EXISTS, [schema, TABLE]).fetchone() is not None
 
 
 def create_ledger(cursor: psycopg.Cursor[Any], schema: str) -> bool:
-    """Make the schema and the ledger in it, unless they are there.
+    """Create the ledger and its schema, unless they exist.
 
     :param cursor: of an open session
-    :param schema: the schema, unquoted
-    :returns: whether something was made
+    :param schema: the ledger's schema, unquoted
+    :returns: whether anything was created
     """
     if ledger_exists(cursor, schema):
         return False
@@ -113,19 +114,19 @@ def create_ledger(cursor: psycopg.Cursor[Any], schema: str) -> bool:
     return True
 
 
-def prepare_ledger(connection: psycopg.Connection[Any], schema: str, *, context: ErrorContext = NO_CONTEXT) -> None:
-    """Make sure that there is a ledger, in a transaction of its own, so that no load waits for another.
+def prepare_ledger(connection: psycopg.Connection[Any], schema: str) -> None:
+    """Create the ledger if needed, in a transaction of its own, so that loads do not wait for each other.
 
     :param connection: an open session, outside a transaction
     :param schema: the ledger's schema
-    :param context: connection and endpoint, for messages
-    :raises LakebaseLoadError: when there is none and the role may not make it
+    :raises LakebaseLoadError: if there is none and the role may not create it
     """
     try:
         with connection.transaction(), connection.cursor() as cursor:
             create_ledger(cursor, schema)
     except errors.InsufficientPrivilege as error:
-        raise not_permitted(f"The ledger {schema}.{TABLE} cannot be made", error, context) from error
+        what = f"The ledger {schema}.{TABLE} cannot be created"
+        raise not_permitted(what, error, session_context(connection)) from error
 
 
 def claim_load(
@@ -133,19 +134,16 @@ def claim_load(
     schema: str,
     load_id: str,
     target: tuple[int, str],
-    *,
-    context: ErrorContext = NO_CONTEXT,
 ) -> LoadRecord | None:
-    """Enter a load into the ledger, or return the record of the one that was done before.
+    """Insert the record of a load, or return the one of an earlier attempt.
 
-    An attempt that still runs is waited for: when it commits, its record is found; else this one goes on.
+    This waits for an attempt that is still running: if it commits, its record is returned, else a new one is inserted.
 
-    :param connection: an open session, in the load's transaction
+    :param connection: an open session, in the transaction of the load
     :param schema: the ledger's schema
-    :param load_id: the load's identity
+    :param load_id: identity of the load
     :param target: OID and name of its table
-    :param context: connection and endpoint, for messages
-    :raises LakebaseLoadError: when the role may not use the ledger
+    :raises LakebaseLoadError: if the role may not use the ledger
     """
     oid, name = target
     try:
@@ -153,20 +151,21 @@ def claim_load(
             return None
         row = connection.execute(search(schema), [load_id, oid]).fetchone()
     except errors.InsufficientPrivilege as error:
-        raise not_permitted(f"The ledger {schema}.{TABLE} cannot be used", error, context) from error
-    if row is None:  # cleaned up since
-        return claim_load(connection, schema, load_id, target, context=context)
+        what = f"The ledger {schema}.{TABLE} cannot be used"
+        raise not_permitted(what, error, session_context(connection)) from error
+    if row is None:  # deleted since
+        return claim_load(connection, schema, load_id, target)
     return LoadRecord(*row)
 
 
 def record_rows(
     connection: psycopg.Connection[Any], schema: str, load_id: str, target: tuple[int, str], rows: int
 ) -> None:
-    """Complete a load's record.
+    """Store the number of rows in the record of a load.
 
     :param connection: the session of :func:`claim_load`, in the same transaction
     :param schema: the ledger's schema
-    :param load_id: the load's identity
+    :param load_id: identity of the load
     :param target: OID and name of its table
     :param rows: rows that it wrote
     """
@@ -178,9 +177,9 @@ def delete_records(connection: psycopg.Connection[Any], schema: str, older_than:
 
     :param connection: an open session
     :param schema: the ledger's schema
-    :param older_than: age of the youngest to delete
-    :raises LakebaseSettingsError: for an age that is none
-    :returns: how many there were
+    :param older_than: minimum age of a record to delete
+    :raises LakebaseSettingsError: if it is not a ``timedelta``, or negative
+    :returns: how many were deleted
     """
     if not isinstance(older_than, datetime.timedelta) or older_than < datetime.timedelta():
         hint = "Give an age: timedelta(days=90)."
@@ -193,12 +192,12 @@ def delete_records(connection: psycopg.Connection[Any], schema: str, older_than:
 
 
 def delete_record(connection: psycopg.Connection[Any], schema: str, load_id: str) -> int:
-    """Delete the records of one load, so that it can be done again.
+    """Delete the records of one load, so that it can be repeated.
 
     :param connection: an open session
     :param schema: the ledger's schema
-    :param load_id: the load's identity
-    :returns: how many there were: one for each table that it filled
+    :param load_id: identity of the load
+    :returns: how many were deleted: one per table that it loaded
     """
     with connection.cursor() as cursor:
         if not ledger_exists(cursor, schema):
@@ -211,15 +210,16 @@ def _ledger(schema: str) -> sql.Identifier:
 
 
 def not_permitted(what: str, error: psycopg.Error, context: ErrorContext) -> LakebaseLoadError:
-    """Return what to raise when the role may not make or use the ledger.
+    """Return the error for a role that may not create or use the ledger.
 
-    :param what: what could not be done
+    :param what: what failed, a sentence without its full stop
     :param error: as Postgres raised it
-    :param context: connection and endpoint, for messages
+    :param context: of the session
     """
     return LakebaseLoadError(
         f"{what}: {error.diag.message_primary}; nothing was loaded",
         context=context,
-        hint="Run LakebaseRoleBootstrapOperator for this role on the project owner's connection, which prepares the "
-        "ledger, or name a schema of the role's own as 'ledger_schema'.",
+        hint="Bootstrap the role as the project owner, which prepares the ledger, or name a schema of the "
+        "role's own as 'ledger_schema'.",
+        sqlstate=error.sqlstate,
     )

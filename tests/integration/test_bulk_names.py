@@ -266,7 +266,7 @@ def test_arrow_comes_before_the_query_has_ended(hook: LakebaseHook, emulator: La
 def test_progress_is_told_while_rows_go(
     hook: LakebaseHook, schema: str, task_log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.copy.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.progress.PROGRESS_SECONDS", 0.0)
     hook.run("CREATE TABLE names.t (id int, v text)")
     hook.load(((n, "confidential") for n in range(2000)), "names.t")
     told = task_log()

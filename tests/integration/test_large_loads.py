@@ -20,7 +20,7 @@ MIB = 1 << 20
 # In a process of its own: the emulator's memory is not the loader's.
 LOAD = """
 import io, resource, sys
-from airflow_provider_lakebase.core.bulk.load import LoadOptions, load
+from airflow_provider_lakebase.core.bulk.load import load
 import psycopg
 
 
@@ -48,10 +48,9 @@ def peak():
 
 
 with psycopg.connect(sys.argv[1]) as connection:
-    request = LoadOptions("large.t")
-    load(connection, io.BufferedReader(Generated(1 << 20)), request)
+    load(connection, io.BufferedReader(Generated(1 << 20)), "large.t")
     before = peak()
-    result = load(connection, io.BufferedReader(Generated(int(sys.argv[2])), 1 << 18), request)
+    result = load(connection, io.BufferedReader(Generated(int(sys.argv[2])), 1 << 18), "large.t")
     print(result.bytes, result.rows, peak() - before)
 """
 
