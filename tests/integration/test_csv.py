@@ -170,12 +170,12 @@ def test_a_quote_in_the_header_swallows_no_rows(server: Server):
     ],
 )
 def test_a_line_that_postgres_refuses_is_counted_as_an_editor_counts_it(server: Server, content: bytes, row: str):
-    said = server.refuses(content, f"does not take {row}, column a, of", "a int, b text", columns=["a", "b"])
+    said = server.refuses(content, f"rejects {row}, column a, of", "a int, b text", columns=["a", "b"])
     assert "integer" in said
     if row.startswith("line"):
         without = content[content.index(b"\n1" if b"\n1" in content else b"\r1") + 1 :]
         lines = int(row[5:]) - (2 if b"c" in content else 1)
-        server.refuses(without, f"does not take line {lines}, column a, of", "a int, b text", header=False)
+        server.refuses(without, f"rejects line {lines}, column a, of", "a int, b text", header=False)
 
 
 # ── The end of data ──
@@ -279,7 +279,7 @@ def test_a_quoted_text_of_null_is_null_where_it_is_no_value(server: Server, null
 
 @pytest.mark.parametrize("null", ['""', '"', ",", "\n", "a\r"])
 def test_a_text_of_null_that_cannot_be_is_refused_as_an_argument(null: str):
-    with pytest.raises(LakebaseSettingsError, match="null holds a quote.*A quoted empty value is NULL by itself"):
+    with pytest.raises(LakebaseSettingsError, match="null contains a quote.*a quoted empty value is NULL in any case"):
         LoadOptions(null=null)
 
 
@@ -515,10 +515,10 @@ def test_a_file_that_cannot_be_read_is_refused(newest: Server, tmp_path: Path):
             (closed, "it is closed, or not open for reading"),
             (writing, "not open for reading"),
             (text, "was opened as text.*'rb'"),
-            (tmp_path / "empty.csv.gz", "damaged or cut short"),
-            (tmp_path / "empty.jsonl.gz", "damaged or cut short"),
-            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:-5]), "damaged or cut short"),
-            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:5]), "damaged or cut short"),
+            (tmp_path / "empty.csv.gz", "damaged or truncated"),
+            (tmp_path / "empty.jsonl.gz", "damaged or truncated"),
+            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:-5]), "damaged or truncated"),
+            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:5]), "damaged or truncated"),
         ):
             with pytest.raises(LakebaseError, match=said):
                 newest.load(source, format="jsonl" if "jsonl" in str(source) else "csv", mode="replace")

@@ -77,7 +77,7 @@ def test_a_bad_value_on_line_777777_is_named_and_the_target_untouched(hook: Lake
     hook.run(f"ALTER TABLE {table} ADD PRIMARY KEY (id); INSERT INTO {table} VALUES (-1, 'old')")
     lines = [f"{number},n\n" for number in range(2, 800_001)]
     lines[777_775] = "confidential,n\n"
-    with pytest.raises(LakebaseLoadError, match="does not take line 777777, column id, of the file") as refused:
+    with pytest.raises(LakebaseLoadError, match="rejects line 777777, column id, of the file") as refused:
         hook.load(io.BytesIO(("id,note\n" + "".join(lines)).encode()), table, mode=mode)  # type: ignore[arg-type]
     assert "confidential" not in str(refused.value)
     assert hook.get_records(f"SELECT * FROM {table}") == [(-1, "old")]

@@ -44,7 +44,7 @@ def decompressing(compression: str, file: Any) -> IO[bytes]:
     :param compression: ``gzip`` or ``zstd``
     :param file: open for reading bytes
     """
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=file) if compression == "gzip" else zstd.ZstdFile(file))
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb") if compression == "gzip" else zstd.ZstdFile(file))
 
 
 def compressing(compression: str, file: Any) -> IO[bytes]:

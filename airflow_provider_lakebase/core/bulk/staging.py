@@ -238,7 +238,7 @@ class Staging:
             ) AS row WHERE nth > 1 ORDER BY {order} LIMIT 1
         """).format(keys=identifiers(keys), values=self.values, staging=self.relation, order=self.row_order)
         if row := self.connection.execute(query).fetchone():
-            raise self._bad(row[0], ", ".join(keys), "an earlier row has the same key")
+            raise self._bad(row[0], ", ".join(keys), "an earlier row has the same key") from None
 
     def _reject_first(self, conditions: Mapping[str, sql.Composable], reasons: Mapping[str, str]) -> None:
         if not conditions:
@@ -251,7 +251,7 @@ class Staging:
             WHERE name IS NOT NULL ORDER BY number LIMIT 1
         """).format(self.row_order, cases, self.relation)
         if row := self.connection.execute(query).fetchone():
-            raise self._bad(row[0], row[1], reasons[row[1]])
+            raise self._bad(row[0], row[1], reasons[row[1]]) from None
 
     def check_condition(self, condition: str) -> None:
         """Reject the first row that does not match a condition, if the staged rows have the columns that it needs.
@@ -265,6 +265,7 @@ class Staging:
             )
 
     def _bad(self, number: int, column: str, reason: str) -> LakebaseLoadError:
+        """Return the error for a staged row, to be raised without the error of Postgres, which may quote a value."""
         part, before = next(each for each in reversed(self.sent) if each[1] < number)
         return row_error(reason, self.table.name, session_context(self.connection), part, number - before, column)
 

@@ -23,8 +23,7 @@ from airflow_provider_lakebase.core.bulk.progress import Progress
 _FIRST_BYTES = 1 << 16
 _MOST_HEADER_BYTES = 1 << 20
 _HEADER_HINT = (
-    "Give a CSV file in UTF-8 whose first line holds the column names. If it has no such line, set header=False; if it "
-    "is not CSV, set 'format'."
+    "Give a CSV file in UTF-8. If it has no line of column names, set header=False; if it is not CSV, set 'format'."
 )
 _TEXT_TYPES = ("text", "character varying", "character", "name", '"char"', "citext", "xml")
 
