@@ -97,11 +97,14 @@ def _keep_links(context: Context, hook: LakebaseHook, level: int) -> None:
     if "ti" not in context:  # the operator runs by itself
         return
     try:
-        from airflow_provider_lakebase.core.workspace.console_urls import find_pages
+        from airflow_provider_lakebase.core.workspace.client import Workspace
+        from airflow_provider_lakebase.core.workspace.console_urls import find_console_urls
 
         settings = hook.settings
-        if settings.workspace:
-            pages = find_pages(settings, timeout=ANSWER_SECONDS)
+        if settings.identity and settings.endpoint:
+            database = settings.session.database
+            workspace = Workspace.of(settings)
+            pages = find_console_urls(workspace, settings.endpoint, database, timeout=ANSWER_SECONDS)
             if AIRFLOW_V_3_0_PLUS:
                 setattr(context["ti"].task, PAGES_ATTRIBUTE, pages)
             else:  # goes with Airflow 2

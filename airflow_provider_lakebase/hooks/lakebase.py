@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from airflow_provider_lakebase.core.connection.settings import (
     read_settings,
 )
 from airflow_provider_lakebase.core.daemon_thread import run_in_daemon_thread
-from airflow_provider_lakebase.core.errors.catalog import is_transient
+from airflow_provider_lakebase.core.errors.classify import is_transient
 from airflow_provider_lakebase.core.sql.split import split_statements
 from airflow_provider_lakebase.dialect import LakebaseDialect
 from airflow_provider_lakebase.exceptions import (
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakebase.core.factory import SessionFactory
     from airflow_provider_lakebase.core.grants import RoleRequest
-    from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession, LakebaseSession
+    from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession, LakebaseSession
     from airflow_provider_lakebase.core.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
     from airflow_provider_lakebase.core.workspace.endpoints import EndpointStatus
 
@@ -163,7 +162,7 @@ class LakebaseHook(LoadingHook):
             raise unknown_field(fields.conn_id, name, ("endpoint", "database", "options", "read_only", "log_sql"))
         settings = read_settings(fields, endpoint=self.endpoint, read_only=self.read_only, databricks=databricks)
         # common-sql hands over the connection's own options as well.
-        options = None if self.options == settings.libpq.get("options") else self.options
+        options = None if self.options == settings.session.libpq.get("options") else self.options
         return settings.override(database=self.database, options=options)
 
     def get_conn(self) -> LakebaseSession:
@@ -179,7 +178,7 @@ class LakebaseHook(LoadingHook):
 
         :param settings: for example :attr:`settings` with another ``wake_timeout``
         """
-        from airflow_provider_lakebase.core.session.connect import LakebaseSession
+        from airflow_provider_lakebase.core.session.connections import LakebaseSession
 
         return self._session_factory(settings).open(LakebaseSession)
 
@@ -198,7 +197,7 @@ class LakebaseHook(LoadingHook):
         session_factory = await run_in_daemon_thread(
             partial(self._session_factory, settings, application_name, secrets.append)
         )
-        from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession
+        from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession
 
         try:
             session = await session_factory.open_async(AsyncLakebaseSession)
@@ -219,7 +218,7 @@ class LakebaseHook(LoadingHook):
         on_secret: Callable[[str], None] | None = None,
     ) -> SessionFactory:
         from airflow_provider_lakebase.core.factory import SessionFactory
-        from airflow_provider_lakebase.core.session.connect import name_application
+        from airflow_provider_lakebase.core.session.application_name import name_application
 
         return SessionFactory(
             settings or self.settings,
@@ -266,15 +265,11 @@ class LakebaseHook(LoadingHook):
         :raises LakebaseEndpointNotFoundError: when there is no such endpoint
         :raises LakebaseWorkspaceError: when the workspace refuses otherwise
         """
+        from airflow_provider_lakebase.core.workspace.client import Workspace
         from airflow_provider_lakebase.core.workspace.endpoints import read_endpoint
 
         settings = self.settings
-        if settings.password is not None:
-            hint = "Use a connection of an identity of the workspace."
-            raise LakebaseSettingsError(
-                "A native Postgres login cannot ask for the endpoint's state", context=settings.context, hint=hint
-            )
-        return read_endpoint(settings, timeout=timeout)
+        return read_endpoint(Workspace.of(settings), settings.require_endpoint(), timeout=timeout)
 
     def endpoint_is_ready(self, *, wake: bool = True, timeout: float = 10.0) -> bool:
         """Make one attempt to find the endpoint ACTIVE, with a session that answers.
@@ -284,18 +279,16 @@ class LakebaseHook(LoadingHook):
         :raises LakebaseEndpointDisabledError: when it is disabled, so that waiting is of no use
         :raises LakebaseError: for any other failure that does not pass by itself
         """
-        from airflow_provider_lakebase.core.workspace.endpoints import require_enabled
-
         started_at = time.monotonic()
         settings = self.settings
         status = self.endpoint_status(timeout=timeout)
-        require_enabled(settings, status)
+        status.require_enabled(settings.context)
         self.log.info("Endpoint %s is %s", settings.endpoint, status.state)
         if not wake:
             return status.state == "ACTIVE"
         left = max(timeout - (time.monotonic() - started_at), 1.0)
         try:
-            with closing(self.open(replace(settings, wake_timeout=min(left, settings.wake_timeout)))) as connection:
+            with closing(self.open(settings.with_wake_timeout(min(left, settings.session.wake_timeout)))) as connection:
                 connection.execute("SELECT 1")
         except Exception as error:
             if not is_transient(error):

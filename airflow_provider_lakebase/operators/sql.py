@@ -184,7 +184,7 @@ class LakebaseSQLOperator(SQLExecuteQueryOperator):
         return bool(self._should_run_output_processing() or self.requires_result_fetch)
 
     def _defer(self, context: Context) -> None:
-        from airflow_provider_lakebase.core.session.connect import name_statements
+        from airflow_provider_lakebase.core.session.application_name import name_statements
         from airflow_provider_lakebase.core.sql.run_async import validate_deferrable
 
         ti = context["ti"]

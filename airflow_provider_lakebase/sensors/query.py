@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
 from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
-from airflow_provider_lakebase.core.errors.catalog import is_transient
+from airflow_provider_lakebase.core.errors.classify import is_transient
 from airflow_provider_lakebase.core.sql.split import check_placeholders, read_parameters
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry, merge_hook_params
 from airflow_provider_lakebase.triggers._events import require_success

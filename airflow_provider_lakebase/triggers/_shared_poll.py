@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 from airflow_provider_lakebase.core.daemon_thread import run_in_daemon_thread
-from airflow_provider_lakebase.core.errors.catalog import is_transient
+from airflow_provider_lakebase.core.errors.classify import is_transient
 from airflow_provider_lakebase.exceptions import LakebaseError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
@@ -48,7 +48,7 @@ async def wait_until_ready(hook: LakebaseHook, *, wake: bool, interval: float) -
     """
     settings = await hook.read_settings_async()
     polls = _polls.setdefault(asyncio.get_running_loop(), {})
-    key = (settings.identity, settings.endpoint)
+    key = (settings.require_identity().key, str(settings.require_endpoint()))
     poll = polls.get(key)
     if poll is None:
         poll = polls[key] = _Poll(settings)
@@ -70,7 +70,7 @@ async def read_status(settings: LakebaseSettings, *, max_age: float = 0.0) -> En
     """
     loop = asyncio.get_running_loop()
     readings = _readings.setdefault(loop, {})
-    key = (settings.identity, settings.endpoint)
+    key = (settings.require_identity().key, str(settings.require_endpoint()))
     if key not in readings or loop.time() - readings[key][0] > max_age:
         reading = loop.create_task(run_in_daemon_thread(partial(_read, settings)))
         reading.add_done_callback(lambda task: task.cancelled() or task.exception())  # its waiter may have gone
@@ -89,10 +89,11 @@ def back_off(failures: int, most: float) -> float:
 
 def _read(settings: LakebaseSettings) -> EndpointStatus:
     # Here in the thread: to import it takes seconds.
-    from airflow_provider_lakebase.core.workspace.endpoints import read_endpoint, require_enabled
+    from airflow_provider_lakebase.core.workspace.client import Workspace
+    from airflow_provider_lakebase.core.workspace.endpoints import read_endpoint
 
-    status = read_endpoint(settings, timeout=ANSWER_SECONDS)
-    require_enabled(settings, status)
+    status = read_endpoint(Workspace.of(settings), settings.require_endpoint(), timeout=ANSWER_SECONDS)
+    status.require_enabled(settings.context)
     return status
 
 
@@ -115,7 +116,7 @@ class _Waiter:
     @property
     def session(self) -> Any:
         """Return what tells sessions apart, so that waiters for the same one share a knock."""
-        return replace(self.settings, conn_id="", libpq={}), sorted(self.settings.libpq.items())
+        return replace(self.settings, conn_id="")
 
 
 class _Poll:
@@ -169,10 +170,10 @@ class _Poll:
                 self.knocks.append((waiter.session, asyncio.create_task(self._knock(waiter))))
 
     async def _knock(self, waiter: _Waiter) -> None:
-        timeout = min(KNOCK_SECONDS, waiter.settings.wake_timeout)
+        timeout = min(KNOCK_SECONDS, waiter.settings.session.wake_timeout)
         try:
             async with asyncio.timeout(timeout + ANSWER_SECONDS):
-                async with waiter.hook.open_async(replace(waiter.settings, wake_timeout=timeout)) as session:
+                async with waiter.hook.open_async(waiter.settings.with_wake_timeout(timeout)) as session:
                     await session.execute("SELECT 1")
         except TimeoutError as error:  # LakebaseWakeTimeoutError is one
             log.info("It does not answer yet: %s", error)

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
-from airflow_provider_lakebase.core.errors.catalog import is_transient
+from airflow_provider_lakebase.core.errors.classify import is_transient
 from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.triggers._events import event, failure, success
@@ -25,7 +25,7 @@ else:  # goes with Airflow 2, which has no asset watchers
 
 if TYPE_CHECKING:
     from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
-    from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession
+    from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession
 
 MOST_BACK_OFF_SECONDS = 600.0
 """Seconds between two polls while they fail."""
@@ -73,11 +73,9 @@ class _Polling(BaseTrigger):
 
     async def _may_ask(self, settings: LakebaseSettings) -> bool:
         """Return whether to open a session, and warn once when that keeps the endpoint awake for ever."""
-        if settings.password is not None and self.only_when_awake:
-            hint = "Leave only_when_awake out, or use a connection of an identity of the workspace."
-            what = "A native Postgres login cannot ask for the endpoint's state"
-            raise LakebaseSettingsError(what, context=settings.context, hint=hint)
-        if not (self._is_first or self.only_when_awake) or settings.password is not None:
+        if self.only_when_awake:
+            settings.require_identity()
+        if not (self._is_first or self.only_when_awake) or settings.is_native:
             return True
         try:
             status = await read_status(settings, max_age=SHARED_SECONDS)

@@ -27,7 +27,7 @@ from airflow_provider_lakebase.core.sql.split import Parameters, check_placehold
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError
 
 if TYPE_CHECKING:
-    from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession
+    from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession
 
 MOST_RESULT_BYTES = 48 * 1024
 """Bytes of text that the results of one task may have: Airflow keeps them in a column of its metadata database."""
