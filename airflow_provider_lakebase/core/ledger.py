@@ -302,6 +302,6 @@ def _permitted(message: str, context: ErrorContext) -> Iterator[None]:
         raise LakebaseLoadError(
             f"{message}: {error.diag.message_primary}; nothing was loaded",
             context=context,
-            hint="Run LakebaseRoleBootstrapOperator for this role on the project owner's connection, which prepares "
+            hint="Run the role bootstrap for this role on the project owner's connection, which prepares "
             "the ledger, or name a schema of the role's own as 'ledger_schema'.",
         ) from error

@@ -19,7 +19,7 @@ import pytest
 from _stack import Stack, wait_until
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from airflow_provider_lakebase.core.grants import RoleRequest
+from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg_pool
 import pytest
 
-from airflow_provider_lakebase.core.grants import RoleRequest
+from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseAuthenticationError, LakebaseEndpointDisabledError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook

@@ -18,8 +18,8 @@ import psycopg
 import pytest
 from databricks.sdk.config import Config
 
-from airflow_provider_lakebase.core.grants import RoleRequest
-from airflow_provider_lakebase.core.session import connect
+from airflow_provider_lakebase.core.grants.request import RoleRequest
+from airflow_provider_lakebase.core.session.connections import LakebaseSession
 from airflow_provider_lakebase.core.workspace import client
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.exceptions import (
@@ -115,7 +115,7 @@ def test_garbage_in_a_variable_changes_nothing(
 ):
     principal = emulator.administrator
     # A sign-in of its own: the client is made with the variable set.
-    client._clients.clear()
+    client.PROCESS_CLIENTS.forget_all()
     monkeypatch.setenv(variable, "https://garbage.example")
     hook = LakebaseHook(connect_as(principal))
     assert hook.get_first("SELECT current_user, current_database()") == (principal.client_id, "databricks_postgres")
@@ -133,7 +133,7 @@ def test_garbage_in_files_changes_nothing(
         (tmp_path / ".postgresql" / name).write_text("garbage")
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login garbage password garbage\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    client._clients.clear()
+    client.PROCESS_CLIENTS.forget_all()
     hook = LakebaseHook(connect_as(emulator.administrator))
     assert hook.get_first("SELECT current_user") == (emulator.administrator.client_id,)
 
@@ -285,9 +285,12 @@ def test_resolving_a_name_is_bounded_by_the_wait(
     resolve = socket.getaddrinfo
 
     def slow(host: Any, *arguments: Any, **keywords: Any) -> Any:
-        return time.sleep(30) if host == "ep-slow.example" else resolve(host, *arguments, **keywords)
+        if host == "ep-slow.example":
+            time.sleep(30)
+            raise socket.gaierror("no answer")
+        return resolve(host, *arguments, **keywords)
 
-    monkeypatch.setattr(connect.socket, "getaddrinfo", slow)
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
     started_at = time.monotonic()
     with pytest.raises(LakebaseWakeTimeoutError, match="could not translate host name"):
         hook_for(extra={"wake_timeout": 3, "pg_host": "ep-slow.example"}).get_conn()
@@ -304,14 +307,14 @@ def test_all_addresses_together_get_no_more_than_the_wait(
     def many(host: Any, *arguments: Any, **keywords: Any) -> Any:
         return answers if host == "ep-many.example" else resolve(host, *arguments, **keywords)
 
-    monkeypatch.setattr(connect.socket, "getaddrinfo", many)
+    monkeypatch.setattr(socket, "getaddrinfo", many)
     tried: list[dict[str, Any]] = []
 
     def refuse(**arguments: Any) -> Any:
         tried.append(arguments)
         raise psycopg.OperationalError("connection timeout expired")
 
-    monkeypatch.setattr(connect.LakebaseSession, "connect", staticmethod(refuse))
+    monkeypatch.setattr(LakebaseSession, "connect", staticmethod(refuse))
     with pytest.raises(LakebaseWakeTimeoutError):
         hook_for(extra={"wake_timeout": 6, "pg_host": "ep-many.example"}).get_conn()
     addresses = tried[0]["hostaddr"].split(",")

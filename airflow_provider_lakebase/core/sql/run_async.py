@@ -1,4 +1,4 @@
-"""Run statements on an asynchronous session: in one transaction, never two runs at once, and once if a ledger is kept."""
+"""Run statements on an asynchronous session: in one transaction, never two runs at once, only once with a ledger."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsE
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
-    from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession
+    from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession
 
 CANCEL_SECONDS = 5.0
 """Seconds the server gets to act on a cancellation."""
@@ -233,5 +233,5 @@ def _too_large(context: ErrorContext) -> LakebaseSettingsError:
     return LakebaseSettingsError(
         f"The result has more than {MAX_RESULT_BYTES // 1024} KiB; the transaction was rolled back",
         context=context,
-        hint="Select less, write the rows to a table, export them, or run the statements synchronously.",
+        hint="Select less, write the result to a table, export it, or run the statements synchronously.",
     )
