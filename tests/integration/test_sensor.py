@@ -66,7 +66,7 @@ def test_a_missing_endpoint_fails_at_once(emulator: LakebaseEmulator):
 
 
 def test_an_identity_without_a_role_fails_at_once(emulator: LakebaseEmulator, connect_as: Callable[..., str]):
-    with pytest.raises(AirflowFailException, match="Postgres role does not exist"):
+    with pytest.raises(AirflowFailException, match="The Postgres role does not exist"):
         sensor(lakebase_conn_id=connect_as(emulator.add_principal("no role"))).execute({})
 
 

@@ -132,7 +132,7 @@ def test_template_fields_are_rendered(emulator: LakebaseEmulator, tmp_path: Path
 def test_what_no_retry_can_help_fails_for_good(emulator: LakebaseEmulator, connect_as: Callable[..., str]):
     with pytest.raises(AirflowFailException, match="'endpoint' is malformed"):
         execute("SELECT 1", endpoint="nonsense")
-    with pytest.raises(AirflowFailException, match="Postgres role does not exist"):
+    with pytest.raises(AirflowFailException, match="The Postgres role does not exist"):
         execute("SELECT 1", lakebase_conn_id=connect_as(emulator.add_principal("no role")))
     emulator.disable()
     with pytest.raises(AirflowFailException, match="disabled"):
