@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from airflow_provider_lakebase.core.connection.fields import DEFAULT_DATABASE, RESOURCE_ID
+from airflow_provider_lakebase.core.connection.fields import DEFAULT_DATABASE
+from airflow_provider_lakebase.core.connection.resource_names import RESOURCE_ID
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def asset_uri(settings: LakebaseSettings, schema: str, table: str) -> str | None
     :param table: name of the table, unquoted
     """
     branch = branch_of(settings)
-    return None if branch is None else _build(*branch, settings.database, schema, table)
+    return None if branch is None else _build(*branch, settings.session.database, schema, table)
 
 
 def branch_of(settings: LakebaseSettings) -> tuple[str, str, str] | None:
@@ -68,10 +69,10 @@ def branch_of(settings: LakebaseSettings) -> tuple[str, str, str] | None:
 
     :param settings: of a connection
     """
-    if "host" not in settings.workspace:
+    if settings.identity is None:
         return None
-    _, project, _, branch, *_ = settings.endpoint.split("/")
-    return _host(urlsplit(settings.workspace["host"])), project, branch
+    branch = settings.require_endpoint()
+    return _host(urlsplit(settings.identity.host)), branch.project, str(branch.branch)
 
 
 def namespace_of(settings: LakebaseSettings) -> str:
@@ -81,8 +82,8 @@ def namespace_of(settings: LakebaseSettings) -> str:
     :returns: ``postgres://host:port`` where the connection names the host; else ``lakebase://workspace/project/branch``,
         since the host could only be looked up
     """
-    if settings.pg_host:
-        return f"postgres://{settings.pg_host.lower()}:{settings.port}"
+    if settings.session.pg_host:
+        return f"postgres://{settings.session.pg_host.lower()}:{settings.session.port}"
     return f"{SCHEME}://{'/'.join(branch_of(settings) or ())}"
 
 

@@ -1,6 +1,6 @@
-"""Wire the path from settings to open sessions: the workspace finds the host and mints, ``session`` opens.
+"""Open sessions for a connection: the workspace finds the host and mints, ``session`` connects.
 
-It knows no Airflow, so any Python program can open sessions with it.
+Any Python program can use it; it knows no orchestrator.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from psycopg.errors import Diagnostic
 from tenacity import Retrying, retry_if_exception, stop_before_delay
 
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings, SessionAddress
+from airflow_provider_lakebase.core.session.application_name import PRODUCT
 from airflow_provider_lakebase.core.session.connect import (
-    BACK_OFF,
-    PRODUCT,
-    AsyncLakebaseSession,
     AsyncSession,
-    LakebaseSession,
     Session,
     open_async_session,
     open_session,
 )
+from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession, LakebaseSession
 from airflow_provider_lakebase.core.session.environment import libpq_environment
 from airflow_provider_lakebase.core.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
-from airflow_provider_lakebase.core.workspace.client import find_obstacle
+from airflow_provider_lakebase.core.session.retry import BACK_OFF
+from airflow_provider_lakebase.core.workspace.client import Workspace
 from airflow_provider_lakebase.core.workspace.credentials import mint_credential
-from airflow_provider_lakebase.core.workspace.endpoints import forget_location, locate
+from airflow_provider_lakebase.core.workspace.endpoints import PROCESS_ADDRESSES, EndpointAddresses
+from airflow_provider_lakebase.core.workspace.reachability import find_obstacle
 from airflow_provider_lakebase.exceptions import LakebaseEndpointNotFoundError, LakebaseWorkspaceError
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ T = TypeVar("T")
 
 
 class SessionFactory:
-    """Open sessions, one by one, in pools or for SQLAlchemy, each with a credential of its own.
+    """Open sessions one by one, in pools or for SQLAlchemy, each with a credential of its own.
 
-    :param settings: where and as whom
+    :param settings: the connection
     :param application_name: what ``pg_stat_activity`` shows
-    :param on_secret: gets every credential as soon as it is minted, to keep it out of logs
-    :param on_notice: gets the notices that the server sends
+    :param on_secret: called with each credential as soon as it is minted, to mask it in logs
+    :param on_notice: called with each notice of the server
+    :param addresses: keeps the endpoints that were looked up
     """
 
     def __init__(
@@ -56,51 +57,33 @@ class SessionFactory:
         application_name: str = PRODUCT,
         on_secret: Callable[[str], None] | None = None,
         on_notice: Callable[[Diagnostic], None] | None = None,
+        addresses: EndpointAddresses = PROCESS_ADDRESSES,
     ) -> None:
         self.settings = settings
         self._application_name = application_name
         self._on_secret = on_secret
         self._on_notice = on_notice
+        self._addresses = addresses
 
     def open(self, session_class: type[Session]) -> Session:
-        """Open a session; see :func:`session.connect.open_session` for what is raised.
+        """Open a session; :func:`~core.session.connect.open_session` lists the errors.
 
         :param session_class: class of the connection to return
         """
-        with self._forgetting():
-            session = open_session(
-                self.settings,
-                locate=self._locate,
-                mint=self._mint,
-                application_name=self._application_name,
-                session_class=session_class,
-                diagnose=self._diagnose,
-            )
-        if self._on_notice:
-            session.add_notice_handler(self._on_notice)
+        with self._looking_up_again_after_errors():
+            session = open_session(self.settings, session_class=session_class, **self._opening())
+        self._log_notices(session)
         return session
 
     async def open_async(self, session_class: type[AsyncSession]) -> AsyncSession:
-        """Open a session without blocking the event loop; see :func:`session.connect.open_async_session`.
+        """Open a session without blocking the event loop; errors are those of :meth:`open`.
 
         :param session_class: class of the connection to return
         """
-        with self._forgetting():
-            session = await open_async_session(
-                self.settings,
-                locate=self._locate,
-                mint=self._mint,
-                application_name=self._application_name,
-                session_class=session_class,
-                diagnose=self._diagnose,
-            )
-        if self._on_notice:
-            session.add_notice_handler(self._on_notice)
+        with self._looking_up_again_after_errors():
+            session = await open_async_session(self.settings, session_class=session_class, **self._opening())
+        self._log_notices(session)
         return session
-
-    def _diagnose(self) -> str:
-        host = self.settings.workspace.get("host")
-        return find_obstacle(host) if host else ""
 
     def pool(self, min_size: int, max_size: int) -> LakebaseConnectionPool:
         """Return an open pool.
@@ -108,30 +91,29 @@ class SessionFactory:
         :param min_size: connections kept open
         :param max_size: connections at most
         """
-        timeout = self.settings.wake_timeout
+        timeout = self.settings.session.wake_timeout
         return LakebaseConnectionPool(self.open, min_size=min_size, max_size=max_size, timeout=timeout)
 
     def async_pool(self, min_size: int, max_size: int) -> AsyncLakebaseConnectionPool:
-        """Return a pool to be opened with ``async with``.
+        """Return a pool; open it with ``async with``.
 
         :param min_size: connections kept open
         :param max_size: connections at most
         """
-        timeout = self.settings.wake_timeout
+        timeout = self.settings.session.wake_timeout
         return AsyncLakebaseConnectionPool(self.open_async, min_size=min_size, max_size=max_size, timeout=timeout)
 
     def uri(self) -> str:
-        """Return where and as whom a session is opened, as libpq writes it, without a password."""
-        location = self.location()
-        user, database = (quote(name, safe="") for name in (location.user, self.settings.database))
-        place = f"{location.host}:{self.settings.port}"
-        return f"postgresql://{user}@{place}/{database}?sslmode={self.settings.sslmode}"
+        """Return the server, database and role as a libpq URI, without a password."""
+        address, session = self.address(), self.settings.session
+        user, database = (quote(name, safe="") for name in (address.user, session.database))
+        return f"postgresql://{user}@{address.host}:{session.port}/{database}?sslmode={session.sslmode}"
 
     def sqlalchemy_url(self) -> URL:
-        """Return the same as SQLAlchemy writes it."""
+        """Return the server, database and role as a SQLAlchemy URL, without a password."""
         from airflow_provider_lakebase.core.session.engine import session_url
 
-        return session_url(self.settings, self.location())
+        return session_url(self.settings, self.address())
 
     def engine(self, options: Mapping[str, Any] | None) -> Engine:
         """Return a SQLAlchemy engine.
@@ -140,7 +122,7 @@ class SessionFactory:
         """
         from airflow_provider_lakebase.core.session.engine import create_engine
 
-        return create_engine(self.settings, self.location(), partial(self.open, LakebaseSession), options)
+        return create_engine(self.settings, self.address(), partial(self.open, LakebaseSession), options)
 
     def async_engine(self, options: Mapping[str, Any] | None) -> AsyncEngine:
         """Return an asynchronous SQLAlchemy engine.
@@ -150,35 +132,55 @@ class SessionFactory:
         from airflow_provider_lakebase.core.session.engine import create_async_engine
 
         connect = partial(self.open_async, AsyncLakebaseSession)
-        return create_async_engine(self.settings, self.location(), connect, options)
+        return create_async_engine(self.settings, self.address(), connect, options)
 
     def libpq_environment(self) -> dict[str, str]:
         """Return ``PGHOST … PGPASSWORD`` with a new credential."""
-        deadline = time.monotonic() + self.settings.wake_timeout
-        location = self._patiently(self._locate, deadline)
+        deadline = time.monotonic() + self.settings.session.wake_timeout
+        address = self._retrying(self._resolve, deadline)
         try:
-            credential = self._patiently(self._mint, deadline)
+            credential = self._retrying(self._mint, deadline)
         except LakebaseEndpointNotFoundError:
             # The branch may have another endpoint by now.
-            location = self._patiently(partial(self._locate, again=True), deadline)
-            credential = self._patiently(self._mint, deadline)
-        return libpq_environment(self.settings, location, credential, self._application_name)
+            address = self._retrying(partial(self._resolve, refresh=True), deadline)
+            credential = self._retrying(self._mint, deadline)
+        return libpq_environment(self.settings, address, credential, self._application_name)
 
-    def location(self) -> SessionAddress:
-        """Return endpoint, host and role of the sessions."""
-        return self._patiently(self._locate, time.monotonic() + self.settings.wake_timeout)
+    def address(self) -> SessionAddress:
+        """Return endpoint, host and role of the sessions.
+
+        :raises LakebaseWorkspaceError: when the workspace refuses, or does not answer within ``wake_timeout``
+        """
+        return self._retrying(self._resolve, time.monotonic() + self.settings.session.wake_timeout)
+
+    def _opening(self) -> dict[str, Any]:
+        return {
+            "resolve_address": self._resolve,
+            "mint": self._mint,
+            "application_name": self._application_name,
+            "find_obstacle": self._find_obstacle,
+        }
+
+    def _log_notices(self, session: LakebaseSession | AsyncLakebaseSession) -> None:
+        if self._on_notice:
+            session.add_notice_handler(self._on_notice)
+
+    def _find_obstacle(self) -> str:
+        identity = self.settings.identity
+        return find_obstacle(identity.host) if identity else ""
 
     @contextmanager
-    def _forgetting(self) -> Iterator[None]:
-        """Let the next opening find endpoint and host anew when this one fails: they may have been replaced."""
+    def _looking_up_again_after_errors(self) -> Iterator[None]:
+        # Endpoint and host may have been replaced.
         try:
             yield
         except BaseException:
-            forget_location(self.settings)
+            if self.settings.identity:
+                self._addresses.forget(self.settings)
             raise
 
-    def _patiently(self, ask: Callable[..., T], deadline: float) -> T:
-        """Ask the workspace until the deadline, as long as it fails in a way that passes by itself."""
+    def _retrying(self, ask: Callable[..., T], deadline: float) -> T:
+        """Ask the workspace, and again after errors that may pass by themselves, until the deadline."""
 
         def left() -> float:
             return max(deadline - time.monotonic(), 0.1)
@@ -191,15 +193,18 @@ class SessionFactory:
         )
         return retrying(lambda: ask(timeout=left()))
 
-    def _locate(self, *, timeout: float, again: bool = False) -> SessionAddress:
-        if self.settings.password is not None:
-            return SessionAddress("", self.settings.pg_host or "", self.settings.user or "")
-        return locate(self.settings, timeout=timeout, again=again)
+    def _resolve(self, *, timeout: float, refresh: bool = False) -> SessionAddress:
+        if self.settings.identity is None:
+            session = self.settings.session
+            return SessionAddress(None, session.pg_host or "", session.user or "")
+        return self._addresses.resolve(self.settings, timeout=timeout, refresh=refresh)
 
     def _mint(self, *, timeout: float) -> str:
-        if self.settings.password is not None:
-            return self.settings.password
-        credential = mint_credential(self.settings, self._locate(timeout=timeout).endpoint, timeout=timeout)
+        if self.settings.session.password is not None:
+            return self.settings.session.password
+        endpoint = self._resolve(timeout=timeout).endpoint or self.settings.require_endpoint()
+        workspace = Workspace.of(self.settings)
+        credential = mint_credential(workspace, endpoint, self.settings.session, timeout=timeout)
         if self._on_secret:
             self._on_secret(credential)
         return credential

@@ -1,19 +1,28 @@
-"""The ledger: a table of completed loads, written in the transaction of each load, so that a retry finds it."""
+"""The ledger: a table of loads done, written in the transaction of each, so that a retry finds what came to pass."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import errors, sql
 
 from airflow_provider_lakebase.core.errors.session_context import session_context
-from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseLoadError, LakebaseSettingsError
+from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
+
+T = TypeVar("T")
+_Steps = Generator[tuple[Any, Sequence[Any] | None], tuple[Any, ...] | None, T]
+"""Statements with their parameters, each answered with the first row of its result, and what they lead to.
+
+Sessions of both kinds run the same steps.
+"""
 
 TABLE = "loads"
-# By OID, since a table that was dropped and created again has lost its rows.
+# A table that was dropped and made again is another one: its rows went with it.
 DEFINITION = """
     CREATE TABLE IF NOT EXISTS {ledger} (
         load_id text NOT NULL,
@@ -30,7 +39,7 @@ EXISTS = """
     WHERE nspname = %s AND relname = %s
 """
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('airflow-provider-lakebase ledger'))"
-# A role that may not create schemas can use an existing one.
+# A role that may not make schemas can use one that is there.
 _SCHEMA = """
     DO $do$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {name}) THEN
@@ -42,10 +51,10 @@ _SCHEMA = """
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """The ledger's record of a load.
+    """Hold what the ledger says of a load.
 
     :param rows: rows that it wrote
-    :param loaded_at: start of its transaction
+    :param loaded_at: when its transaction began
     """
 
     rows: int
@@ -53,19 +62,19 @@ class LoadRecord:
 
 
 def creation(schema: str) -> tuple[sql.Composed, ...]:
-    """Return the statements that create the ledger, for one transaction.
+    """Return the statements that make the ledger, for one transaction.
 
     :param schema: the ledger's schema, unquoted
     """
     return (
-        sql.SQL(_LOCK).format(),  # one of two concurrent creations would fail
+        sql.SQL(_LOCK).format(),  # of two at once, one would fail
         sql.SQL(_SCHEMA).format(name=sql.Literal(schema), schema=sql.Identifier(schema)),
         sql.SQL(DEFINITION).format(ledger=_ledger(schema)),
     )
 
 
 def entry(schema: str) -> sql.Composed:
-    """Return the statement that inserts ``load_id``, ``target`` and ``target_name``; it returns no row if they exist.
+    """Return the statement that enters ``load_id``, ``target`` and ``target_name``; without a row they are there.
 
     :param schema: the ledger's schema, unquoted
     """
@@ -74,7 +83,7 @@ def entry(schema: str) -> sql.Composed:
 
 
 def search(schema: str) -> sql.Composed:
-    """Return the query for the rows and time of ``load_id`` and ``target``.
+    """Return the query for rows and time of ``load_id`` and ``target``.
 
     :param schema: the ledger's schema, unquoted
     """
@@ -92,41 +101,44 @@ def completion(schema: str) -> sql.Composed:
 
 
 def ledger_exists(cursor: psycopg.Cursor[Any], schema: str) -> bool:
-    """Return whether a schema has a ledger.
+    """Return whether a schema contains a ledger.
 
     :param cursor: of an open session
-    :param schema: its name, unquoted
+    :param schema: the schema, unquoted
     """
     return cursor.execute(EXISTS, [schema, TABLE]).fetchone() is not None
 
 
 def create_ledger(cursor: psycopg.Cursor[Any], schema: str) -> bool:
-    """Create the ledger and its schema, unless they exist.
+    """Create the schema and the ledger in it, unless they exist.
 
     :param cursor: of an open session
-    :param schema: the ledger's schema, unquoted
+    :param schema: the schema, unquoted
     :returns: whether anything was created
     """
-    if ledger_exists(cursor, schema):
-        return False
-    for statement in creation(schema):
-        cursor.execute(statement)
-    return True
+    return _run(cursor.execute, _creating(schema))
 
 
 def prepare_ledger(connection: psycopg.Connection[Any], schema: str) -> None:
-    """Create the ledger if needed, in a transaction of its own, so that loads do not wait for each other.
+    """Create the ledger if it does not exist, in a transaction of its own, so that no load waits for another.
 
     :param connection: an open session, outside a transaction
     :param schema: the ledger's schema
-    :raises LakebaseLoadError: if there is none and the role may not create it
+    :raises LakebaseLoadError: if there is no ledger and the role may not create it
     """
-    try:
-        with connection.transaction(), connection.cursor() as cursor:
-            create_ledger(cursor, schema)
-    except errors.InsufficientPrivilege as error:
-        what = f"The ledger {schema}.{TABLE} cannot be created"
-        raise not_permitted(what, error, session_context(connection)) from error
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be created", connection), connection.transaction():
+        _run(connection.execute, _creating(schema))
+
+
+async def prepare_ledger_async(session: psycopg.AsyncConnection[Any], schema: str) -> None:
+    """Do what :func:`prepare_ledger` does, in the transaction of an asynchronous session, which the caller commits.
+
+    :param session: an open session
+    :param schema: the ledger's schema
+    :raises LakebaseLoadError: if there is no ledger and the role may not create it
+    """
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be created", session):
+        await _run_async(session, _creating(schema))
 
 
 def claim_load(
@@ -135,41 +147,105 @@ def claim_load(
     load_id: str,
     target: tuple[int, str],
 ) -> LoadRecord | None:
-    """Insert the record of a load, or return the one of an earlier attempt.
+    """Enter a load into the ledger, or return the record of an earlier run of it.
 
-    This waits for an attempt that is still running: if it commits, its record is returned, else a new one is inserted.
+    If another attempt is still running, wait for it: once it commits, its record is returned; if it fails, this load
+    is entered.
 
-    :param connection: an open session, in the transaction of the load
+    :param connection: an open session, in the load's transaction
     :param schema: the ledger's schema
-    :param load_id: identity of the load
+    :param load_id: the load's identity
     :param target: OID and name of its table
     :raises LakebaseLoadError: if the role may not use the ledger
     """
-    oid, name = target
-    try:
-        if connection.execute(entry(schema), [load_id, oid, name]).fetchone() is not None:
-            return None
-        row = connection.execute(search(schema), [load_id, oid]).fetchone()
-    except errors.InsufficientPrivilege as error:
-        what = f"The ledger {schema}.{TABLE} cannot be used"
-        raise not_permitted(what, error, session_context(connection)) from error
-    if row is None:  # deleted since
-        return claim_load(connection, schema, load_id, target)
-    return LoadRecord(*row)
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be used", connection):
+        return _run(connection.execute, _claiming(schema, load_id, target))
+
+
+async def claim_load_async(
+    session: psycopg.AsyncConnection[Any],
+    schema: str,
+    load_id: str,
+    target: tuple[int, str],
+) -> LoadRecord | None:
+    """Do what :func:`claim_load` does, on an asynchronous session.
+
+    :param session: an open session, in the load's transaction
+    :param schema: the ledger's schema
+    :param load_id: the load's identity
+    :param target: OID and name of its table
+    :raises LakebaseLoadError: if the role may not use the ledger
+    """
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be used", session):
+        return await _run_async(session, _claiming(schema, load_id, target))
 
 
 def record_rows(
     connection: psycopg.Connection[Any], schema: str, load_id: str, target: tuple[int, str], rows: int
 ) -> None:
-    """Store the number of rows in the record of a load.
+    """Complete a load's record.
 
     :param connection: the session of :func:`claim_load`, in the same transaction
     :param schema: the ledger's schema
-    :param load_id: identity of the load
+    :param load_id: the load's identity
     :param target: OID and name of its table
-    :param rows: rows that it wrote
+    :param rows: number of rows it wrote
     """
     connection.execute(completion(schema), [rows, load_id, target[0]])
+
+
+async def record_rows_async(
+    session: psycopg.AsyncConnection[Any], schema: str, load_id: str, target: tuple[int, str], rows: int
+) -> None:
+    """Do what :func:`record_rows` does, on an asynchronous session.
+
+    :param session: the session of :func:`claim_load_async`, in the same transaction
+    :param schema: the ledger's schema
+    :param load_id: the load's identity
+    :param target: OID and name of its table
+    :param rows: number of rows it wrote
+    """
+    await session.execute(completion(schema), [rows, load_id, target[0]])
+
+
+def _creating(schema: str) -> _Steps[bool]:
+    if (yield EXISTS, [schema, TABLE]) is not None:
+        return False
+    for statement in creation(schema):
+        yield statement, None
+    return True
+
+
+def _claiming(schema: str, load_id: str, target: tuple[int, str]) -> _Steps[LoadRecord | None]:
+    while (yield entry(schema), [load_id, *target]) is None:
+        if (row := (yield search(schema), [load_id, target[0]])) is not None:
+            return LoadRecord(*row)
+        # The record was deleted between the two statements.
+    return None
+
+
+def _run(execute: Callable[..., psycopg.Cursor[Any]], steps: _Steps[T]) -> T:
+    """Run the statements of a generator, sending it the first row of each, and return its result."""
+    row = None
+    while True:
+        try:
+            query, parameters = steps.send(row)
+        except StopIteration as stop:
+            return cast(T, stop.value)
+        cursor = execute(query, parameters)
+        row = cursor.fetchone() if cursor.description is not None else None
+
+
+async def _run_async(session: psycopg.AsyncConnection[Any], steps: _Steps[T]) -> T:
+    """Do what :func:`_run` does, on an asynchronous session."""
+    row = None
+    while True:
+        try:
+            query, parameters = steps.send(row)
+        except StopIteration as stop:
+            return cast(T, stop.value)
+        cursor = await session.execute(query, parameters)
+        row = await cursor.fetchone() if cursor.description is not None else None
 
 
 def delete_records(connection: psycopg.Connection[Any], schema: str, older_than: datetime.timedelta) -> int:
@@ -196,7 +272,7 @@ def delete_record(connection: psycopg.Connection[Any], schema: str, load_id: str
 
     :param connection: an open session
     :param schema: the ledger's schema
-    :param load_id: identity of the load
+    :param load_id: the load's identity
     :returns: how many were deleted: one per table that it loaded
     """
     with connection.cursor() as cursor:
@@ -209,17 +285,15 @@ def _ledger(schema: str) -> sql.Identifier:
     return sql.Identifier(schema, TABLE)
 
 
-def not_permitted(what: str, error: psycopg.Error, context: ErrorContext) -> LakebaseLoadError:
-    """Return the error for a role that may not create or use the ledger.
-
-    :param what: what failed, a sentence without its full stop
-    :param error: as Postgres raised it
-    :param context: of the session
-    """
-    return LakebaseLoadError(
-        f"{what}: {error.diag.message_primary}; nothing was loaded",
-        context=context,
-        hint="Bootstrap the role as the project owner, which prepares the ledger, or name a schema of the "
-        "role's own as 'ledger_schema'.",
-        sqlstate=error.sqlstate,
-    )
+@contextmanager
+def _permitted(message: str, session: object) -> Iterator[None]:
+    try:
+        yield
+    except errors.InsufficientPrivilege as error:
+        raise LakebaseLoadError(
+            f"{message}: {error.diag.message_primary}; nothing was loaded",
+            context=session_context(session),
+            hint="Run the role bootstrap for this role on the project owner's connection, which prepares "
+            "the ledger, or name a schema of the role's own as 'ledger_schema'.",
+            sqlstate=error.sqlstate,
+        ) from error

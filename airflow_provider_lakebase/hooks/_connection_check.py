@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
@@ -36,16 +35,20 @@ class ConnectionCheck:
 
     def walk(self) -> str:
         """Walk all stages and return what was found; raise the error of the first that fails."""
-        from airflow_provider_lakebase.core.session.connect import libpq_keywords
+        from airflow_provider_lakebase.core.session.libpq import libpq_keywords
 
         settings = self._read_settings()
         libpq_keywords(settings, "")
-        self._deadline = time.monotonic() + min(ANSWER_SECONDS, settings.wake_timeout)
-        state = "" if settings.password is not None else self._ask_workspace(settings)
-        patience = settings.wake_timeout if state in ("IDLE", "INIT") else min(settings.wake_timeout, self._left())
+        self._deadline = time.monotonic() + min(ANSWER_SECONDS, settings.session.wake_timeout)
+        state = "" if settings.is_native else self._ask_workspace(settings)
+        patience = (
+            settings.session.wake_timeout
+            if state in ("IDLE", "INIT")
+            else min(settings.session.wake_timeout, self._left())
+        )
         self.stage = "login"
         try:
-            session = self._open_session(replace(settings, wake_timeout=patience))
+            session = self._open_session(settings.with_wake_timeout(patience))
         except LakebaseWakeTimeoutError:
             self.stage = "network"
             raise
@@ -57,19 +60,21 @@ class ConnectionCheck:
         return f"Connected to database {database} as role {user}, PostgreSQL {version}.{found} {_verified(settings)}"
 
     def _ask_workspace(self, settings: LakebaseSettings) -> str:
-        from airflow_provider_lakebase.core.workspace.client import call_workspace
+        from airflow_provider_lakebase.core.connection.resource_names import ResourceName
+        from airflow_provider_lakebase.core.workspace.client import Workspace
         from airflow_provider_lakebase.core.workspace.credentials import mint_credential
-        from airflow_provider_lakebase.core.workspace.endpoints import read_endpoint, require_enabled
+        from airflow_provider_lakebase.core.workspace.endpoints import read_endpoint
 
         self.stage = "workspace"
-        call_workspace(settings, lambda client: client.config.host, timeout=self._left())
+        workspace = Workspace.of(settings)
+        workspace.require_sign_in(timeout=self._left())
         self.stage = "identity"
-        call_workspace(settings, lambda client: client.current_user.me(), timeout=self._left())
+        workspace.user_name(timeout=self._left())
         self.stage = "endpoint"
-        status = read_endpoint(settings, timeout=self._left())
-        require_enabled(settings, status)
+        status = read_endpoint(workspace, settings.require_endpoint(), timeout=self._left())
+        status.require_enabled(settings.context)
         self.stage = "credential"
-        mint_credential(settings, status.name, timeout=self._left())
+        mint_credential(workspace, ResourceName.parse(status.name), settings.session, timeout=self._left())
         return status.state
 
     def _left(self) -> float:
@@ -82,7 +87,7 @@ def _verified(settings: LakebaseSettings) -> str:
         "verify-ca": "The server's certificate was verified, its host name was not: 'verify-full' does both.",
     }
     return checked.get(
-        settings.sslmode,
+        settings.session.sslmode,
         "The server was not verified: set 'sslmode' to 'verify-full' in the extra to have it verified.",
     )
 

@@ -14,7 +14,7 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._frames import PandasFrames, PolarsFrames
 
 if TYPE_CHECKING:
-    from airflow_provider_lakebase.core.session.connect import LakebaseSession
+    from airflow_provider_lakebase.core.session.connections import LakebaseSession
 
 _WRITING = (("INSERT",), ("UPDATE",), ("DELETE",), ("MERGE",))
 

@@ -52,9 +52,9 @@ def lakebase_database(settings: LakebaseSettings) -> Database:
 
     :param settings: of the connection
     """
-    found = [schema for schema in _SEARCH_PATH.findall(settings.libpq.get("options", "")) if "$" not in schema]
+    found = [schema for schema in _SEARCH_PATH.findall(settings.session.libpq.get("options", "")) if "$" not in schema]
     schema = found[-1].strip("\"'") if found else DEFAULT_SCHEMA
-    return Database(namespace_of(settings), settings.database, "postgres", schema)
+    return Database(namespace_of(settings), settings.session.database, "postgres", schema)
 
 
 def other_database(hook: Any, connection: Any) -> Database | None:

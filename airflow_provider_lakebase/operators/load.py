@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_lakebase.assets import asset_uri, emit_event
 from airflow_provider_lakebase.core.bulk.options import (  # noqa: TID253 - it is light
@@ -16,13 +15,13 @@ from airflow_provider_lakebase.core.bulk.options import (  # noqa: TID253 - it i
     Option,
     list_options,
 )
-from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.core.storage import shown
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
+from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.hooks._storage import locate, locate_all
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry, merge_hook_params
 from airflow_provider_lakebase.lineage.reports import file_datasets, report, report_load, report_sql
 from airflow_provider_lakebase.links import LINKS, record_links
+from airflow_provider_lakebase.operators._base import LakebaseOperatorMixin
 from airflow_provider_lakebase.operators._options import take_options
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
 
@@ -37,59 +36,26 @@ _ROW_OPTIONS = list_options(LoadOptions, without=("load_id", *_NEEDS_FILE))
 _FILE_LOAD_OPTIONS = tuple(each for each in list_options(LoadOptions) if each.name in _NEEDS_FILE)
 
 
-class LakebaseBulkOperator(BaseOperator):
-    """Base of the operators that load and export: names the database, and cancels what runs if the task is killed.
+class _BulkOperator(LakebaseOperatorMixin):
+    """Base of the operators that load and export, whose options become their arguments.
 
-    :param lakebase_conn_id: Airflow connection of type ``lakebase`` (templated)
-    :param endpoint: overrides the endpoint of the connection (templated)
-    :param database: overrides the database of the connection (templated)
-    :param hook_params: additional arguments of the hook, such as ``{"options": "-c statement_timeout=5min"}``
-        (templated)
+    A subclass names its options: ``class LoadOperator(_BulkOperator, options=…)``.
     """
 
-    template_fields: Sequence[str] = ("lakebase_conn_id", "endpoint", "database", "hook_params")
     operator_extra_links = LINKS
     option_names: tuple[str, ...] = ()
-    """The options of the load or export that the operator takes."""
+    """The options that the operator takes."""
 
     def __init_subclass__(cls, *, options: Sequence[Option] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if options:
             take_options(cls, options)
 
-    def __init__(
-        self,
-        *,
-        lakebase_conn_id: str = DEFAULT_CONN_ID,
-        endpoint: str | None = None,
-        database: str | None = None,
-        hook_params: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.lakebase_conn_id = lakebase_conn_id
-        self.endpoint = endpoint
-        self.database = database
-        self.hook_params = hook_params
-        if isinstance(hook_params, Mapping):
-            self._hook_arguments()
-
-    def _hook_arguments(self) -> dict[str, Any]:
-        return merge_hook_params(self.hook_params, endpoint=self.endpoint, database=self.database)
-
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.option_names}
 
-    @cached_property
-    def _hook(self) -> LakebaseHook:
-        return LakebaseHook(self.lakebase_conn_id, **self._hook_arguments())
 
-    def on_kill(self) -> None:
-        """Cancel the running statement on the server."""
-        self._hook.cancel()
-
-
-class LakebaseLoadBaseOperator(LakebaseBulkOperator, options=_ROW_OPTIONS):
+class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
     """Base of the operators that load: how rows get into the table, and that a retry does not load them twice.
 
     A load is one transaction: it leaves all of its rows, or none. A repeated ``replace`` or ``upsert`` leaves the same
@@ -100,11 +66,12 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator, options=_ROW_OPTIONS):
     :param table: target, as in SQL (templated)
     :param options: of the load
     :param exactly_once: use the ledger for ``append``, so that neither a retry nor clearing the task loads twice
-    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of
-        :class:`LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
+        :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`, and the arguments of
+        ``BaseOperator``
     """
 
-    template_fields: Sequence[str] = (*LakebaseBulkOperator.template_fields, "table")
+    template_fields: Sequence[str] = (*LakebaseOperatorMixin.template_fields, "table")
     mode: str
     columns: Any
     ledger_schema: str
@@ -164,8 +131,9 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator, options=_FILE_LOAD_OPTIONS)
     :param source_conn_id: Airflow connection of the object storage (templated)
     :param options: of the load
     :param kwargs: ``table``, ``exactly_once`` and the other options of :class:`LakebaseLoadBaseOperator`,
-        ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of :class:`LakebaseBulkOperator`, and the
-        arguments of ``BaseOperator``
+        ``lakebase_conn_id``, ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
+        :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`, and the arguments of
+        ``BaseOperator``
     """
 
     template_fields: Sequence[str] = (*LakebaseLoadBaseOperator.template_fields, "source", "source_conn_id")
@@ -194,7 +162,7 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator, options=_FILE_LOAD_OPTIONS)
         )
 
 
-class LakebaseExportOperator(LakebaseBulkOperator, options=list_options(ExportOptions)):
+class LakebaseExportOperator(_BulkOperator, options=list_options(ExportOptions)):
     """Export the rows of a query or table to a file: CSV, JSON Lines or Parquet.
 
     The file appears under its name once it is complete. A retry overwrites it.
@@ -205,12 +173,13 @@ class LakebaseExportOperator(LakebaseBulkOperator, options=list_options(ExportOp
     :param destination: path or URL of the file; a final ``.gz`` or ``.zst`` compresses (templated)
     :param destination_conn_id: Airflow connection of the object storage (templated)
     :param options: of the export
-    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of
-        :class:`LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
+        :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`, and the arguments of
+        ``BaseOperator``
     """
 
     template_fields: Sequence[str] = (
-        *LakebaseBulkOperator.template_fields,
+        *LakebaseOperatorMixin.template_fields,
         "sql",
         "table",
         "sql_parameters",

@@ -11,7 +11,8 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry
+from airflow_provider_lakebase.hooks._failures import fail_without_retry
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.lineage.names import Database, lakebase_database, other_database
 from airflow_provider_lakebase.lineage.reports import read_query, report, report_load, sql_facet
 from airflow_provider_lakebase.links import record_links
@@ -38,8 +39,8 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
     :param source_hook_params: additional arguments of the hook of that database (templated)
     :param kwargs: ``table``, ``exactly_once`` and the options of
         :class:`~airflow_provider_lakebase.operators.load.LakebaseLoadBaseOperator`, ``lakebase_conn_id``,
-        ``endpoint``, ``database`` and ``hook_params`` of
-        :class:`~airflow_provider_lakebase.operators.load.LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+        ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
+        :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`, and the arguments of ``BaseOperator``
     """
 
     template_fields: Sequence[str] = (

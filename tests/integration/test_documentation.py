@@ -27,9 +27,11 @@ from airflow.triggers.base import BaseTrigger
 
 import airflow_provider_lakebase
 from airflow_provider_lakebase import operators, sensors, transfers, triggers
-from airflow_provider_lakebase.core.connection.fields import AUTH_TYPES, EXTRA_FIELDS
+from airflow_provider_lakebase.core.connection.fields import EXTRA_FIELDS
+from airflow_provider_lakebase.core.connection.identity import AUTH_KINDS
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
-from airflow_provider_lakebase.core.errors.catalog import POSTGRES_RULES, WORKSPACE_RULES
+from airflow_provider_lakebase.core.errors.catalog_postgres import POSTGRES_RULES
+from airflow_provider_lakebase.core.errors.catalog_workspace import WORKSPACE_RULES
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.get_provider_info import get_provider_info
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -185,8 +187,8 @@ def table(page: str, mark: str) -> str:
 
 def test_the_error_table_is_the_one_of_the_code():
     lines = ["| text | meaning | retried while opening | what to do |", "| --- | --- | --- | --- |"]
-    for cause in POSTGRES_RULES + WORKSPACE_RULES:
-        lines.append(f"| `{cause.example}` | {cause.meaning} | {cause.retry.value} | {cause.hint} |")
+    for rule in POSTGRES_RULES + WORKSPACE_RULES:
+        lines.append(f"| `{rule.example}` | {rule.meaning} | {rule.retry.value} | {rule.hint} |")
     wanted = "\n".join(lines)
     found = table("troubleshooting.md", "errors").split("-->\n")[1].strip()
     assert found == wanted, f"Put this table into docs/troubleshooting.md:\n{wanted}"
@@ -196,7 +198,7 @@ def test_every_field_of_the_connection_is_in_the_table_and_none_besides():
     rows = re.findall(r"^\| (\S+).*? \|", table("connection.md", "fields"), re.MULTILINE)
     own = ["Host", "Login", "Password", "Schema", "Port"]
     assert sorted(rows[2:]) == sorted([*own, *(f"`{name}`" for name in (*EXTRA_FIELDS, "options"))])
-    for name in AUTH_TYPES:
+    for name in AUTH_KINDS:
         assert f"`{name}`" in table("connection.md", "fields")
     labels = get_provider_info()["connection-types"][0]["ui-field-behaviour"]["relabeling"]
     for field, label in labels.items():
@@ -235,11 +237,11 @@ def read(conn_id: str, found: dict[str, dict[str, Any]]) -> LakebaseSettings:
 
 def test_the_connections_of_the_pages_are_read_by_the_hook():
     started = connections(PAGES["quick-start.md"])
-    assert read("lakebase_default", started).workspace["auth_type"] == "oauth-m2m"
-    assert read("lakebase_admin", started).workspace["auth_type"] == "pat"
+    assert read("lakebase_default", started).identity.auth_type == "oauth-m2m"
+    assert read("lakebase_admin", started).identity.auth_type == "pat"
     assert read("lakebase_default", connections(PAGES["connection.md"])).database == "databricks_postgres"
     (without_secret,) = blocks("connection.md", "json")
-    assert read("federated", {"federated": json.loads(without_secret)}).workspace["auth_type"] == "file-oidc"
+    assert read("federated", {"federated": json.loads(without_secret)}).identity.auth_type == "file-oidc"
 
 
 def test_the_uri_of_the_connection_page_says_the_same_as_its_json():

@@ -16,7 +16,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from airflow_provider_lakebase.core.errors.catalog import POSTGRES_RULES, WORKSPACE_RULES, ErrorRule, Retry
+from airflow_provider_lakebase.core.errors.catalog_postgres import POSTGRES_RULES
+from airflow_provider_lakebase.core.errors.catalog_workspace import WORKSPACE_RULES
+from airflow_provider_lakebase.core.errors.rules import ErrorRule, Retry
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import (
     LakebaseEndpointNotFoundError,
@@ -48,74 +50,76 @@ def patient(emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def rows(*retries: Retry) -> list[Any]:
-    return [pytest.param(cause, id=cause.example) for cause in POSTGRES_RULES if cause.retry in retries]
+    return [pytest.param(rule, id=rule.example) for rule in POSTGRES_RULES if rule.retry in retries]
 
 
-@pytest.mark.parametrize("cause", rows(Retry.NEVER, Retry.IF_WAKING))
+@pytest.mark.parametrize("rule", rows(Retry.NEVER, Retry.IF_WAKING))
 def test_a_refused_login_is_raised_at_once(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], rule: ErrorRule
 ):
     attempts = len(emulator.logins)
     # A host that leads to no endpoint is looked up once more.
-    expected = 2 if cause.error is LakebaseEndpointNotFoundError else 1
-    emulator.faults.refuse_logins(cause.example, times=expected)
+    expected = 2 if rule.error is LakebaseEndpointNotFoundError else 1
+    emulator.faults.refuse_logins(rule.example, times=expected)
     with pytest.raises(LakebaseError) as refused:
         patient().get_conn()
-    assert type(refused.value) is cause.error
-    assert cause.meaning in str(refused.value)
-    assert cause.example in str(refused.value)
-    assert str(refused.value).endswith(cause.hint)
+    assert type(refused.value) is rule.error
+    assert rule.meaning in str(refused.value)
+    assert rule.example in str(refused.value)
+    assert str(refused.value).endswith(rule.hint)
     assert len(emulator.logins) == attempts + expected
 
 
-@pytest.mark.parametrize("cause", rows(Retry.WAKING, Retry.ROLE_PROPAGATING))
+@pytest.mark.parametrize("rule", rows(Retry.WAKING, Retry.ROLE_PROPAGATING))
 def test_what_passes_by_itself_is_tried_again(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], rule: ErrorRule
 ):
-    emulator.faults.refuse_logins(cause.example, times=2)
+    emulator.faults.refuse_logins(rule.example, times=2)
     minted = sum(request.path == CREDENTIALS for request in emulator.requests)
     patient().get_conn().close()
     assert sum(request.path == CREDENTIALS for request in emulator.requests) == minted + 3
 
 
-@pytest.mark.parametrize("cause", rows(Retry.IF_WAKING))
+@pytest.mark.parametrize("rule", rows(Retry.IF_WAKING))
 def test_a_login_refused_while_waking_is_tried_once_more(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], rule: ErrorRule
 ):
     emulator.faults.refuse_logins(BUSY)
-    emulator.faults.refuse_logins(cause.example)
+    emulator.faults.refuse_logins(rule.example)
     patient().get_conn().close()
     emulator.faults.refuse_logins(BUSY)
-    emulator.faults.refuse_logins(cause.example, times=2)
-    with pytest.raises(cause.error):
+    emulator.faults.refuse_logins(rule.example, times=2)
+    with pytest.raises(rule.error):
         patient().get_conn()
 
 
-@pytest.mark.parametrize("cause", rows(Retry.WAKING))
+@pytest.mark.parametrize("rule", rows(Retry.WAKING))
 def test_what_does_not_pass_in_time_is_told(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], rule: ErrorRule
 ):
-    emulator.faults.refuse_logins(cause.example, times=50)
+    emulator.faults.refuse_logins(rule.example, times=50)
     with pytest.raises(LakebaseWakeTimeoutError) as late:
         patient(0.5).get_conn()
-    assert cause.example in str(late.value)
-    assert cause.hint in str(late.value)
+    assert rule.example in str(late.value)
+    assert rule.hint in str(late.value)
 
 
 @pytest.mark.parametrize(
-    "cause", [each for each in WORKSPACE_RULES if each.retry is Retry.NEVER], ids=lambda cause: cause.example
+    "rule",
+    [each for each in WORKSPACE_RULES if each.pattern and each.retry is Retry.NEVER],
+    ids=lambda rule: rule.example,
 )
 def test_a_refusal_of_the_workspace_is_raised_at_once(
-    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], cause: ErrorRule
+    emulator: LakebaseEmulator, patient: Callable[..., LakebaseHook], rule: ErrorRule
 ):
     # What is gone is looked up once more.
-    times = 2 if cause.error is LakebaseEndpointNotFoundError else 1
-    emulator.faults.answer(CREDENTIALS, status=400, error_code="BAD_REQUEST", message=cause.example, times=times)
+    times = 2 if rule.error is LakebaseEndpointNotFoundError else 1
+    emulator.faults.answer(CREDENTIALS, status=400, error_code="BAD_REQUEST", message=rule.example, times=times)
     with pytest.raises(LakebaseError) as refused:
         patient().get_conn()
-    assert type(refused.value) is cause.error
-    assert cause.example in str(refused.value)
-    assert str(refused.value).endswith(cause.hint)
+    assert type(refused.value) is rule.error
+    assert rule.example in str(refused.value)
+    assert str(refused.value).endswith(rule.hint)
 
 
 def test_a_workspace_that_does_not_answer_is_told_in_words(
@@ -152,7 +156,7 @@ def test_a_host_that_leads_to_no_endpoint_is_looked_up_once_more(
 def test_a_sign_in_that_never_answers_does_not_hold_up_the_next(
     emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch, admin: LakebaseHook
 ):
-    from airflow_provider_lakebase.core.grants import RoleRequest
+    from airflow_provider_lakebase.core.grants.request import RoleRequest
 
     principal = emulator.add_principal("signs in twice")
     admin.bootstrap_role(RoleRequest(principal.client_id))
@@ -282,7 +286,7 @@ def test_a_token_that_was_revoked_is_replaced(emulator: LakebaseEmulator, patien
 def test_a_failing_sign_in_is_tried_again(
     emulator: LakebaseEmulator, connect_as: Callable[..., str], admin: LakebaseHook
 ):
-    from airflow_provider_lakebase.core.grants import RoleRequest
+    from airflow_provider_lakebase.core.grants.request import RoleRequest
 
     principal = emulator.add_principal("signs in late")
     admin.bootstrap_role(RoleRequest(principal.client_id))
@@ -427,9 +431,12 @@ BROKEN: dict[str, tuple[Callable[[LakebaseEmulator, dict[str, Any]], None], str]
     "a closed network": (lambda emulator, fields: fields.update(port=1), "'network'.*Connection refused"),
     "no role": (
         lambda emulator, fields: emulator.faults.refuse_logins('role "x" does not exist'),
-        "'login'.*no Postgres role",
+        "'login'.*The Postgres role does not exist",
     ),
-    "no such database": (lambda emulator, fields: fields.update(schema="nowhere"), "'login'.*no database of that name"),
+    "no such database": (
+        lambda emulator, fields: fields.update(schema="nowhere"),
+        "'login'.*The database does not exist",
+    ),
 }
 
 
@@ -560,7 +567,7 @@ def test_a_failed_opening_lets_the_next_one_find_the_host_anew(
     ],
 )
 def test_one_rule_says_what_passes_by_itself(error: Exception, passes: bool):
-    from airflow_provider_lakebase.core.errors.catalog import is_transient
+    from airflow_provider_lakebase.core.errors.classify import is_transient
 
     assert is_transient(error) is passes
 

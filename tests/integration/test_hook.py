@@ -261,7 +261,9 @@ if sqlalchemy.__version__.startswith("2."):
 def test_test_connection(hook: LakebaseHook, emulator: LakebaseEmulator, connect_as: Callable[..., str]):
     status, message = hook.test_connection()
     assert status is True
-    assert message.startswith(f"Connected to database databricks_postgres as role {hook.settings.user}, PostgreSQL 18")
+    assert message.startswith(
+        f"Connected to database databricks_postgres as role {hook.settings.session.user}, PostgreSQL 18"
+    )
     assert message.endswith(
         "The server was not verified: set 'sslmode' to 'verify-full' in the extra to have it verified."
     )
@@ -329,7 +331,7 @@ def test_options_of_the_connection_are_not_given_twice(
     fields["extra"]["options"] = "-c work_mem=5MB"
     monkeypatch.setenv("AIRFLOW_CONN_WITH_OPTIONS", json.dumps(fields))
     hook = LakebaseHook("with_options", options="-c work_mem=5MB")
-    assert hook.settings.libpq["options"] == "-c work_mem=5MB"
+    assert hook.settings.session.libpq["options"] == "-c work_mem=5MB"
     assert hook.get_first("SHOW work_mem") == ("5MB",)
 
 

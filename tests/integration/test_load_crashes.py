@@ -25,7 +25,7 @@ import psycopg
 import pytest
 from psycopg.pq import Trace
 
-from airflow_provider_lakebase.core.session.connect import LakebaseSession
+from airflow_provider_lakebase.core.session.connections import LakebaseSession
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -112,6 +113,7 @@ def test_a_secret_is_masked_as_soon_as_it_is_known(
 ):
     masked: list[str] = []
     monkeypatch.setattr("airflow_provider_lakebase.hooks._masking._masked", set())
+    monkeypatch.setattr("airflow_provider_lakebase.hooks._masking._credentials", deque())
     monkeypatch.setattr("airflow_provider_lakebase.hooks._masking.mask_secret", masked.append)
     for _ in range(2):
         hook.get_conn().close()

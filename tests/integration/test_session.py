@@ -18,8 +18,8 @@ import psycopg
 import pytest
 from databricks.sdk.config import Config
 
-from airflow_provider_lakebase.core.grants import RoleRequest
-from airflow_provider_lakebase.core.session import connect
+from airflow_provider_lakebase.core.grants.request import RoleRequest
+from airflow_provider_lakebase.core.session.connections import LakebaseSession
 from airflow_provider_lakebase.core.workspace import client
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.exceptions import (
@@ -115,7 +115,7 @@ def test_garbage_in_a_variable_changes_nothing(
 ):
     principal = emulator.administrator
     # A sign-in of its own: the client is made with the variable set.
-    client._clients.clear()
+    client.PROCESS_CLIENTS.forget_all()
     monkeypatch.setenv(variable, "https://garbage.example")
     hook = LakebaseHook(connect_as(principal))
     assert hook.get_first("SELECT current_user, current_database()") == (principal.client_id, "databricks_postgres")
@@ -133,7 +133,7 @@ def test_garbage_in_files_changes_nothing(
         (tmp_path / ".postgresql" / name).write_text("garbage")
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login garbage password garbage\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    client._clients.clear()
+    client.PROCESS_CLIENTS.forget_all()
     hook = LakebaseHook(connect_as(emulator.administrator))
     assert hook.get_first("SELECT current_user") == (emulator.administrator.client_id,)
 
@@ -149,7 +149,8 @@ def test_what_cannot_be_shut_out_is_refused_with_a_sentence(
 
 def test_requests_tell_the_provider_and_airflow(hook: LakebaseHook):
     seen: list[str] = []
-    client.call_workspace(hook.settings, lambda workspace: seen.append(workspace.config.user_agent), timeout=10)
+    workspace = client.Workspace.of(hook.settings)
+    workspace.call(lambda sdk: seen.append(sdk.config.user_agent), timeout=10)
     assert seen[0].startswith("airflow-provider-lakebase/")
     assert re.search(r" airflow/[23]\.\d+\.\d+", seen[0])
 
@@ -252,7 +253,7 @@ REFUSALS: list[tuple[str, dict[str, Any], type[LakebaseError], str]] = [
         "endpoint id not found",
     ),
     ("wrong role", {"extra": {"user": "someone_else"}}, LakebaseAuthenticationError, "User is not authorized"),
-    ("missing database", {"schema": "nowhere"}, LakebaseSettingsError, "no database of that name"),
+    ("missing database", {"schema": "nowhere"}, LakebaseSettingsError, "The database does not exist"),
     ("pooled host", {"extra": {"pg_host": "ep-x-pooler.example"}}, LakebaseSettingsError, "pooled host"),
     ("plaintext", {"extra": {"sslmode": "disable"}}, LakebaseSettingsError, "'sslmode' is 'disable'"),
     (
@@ -285,9 +286,12 @@ def test_resolving_a_name_is_bounded_by_the_wait(
     resolve = socket.getaddrinfo
 
     def slow(host: Any, *arguments: Any, **keywords: Any) -> Any:
-        return time.sleep(30) if host == "ep-slow.example" else resolve(host, *arguments, **keywords)
+        if host == "ep-slow.example":
+            time.sleep(30)
+            raise socket.gaierror("no answer")
+        return resolve(host, *arguments, **keywords)
 
-    monkeypatch.setattr(connect.socket, "getaddrinfo", slow)
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
     started_at = time.monotonic()
     with pytest.raises(LakebaseWakeTimeoutError, match="could not translate host name"):
         hook_for(extra={"wake_timeout": 3, "pg_host": "ep-slow.example"}).get_conn()
@@ -304,14 +308,14 @@ def test_all_addresses_together_get_no_more_than_the_wait(
     def many(host: Any, *arguments: Any, **keywords: Any) -> Any:
         return answers if host == "ep-many.example" else resolve(host, *arguments, **keywords)
 
-    monkeypatch.setattr(connect.socket, "getaddrinfo", many)
+    monkeypatch.setattr(socket, "getaddrinfo", many)
     tried: list[dict[str, Any]] = []
 
     def refuse(**arguments: Any) -> Any:
         tried.append(arguments)
         raise psycopg.OperationalError("connection timeout expired")
 
-    monkeypatch.setattr(connect.LakebaseSession, "connect", staticmethod(refuse))
+    monkeypatch.setattr(LakebaseSession, "connect", staticmethod(refuse))
     with pytest.raises(LakebaseWakeTimeoutError):
         hook_for(extra={"wake_timeout": 6, "pg_host": "ep-many.example"}).get_conn()
     addresses = tried[0]["hostaddr"].split(",")
@@ -353,7 +357,7 @@ def test_an_identity_without_permission_is_told_which(
 
 def test_an_identity_without_a_role_is_told_how_to_get_one(emulator: LakebaseEmulator, connect_as: Callable[..., str]):
     hook = LakebaseHook(connect_as(emulator.add_principal("no role")))
-    with pytest.raises(LakebaseAuthenticationError, match="no Postgres role.*LakebaseRoleBootstrapOperator"):
+    with pytest.raises(LakebaseAuthenticationError, match="The Postgres role does not exist.*role bootstrap"):
         hook.get_conn()
 
 

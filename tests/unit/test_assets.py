@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +13,9 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_lakebase.assets import asset_uri, convert_asset_to_openlineage, create_asset, emit_event
 from airflow_provider_lakebase.assets import sanitize_uri as sanitize
-from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
+from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
+from airflow_provider_lakebase.core.connection.resource_names import ResourceName
+from airflow_provider_lakebase.core.connection.settings import LakebaseSettings, SessionSettings
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.operators.load import LakebaseLoadOperator
 
@@ -21,8 +23,8 @@ URI = "lakebase://my-workspace.cloud.databricks.com/shop/main/databricks_postgre
 
 
 def settings_of(endpoint: str = "projects/shop/branches/main/endpoints/primary", **fields: Any) -> LakebaseSettings:
-    workspace = MappingProxyType({"host": "https://My-Workspace.cloud.databricks.com"})
-    return LakebaseSettings("c", endpoint, fields.pop("workspace", workspace), **fields)
+    identity = WorkspaceIdentity("https://My-Workspace.cloud.databricks.com", "oauth-m2m")
+    return LakebaseSettings("c", identity, ResourceName.parse(endpoint), SessionSettings(**fields))
 
 
 @pytest.mark.parametrize("endpoint", ["projects/shop/branches/main", "projects/shop/branches/main/endpoints/reader"])
@@ -35,7 +37,7 @@ def test_a_host_of_the_connections_changes_no_uri():
 
 
 def test_a_native_login_knows_no_workspace_and_so_no_asset():
-    settings = settings_of("", workspace=MappingProxyType({}), pg_host="h", password="p", user="u")
+    settings = LakebaseSettings("c", None, None, SessionSettings(pg_host="h", password="p", user="u"))
     assert asset_uri(settings, "sales", "orders") is None
 
 

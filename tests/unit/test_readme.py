@@ -38,7 +38,7 @@ def test_its_connection_is_read():
     (text,) = re.findall(r"AIRFLOW_CONN_LAKEBASE_DEFAULT='(.*?)'", README, re.DOTALL)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", text)
-        assert LakebaseHook().settings.endpoint == json.loads(text)["extra"]["endpoint"]
+        assert str(LakebaseHook().settings.endpoint) == json.loads(text)["extra"]["endpoint"]
 
 
 def test_every_file_it_links_to_exists():

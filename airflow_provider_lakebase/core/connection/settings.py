@@ -1,12 +1,11 @@
-"""What an Airflow connection of type ``lakebase`` says, checked once and frozen.
+"""An Airflow connection of type ``lakebase``, checked once and frozen.
 
-This module knows neither Airflow nor libpq: it gets the connection's fields as plain values and answers with
-:class:`LakebaseSettings`, or with a :class:`LakebaseSettingsError` that names the field.
+This module knows neither Airflow nor libpq: it takes the connection's fields as plain values and returns
+:class:`LakebaseSettings`, or raises :class:`LakebaseSettingsError`, which names the field.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -15,123 +14,158 @@ from typing import Any
 
 from airflow_provider_lakebase.core.connection.fields import (
     DBAPI_HOOK_EXTRAS,
-    DEFAULT_AUTH_TYPE,
     DEFAULT_DATABASE,
     DEFAULT_PORT,
     DEFAULT_SSLMODE,
     DEFAULT_WAKE_TIMEOUT,
-    ENDPOINT_SHAPE,
     EXTRA_FIELDS,
-    LOGIN_REMEDY,
-    OIDC_FIELDS,
     POSTGRES_HOOK_EXTRAS,
-    SECRETS,
-    is_pooled,
-    read_endpoint_name,
-    read_text,
     refuse_reserved,
-    required,
     unknown_field,
-    whole_number,
-    workspace_url,
-    wrong_field,
 )
+from airflow_provider_lakebase.core.connection.identity import (
+    DEFAULT_AUTH_TYPE,
+    NATIVE,
+    WorkspaceIdentity,
+    read_authentication,
+    read_databricks_identity,
+    read_identity,
+)
+from airflow_provider_lakebase.core.connection.readers import read_endpoint_name, read_text, whole_number, wrong_field
+from airflow_provider_lakebase.core.connection.resource_names import ENDPOINT_FORM, ResourceName
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError
 
-_SETTINGS_FIELDS = frozenset(EXTRA_FIELDS) - {"auth_type", "databricks_conn_id", *OIDC_FIELDS}
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a Postgres session is opened.
+
+    :param database: Postgres database
+    :param port: Postgres port
+    :param pg_host: Postgres host; None looks it up from the endpoint
+    :param user: Postgres role to log in as; None is the role of the identity
+    :param password: password of a native Postgres login; None mints a credential. Left out of the repr
+    :param group_name: group whose role the credential is for
+    :param credential_ttl: seconds that a credential lives; None is the service's default
+    :param read_only: whether sessions only read, on the read-only host where there is one
+    :param sslmode: ``require``, ``verify-ca`` or ``verify-full``
+    :param sslrootcert: path of a file with the certificate authorities to trust
+    :param wake_timeout: seconds that opening a session may take, including the wake of a suspended endpoint
+    :param libpq: further libpq keywords. Left out of the repr
+    """
+
+    database: str = DEFAULT_DATABASE
+    port: int = DEFAULT_PORT
+    pg_host: str | None = None
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    group_name: str | None = None
+    credential_ttl: int | None = None
+    read_only: bool = False
+    sslmode: str = DEFAULT_SSLMODE
+    sslrootcert: str | None = None
+    wake_timeout: float = DEFAULT_WAKE_TIMEOUT
+    libpq: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
 @dataclass(frozen=True)
 class SessionAddress:
-    """Hold where a session is opened, and as whom, once the workspace has been asked.
+    """Where a session is opened and as which role, once the endpoint has been looked up.
 
-    :param endpoint: resource name of the endpoint; empty for a native Postgres login
+    :param endpoint: resource name of the endpoint; None for a native Postgres login
     :param host: Postgres host
     :param user: Postgres role
     """
 
-    endpoint: str
+    endpoint: ResourceName | None
     host: str
     user: str
 
 
 @dataclass(frozen=True)
 class LakebaseSettings:
-    """Hold everything that opening a session needs to know.
+    """An Airflow connection, together with the arguments of a hook that override it.
 
-    :param conn_id: Airflow connection id, for messages; empty where it would say nothing
-    :param endpoint: ``projects/<project>/branches/<branch>/endpoints/<endpoint>``, or a branch, whose one read-write
-        endpoint is meant; empty for a native Postgres login
-    :param workspace: keywords of databricks-sdk's ``Config``, workspace URL and identity; left out of the repr
-    :param user: Postgres role to log in as, or None to follow the identity
-    :param database: Postgres database
-    :param port: Postgres port
-    :param pg_host: Postgres host, or None to look it up from the endpoint
-    :param password: password of a native Postgres login, or None to mint credentials; left out of the repr
-    :param group_name: group whose role the credential is for
-    :param read_only: whether sessions only read, on the read-only host where there is one
-    :param sslmode: ``require``, ``verify-ca`` or ``verify-full``
-    :param sslrootcert: path of a file with the certificate authorities to trust, or None
-    :param wake_timeout: seconds that opening a session may take, waking included
-    :param credential_ttl: seconds that a minted credential lives, or None for the service's own
-    :param libpq: further keywords for libpq, as given; left out of the repr
+    :param conn_id: Airflow connection id, for messages
+    :param identity: who signs in to which workspace; None for a native Postgres login
+    :param endpoint: an endpoint, or a branch, which stands for its one read-write endpoint; None where none is named
+    :param session: how a session is opened
     """
 
     conn_id: str
-    endpoint: str
-    workspace: Mapping[str, str] = field(repr=False)
-    user: str | None = None
-    database: str = DEFAULT_DATABASE
-    port: int = DEFAULT_PORT
-    pg_host: str | None = None
-    password: str | None = field(default=None, repr=False)
-    group_name: str | None = None
-    read_only: bool = False
-    sslmode: str = DEFAULT_SSLMODE
-    sslrootcert: str | None = None
-    wake_timeout: float = DEFAULT_WAKE_TIMEOUT
-    credential_ttl: int | None = None
-    libpq: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    identity: WorkspaceIdentity | None
+    endpoint: ResourceName | None = None
+    session: SessionSettings = field(default_factory=SessionSettings)
 
     @property
     def secrets(self) -> list[str]:
-        """Return what must not be shown: passwords, secrets and tokens."""
-        return [
-            *filter(None, [self.password, self.libpq.get("sslpassword")]),
-            *(self.workspace[name] for name in SECRETS if name in self.workspace),
-        ]
-
-    @property
-    def identity(self) -> str:
-        """Return a name for the workspace and identity that differs from any other's and reveals nothing."""
-        return hashlib.sha256(repr(sorted(self.workspace.items())).encode()).hexdigest()
+        """The values that no log may show."""
+        own = filter(None, [self.session.password, self.session.libpq.get("sslpassword")])
+        return [*own, *(self.identity.secrets if self.identity else ())]
 
     @property
     def context(self) -> ErrorContext:
-        """Return what errors name: connection, endpoint, host, database and role."""
-        return ErrorContext(self.conn_id, self.endpoint, self.pg_host or "", self.database, self.user or "")
+        """The connection, endpoint, host, database and role, for messages."""
+        session = self.session
+        endpoint = str(self.endpoint or "")
+        return ErrorContext(self.conn_id, endpoint, session.pg_host or "", session.database, session.user or "")
+
+    @property
+    def is_native(self) -> bool:
+        """Whether sessions log in with a password of Postgres's own, so that no workspace is involved."""
+        return self.identity is None
+
+    def require_identity(self) -> WorkspaceIdentity:
+        """Return who signs in to the workspace.
+
+        :raises LakebaseSettingsError: for a native Postgres login
+        """
+        if self.identity is None:
+            raise LakebaseSettingsError(
+                "A native Postgres login cannot ask the workspace",
+                context=self.context,
+                hint="Use a connection with an identity of the workspace.",
+            )
+        return self.identity
+
+    def require_endpoint(self) -> ResourceName:
+        """Return the endpoint, or the branch that stands for it.
+
+        :raises LakebaseSettingsError: when none is named
+        """
+        if self.endpoint is None:
+            hint = f"Name it, as {ENDPOINT_FORM}, in the connection's extra, or on the hook or operator."
+            raise wrong_field(self.conn_id, "endpoint", "is missing", hint)
+        return self.endpoint
 
     def override(self, *, database: str | None = None, options: str | None = None) -> LakebaseSettings:
-        """Return settings with what a hook or an operator gave put in place of the connection's.
+        """Return settings with another database or further options.
 
-        :param database: another database
-        :param options: libpq's ``options``, for example ``-c statement_timeout=5min``; added behind the connection's
+        :param database: database in place of the connection's
+        :param options: libpq's ``options``, for example ``-c statement_timeout=5min``, added after the connection's
         """
-        changed = self
+        session = self.session
         if database:
-            changed = replace(changed, database=database)
+            session = replace(session, database=database)
         if options:
-            merged = " ".join(filter(None, [self.libpq.get("options"), options]))
-            changed = replace(changed, libpq=MappingProxyType({**self.libpq, "options": merged}))
-        return changed
+            merged = " ".join(filter(None, [session.libpq.get("options"), options]))
+            session = replace(session, libpq=MappingProxyType({**session.libpq, "options": merged}))
+        return replace(self, session=session)
+
+    def with_wake_timeout(self, seconds: float) -> LakebaseSettings:
+        """Return settings that give a session another time to open.
+
+        :param seconds: the time, including the wake of a suspended endpoint
+        """
+        return replace(self, session=replace(self.session, wake_timeout=seconds))
 
 
 @dataclass(frozen=True)
 class ConnectionFields:
-    """Hold the fields of an Airflow connection, as plain values.
+    """The fields of an Airflow connection, as plain values.
 
     Values may be strings, as in a connection given as a URI: numbers are read from them. None and the empty string
-    count as absent, as Airflow's form saves fields that were left alone.
+    count as absent, since Airflow's form saves fields that were left alone.
 
     :param conn_id: Airflow connection id
     :param host: workspace URL
@@ -149,6 +183,11 @@ class ConnectionFields:
     schema: str | None = None
     port: int | str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def by_label(self) -> dict[str, Any]:
+        """All fields by the names that the form shows, and the extras by theirs."""
+        return {**self.extra, "Host": self.host, "Login": self.login, "Password": self.password}
 
 
 def databricks_conn_id(fields: ConnectionFields) -> str | None:
@@ -169,8 +208,7 @@ def read_settings(
     """Check the fields of an Airflow connection and return them as settings.
 
     :param fields: the Lakebase connection
-    :param endpoint: endpoint named by the hook or operator, where the connection need not name one; a ``pg_host`` of
-        the connection's does not apply to it
+    :param endpoint: endpoint in place of the connection's, whose ``pg_host`` then does not count
     :param read_only: whether sessions only read, in place of the connection's
     :param databricks: the Databricks connection that it names, if it names one
     :raises LakebaseSettingsError: for a field that is missing, wrong or unknown; the message names it
@@ -179,121 +217,108 @@ def read_settings(
     given = {name: value for name, value in fields.extra.items() if value is not None and value != ""}
     refuse_reserved(conn_id, given)
     known = {name: read(conn_id, name, given[name]) for name, read in EXTRA_FIELDS.items() if name in given}
+    libpq = _read_libpq(conn_id, given)
+    login = _read_login(fields, known, databricks)
+    if endpoint:
+        _override_endpoint(conn_id, known, endpoint, is_native=login["identity"] is None)
+    if read_only is not None:
+        known["read_only"] = read_only
+    named = known.pop("endpoint", None)
+    if login["identity"] is not None and named is None:
+        _refuse_misspelt_endpoint(conn_id, libpq)
+    session = SessionSettings(
+        database=fields.schema or DEFAULT_DATABASE,
+        port=whole_number(1, 65535)(conn_id, "Port", fields.port) if fields.port else DEFAULT_PORT,
+        user=login.get("user"),
+        password=login.get("password"),
+        libpq=MappingProxyType(libpq),
+        **{name: known[name] for name in _SESSION_EXTRAS if name in known},
+    )
+    _check_host(conn_id, session, is_native=login["identity"] is None)
+    return LakebaseSettings(conn_id, login["identity"], named, session)
+
+
+_SESSION_EXTRAS = (
+    "pg_host",
+    "group_name",
+    "credential_ttl",
+    "read_only",
+    "sslmode",
+    "sslrootcert",
+    "wake_timeout",
+)
+
+
+def is_pooled(pg_host: str | None) -> bool:
+    """Return whether a Postgres host is a pooled one, which accepts native passwords only.
+
+    :param pg_host: host name, or None
+    """
+    return (pg_host or "").split(".")[0].lower().endswith("-pooler")
+
+
+def _read_libpq(conn_id: str, given: Mapping[str, Any]) -> dict[str, str]:
     for name in POSTGRES_HOOK_EXTRAS:
         if name in given:
             raise unknown_field(conn_id, name, ())
-    libpq = {
-        name: read_text(conn_id, name, given[name])
-        for name in sorted(set(given) - set(EXTRA_FIELDS) - DBAPI_HOOK_EXTRAS)
-    }
-    identity = _identity(fields, known, databricks)
-    if endpoint:
-        if "password" in identity and endpoint != known.get("endpoint"):
-            raise wrong_field(
-                conn_id,
-                "endpoint",
-                "has no use with auth_type 'password'",
-                "A native Postgres login goes to 'pg_host': leave 'endpoint' out of the hook or operator, or name a "
-                "connection of an identity of the workspace.",
-            )
-        if endpoint != known.get("endpoint"):
-            known.pop("pg_host", None)
-        known["endpoint"] = read_endpoint_name(conn_id, "endpoint", endpoint)
-    if read_only is not None:
-        known["read_only"] = read_only
-    _require_place(conn_id, known, libpq, native="password" in identity)
-    return LakebaseSettings(
-        conn_id=conn_id,
-        database=fields.schema or DEFAULT_DATABASE,
-        port=whole_number(1, 65535)(conn_id, "Port", fields.port) if fields.port else DEFAULT_PORT,
-        libpq=MappingProxyType(libpq),
-        **{"endpoint": "", **identity, **{name: known[name] for name in known if name in _SETTINGS_FIELDS}},
-    )
+    names = sorted(set(given) - set(EXTRA_FIELDS) - DBAPI_HOOK_EXTRAS)
+    return {name: read_text(conn_id, name, given[name]) for name in names}
 
 
-def _identity(
+def _read_login(
     fields: ConnectionFields, known: Mapping[str, Any], databricks: ConnectionFields | None
 ) -> dict[str, Any]:
-    """Return the settings that say who connects: ``workspace`` and ``user``, or ``password`` and ``user``."""
-    conn_id = fields.conn_id
-    auth_type = known.get("auth_type", DEFAULT_AUTH_TYPE)
+    """Return ``identity`` and ``user``; for a native Postgres login also ``password``, and None as identity."""
+    conn_id, labelled = fields.conn_id, {**known, **{k: v for k, v in fields.by_label.items() if k[:1].isupper()}}
+    role = known.get("user")
     if databricks is not None:
-        clash = next((name for name, value in _own_identity(fields, known).items() if value), None)
+        clash = next((name for name in (*_OWN_LOGIN, "auth_type", *_OIDC_EXTRAS) if labelled.get(name)), None)
         if clash:
             raise wrong_field(conn_id, clash, "clashes with 'databricks_conn_id'", "Give one of the two.")
-        return {"workspace": _databricks_identity(conn_id, databricks), "user": known.get("group_name")}
-    login = required(conn_id, "Login", fields.login, LOGIN_REMEDY).strip()
-    if auth_type == "password":
-        password = required(conn_id, "Password", fields.password, "Enter the password of the Postgres role.")
-        return {"workspace": MappingProxyType({}), "user": login, "password": password}
-    workspace = {
-        "host": workspace_url(conn_id, required(conn_id, "Host", fields.host, "Enter the workspace URL, https://….")),
-        "auth_type": auth_type,
-        "client_id": login,
-        **{name: known[name] for name in OIDC_FIELDS if name in known},
-    }
-    for kind, name in (("env-oidc", "oidc_token_env"), ("file-oidc", "oidc_token_filepath")):
-        if auth_type == kind and name not in known:
-            raise wrong_field(conn_id, name, "is missing", f"With auth_type '{kind}' it says where the token is.")
-    if auth_type == DEFAULT_AUTH_TYPE:
-        secret = required(conn_id, "Password", fields.password, "Enter the service principal's OAuth secret.")
-        workspace["client_secret"] = secret
-    elif fields.password:
-        raise wrong_field(conn_id, "Password", f"has no use with auth_type '{auth_type}'", "Leave it empty.")
-    return {"workspace": MappingProxyType(workspace), "user": known.get("group_name") or login}
+        identity = read_databricks_identity(conn_id, databricks.conn_id, databricks.by_label)
+        return {"identity": identity, "user": role or known.get("group_name")}
+    auth_type = known.get("auth_type", DEFAULT_AUTH_TYPE)
+    if auth_type == NATIVE:
+        keywords = read_authentication(conn_id, NATIVE, labelled)
+        return {"identity": None, **keywords, "user": role or keywords["user"]}
+    identity = read_identity(conn_id, auth_type, labelled)
+    return {"identity": identity, "user": role or known.get("group_name") or identity.client_id}
 
 
-def _own_identity(fields: ConnectionFields, known: Mapping[str, Any]) -> dict[str, Any]:
-    own = {"Host": fields.host, "Login": fields.login, "Password": fields.password}
-    return {**own, **{name: known.get(name) for name in ("auth_type", *OIDC_FIELDS)}}
+_OWN_LOGIN = ("Host", "Login", "Password")
+_OIDC_EXTRAS = ("oidc_token_env", "oidc_token_filepath", "token_audience")
 
 
-def _databricks_identity(conn_id: str, databricks: ConnectionFields) -> Mapping[str, str]:
-    """Return databricks-sdk's keywords for a connection of the Databricks provider, by its documented fields."""
-    name, extra = databricks.conn_id, databricks.extra
-    host = extra.get("host") or databricks.host
-    workspace = {"host": workspace_url(name, required(name, "Host", host, "Enter the workspace URL, https://…."))}
-    secret = databricks.password or ""
-    managed = str(extra.get("use_azure_managed_identity", "")).lower() == "true"
-    token = extra.get("token") or ("" if managed or databricks.login not in (None, "", "token") else secret)
-    if extra.get("azure_tenant_id"):
-        workspace |= {
-            "auth_type": "azure-client-secret",
-            "azure_client_id": databricks.login or "",
-            "azure_client_secret": secret,
-            "azure_tenant_id": str(extra["azure_tenant_id"]),
-        }
-        if extra.get("azure_resource_id"):
-            workspace["azure_workspace_resource_id"] = str(extra["azure_resource_id"])
-    elif str(extra.get("service_principal_oauth", "")).lower() == "true":
-        client_id = (databricks.login or "").strip()
-        workspace |= {"auth_type": "oauth-m2m", "client_id": client_id, "client_secret": secret}
-    elif token:
-        workspace |= {"auth_type": "pat", "token": str(token)}
-    if "auth_type" not in workspace or not all(workspace.values()):
-        raise LakebaseSettingsError(
-            f"Connection '{name}' holds none of: a service principal's client ID and secret with "
-            "'service_principal_oauth', one of Azure with 'azure_tenant_id', a personal access token",
-            context=ErrorContext(conn_id),
-            hint="Complete it, or give Login and Password in this connection.",
+def _override_endpoint(conn_id: str, known: dict[str, Any], endpoint: str, *, is_native: bool) -> None:
+    named = read_endpoint_name(conn_id, "endpoint", endpoint)
+    if named == known.get("endpoint"):
+        return
+    if is_native:
+        raise wrong_field(
+            conn_id,
+            "endpoint",
+            f"has no use with auth_type '{NATIVE}'",
+            "A native Postgres login goes to 'pg_host': leave 'endpoint' out of the hook or operator, or use a "
+            "connection with an identity of the workspace.",
         )
-    return MappingProxyType(workspace)
+    known.pop("pg_host", None)
+    known["endpoint"] = named
 
 
-def _require_place(conn_id: str, known: Mapping[str, Any], others: Mapping[str, str], *, native: bool) -> None:
-    if native and not known.get("pg_host"):
-        raise wrong_field(conn_id, "pg_host", "is missing", "A native Postgres login names its host itself.")
-    if not native and not known.get("endpoint"):
-        for near in get_close_matches("endpoint", others, n=1, cutoff=0.75):
-            raise unknown_field(conn_id, near, ())
-        hint = f"Name it, as {ENDPOINT_SHAPE}, in the connection's extra, or on the hook or operator."
-        raise wrong_field(conn_id, "endpoint", "is missing", hint)
-    if native and known.get("read_only") and is_pooled(known.get("pg_host")):
-        raise wrong_field(conn_id, "read_only", "cannot be had on a pooled host", "Use the direct host.")
-    if not native and is_pooled(known.get("pg_host")):
+def _refuse_misspelt_endpoint(conn_id: str, libpq: Mapping[str, str]) -> None:
+    for near in get_close_matches("endpoint", libpq, n=1, cutoff=0.75):
+        raise unknown_field(conn_id, near, ())
+
+
+def _check_host(conn_id: str, session: SessionSettings, *, is_native: bool) -> None:
+    if is_native and not session.pg_host:
+        raise wrong_field(conn_id, "pg_host", "is missing", "A native Postgres login needs the name of its host.")
+    if is_native and session.read_only and is_pooled(session.pg_host):
+        raise wrong_field(conn_id, "read_only", "does not work on a pooled host", "Use the direct host.")
+    if not is_native and is_pooled(session.pg_host):
         raise wrong_field(
             conn_id,
             "pg_host",
             "is a pooled host, which does not accept OAuth credentials",
-            "Use the direct host, the same name without '-pooler', or a Postgres role with auth_type 'password'.",
+            f"Use the direct host, the same name without '-pooler', or a Postgres role with auth_type '{NATIVE}'.",
         )

@@ -1,4 +1,4 @@
-"""SQLAlchemy engines whose sessions are opened by the provider, so that no URL holds a password."""
+"""SQLAlchemy engines that open their sessions through the provider, so that no URL holds a password."""
 
 from __future__ import annotations
 
@@ -18,64 +18,64 @@ if TYPE_CHECKING:
 
 DRIVER = "postgresql+psycopg"
 RECYCLE_SECONDS = 45 * 60
-"""Age at which a pooled session is replaced."""
+"""Seconds after which a pooled session is replaced."""
 
 _NOT_FOR_THE_ENGINE = ("connect_args", "creator", "async_creator", "url")
 _POOL_OPTIONS = {"pool_pre_ping": True, "pool_recycle": RECYCLE_SECONDS}
 
 
-def session_url(settings: LakebaseSettings, location: SessionAddress) -> URL:
-    """Return where and as whom a session is opened, without a password.
+def session_url(settings: LakebaseSettings, address: SessionAddress) -> URL:
+    """Return the URL of a server, database and role, without a password.
 
     :param settings: port and database
-    :param location: host and role
+    :param address: host and role
     """
     return URL.create(
         DRIVER,
-        username=location.user,
-        host=location.host,
-        port=settings.port,
-        database=settings.database,
-        query={"sslmode": settings.sslmode},
+        username=address.user,
+        host=address.host,
+        port=settings.session.port,
+        database=settings.session.database,
+        query={"sslmode": settings.session.sslmode},
     )
 
 
 def create_engine(
     settings: LakebaseSettings,
-    location: SessionAddress,
+    address: SessionAddress,
     connect: Callable[[], psycopg.Connection[Any]],
     engine_options: Mapping[str, Any] | None = None,
 ) -> Engine:
-    """Return an engine that opens every session through ``connect`` and survives a suspend of the endpoint.
+    """Return an engine that opens each session through ``connect`` and survives a suspend of the endpoint.
 
     :param settings: port and database, for the engine's URL
-    :param location: host and role, for the engine's URL
+    :param address: host and role, for the engine's URL
     :param connect: opens a session, with a credential of its own
     :param engine_options: further keywords of :func:`sqlalchemy.create_engine`
-    :raises LakebaseSettingsError: on SQLAlchemy 1.4, which has no dialect for psycopg 3; for keywords that cannot be
-        obeyed: ``connect_args``, ``creator``, and those that SQLAlchemy refuses
+    :raises LakebaseSettingsError: on SQLAlchemy 1.4, which has no dialect for psycopg 3; for
+        ``connect_args``, ``creator`` and keywords that SQLAlchemy refuses
     """
     options = {**_POOL_OPTIONS, **_checked(settings, engine_options), "creator": connect}
-    url = _url(settings, location)
-    with _naming_arguments(settings):
+    url = _url(settings, address)
+    with _naming_bad_arguments(settings):
         return sqlalchemy.create_engine(url, **options)
 
 
 def create_async_engine(
     settings: LakebaseSettings,
-    location: SessionAddress,
+    address: SessionAddress,
     connect: Callable[[], Awaitable[psycopg.AsyncConnection[Any]]],
     engine_options: Mapping[str, Any] | None = None,
 ) -> AsyncEngine:
-    """Return the asynchronous twin of :func:`create_engine`; arguments and errors are the same."""
+    """Return an asynchronous engine; arguments and errors are those of :func:`create_engine`."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
     async def open_session(*_: Any, **__: Any) -> psycopg.AsyncConnection[Any]:
         return await connect()
 
     options = {**_POOL_OPTIONS, **_checked(settings, engine_options), "async_creator": open_session}
-    url = _url(settings, location)
-    with _naming_arguments(settings):
+    url = _url(settings, address)
+    with _naming_bad_arguments(settings):
         return create_async_engine(url, **options)
 
 
@@ -83,16 +83,15 @@ def _checked(settings: LakebaseSettings, engine_options: Mapping[str, Any] | Non
     for name in _NOT_FOR_THE_ENGINE:
         if engine_options and name in engine_options:
             raise LakebaseSettingsError(
-                f"engine_kwargs holds '{name}', but the hook opens the engine's sessions",
+                f"engine_kwargs holds '{name}', but the provider opens the engine's sessions",
                 context=settings.context,
-                hint="Give libpq's keywords in the connection's extra, and search_path or timeouts as the hook's "
-                "'options'.",
+                hint="Set libpq keywords in the connection's extra, and search_path or timeouts by 'options'.",
             )
     return engine_options or {}
 
 
 @contextmanager
-def _naming_arguments(settings: LakebaseSettings) -> Iterator[None]:
+def _naming_bad_arguments(settings: LakebaseSettings) -> Iterator[None]:
     try:
         yield
     except (TypeError, sqlalchemy.exc.ArgumentError) as error:
@@ -102,11 +101,11 @@ def _naming_arguments(settings: LakebaseSettings) -> Iterator[None]:
         ) from error
 
 
-def _url(settings: LakebaseSettings, location: SessionAddress) -> URL:
+def _url(settings: LakebaseSettings, address: SessionAddress) -> URL:
     if sqlalchemy.__version__.startswith("1."):
         raise LakebaseSettingsError(
             f"SQLAlchemy {sqlalchemy.__version__} cannot use psycopg 3",
             context=settings.context,
-            hint="Use the hook's own methods, which need no SQLAlchemy, or Airflow 3, which brings SQLAlchemy 2.",
+            hint="Use what needs no SQLAlchemy, or SQLAlchemy 2.",
         )
-    return session_url(settings, location)
+    return session_url(settings, address)

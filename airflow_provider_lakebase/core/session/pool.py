@@ -13,48 +13,48 @@ from typing import Any
 import psycopg_pool
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from airflow_provider_lakebase.core.session.connect import AsyncLakebaseSession, LakebaseSession
+from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession, LakebaseSession
 from airflow_provider_lakebase.exceptions import LakebaseError
 
 MAX_LIFETIME_SECONDS = 45 * 60.0
 """Age at which a connection is replaced; the pool shortens it by up to a tenth, so that not all go at once."""
 MAX_IDLE_SECONDS = 15 * 60.0
-"""Time without use after which a connection above ``min_size`` is closed."""
+"""Seconds without use after which a connection above ``min_size`` is closed."""
 
 Opener = Callable[[type[LakebaseSession]], LakebaseSession]
 AsyncOpener = Callable[[type[AsyncLakebaseSession]], Awaitable[AsyncLakebaseSession]]
 
 
-class _Lending:
-    """What a pool knows of the connections that are in use, and of the last attempt to open one that failed."""
+class _Loans:
+    """The connections of a pool that are in use, and the last failed attempt to open one."""
 
     def __init__(self) -> None:
         self.in_use = 0
         self._failure: tuple[float, Exception] | None = None
 
     def failure_since(self, moment: float) -> Exception | None:
-        """Return why a connection could not be opened, if that was after a moment.
+        """Return why a connection could not be opened, if that was after a moment; else None.
 
-        :param moment: by the monotonic clock
+        :param moment: seconds of the monotonic clock
         """
         failure = self._failure
         return failure[1] if failure and failure[0] >= moment else None
 
     def must_fail_waiters(self, failure: Exception) -> bool:
-        """Remember a failure; return whether it leaves nothing to wait for.
+        """Record a failure; return whether waiting for a connection has become useless.
 
-        :param failure: of an attempt to open a connection
+        :param failure: what an attempt to open a connection raised
         """
         self._failure = time.monotonic(), failure
-        is_hopeless = isinstance(failure, LakebaseError) and not failure.retryable
-        # A connection in use comes back, and goes to whoever waits.
-        return is_hopeless and self.in_use == 0
+        is_permanent = isinstance(failure, LakebaseError) and not failure.retryable
+        # A connection that is in use comes back and goes to a waiting thread.
+        return is_permanent and self.in_use == 0
 
 
 class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
     """A ``psycopg_pool.ConnectionPool`` whose connections are checked when they are handed out.
 
-    So a suspend of the endpoint, which cuts every session, is not noticed by who takes the next connection.
+    So the next user of the pool does not notice a suspend of the endpoint, which cuts every session.
     """
 
     def __init__(self, open_session: Opener, *, min_size: int, max_size: int, timeout: float) -> None:
@@ -63,17 +63,17 @@ class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
         :param open_session: opens a session of the given class
         :param min_size: connections kept open
         :param max_size: connections at most
-        :param timeout: seconds that taking a connection may take
-        :raises LakebaseError: why the first connection could not be had
+        :param timeout: seconds to wait for a connection
+        :raises LakebaseError: when the first connection cannot be opened
         """
-        self._lending = _Lending()
+        self._loans = _Loans()
         self._counting = threading.Lock()
         super().__init__(
-            connection_class=_session_class(open_session, self._note),
+            connection_class=_session_class(open_session, self._record_failure),
             check=ConnectionPool.check_connection,
             **_options(min_size, max_size, timeout),
         )
-        # In the foreground, since the pool would try a login that is refused until its time is up.
+        # In the foreground: the pool itself would repeat a refused login until its timeout.
         open_session(LakebaseSession).close()
         self.open()
 
@@ -81,16 +81,16 @@ class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
         """Take a connection; give it back with ``putconn``.
 
         :param timeout: seconds to wait for it, in place of the pool's
-        :raises LakebaseError: why no connection could be opened
+        :raises LakebaseError: when no connection could be opened
         :raises psycopg_pool.PoolTimeout: when all are in use
         """
         started_at = time.monotonic()
         try:
             connection = super().getconn(timeout)
         except psycopg_pool.PoolTimeout as error:
-            raise self._lending.failure_since(started_at) or error from error
+            raise self._loans.failure_since(started_at) or error from error
         with self._counting:
-            self._lending.in_use += 1
+            self._loans.in_use += 1
         return connection
 
     def putconn(self, conn: LakebaseSession) -> None:
@@ -99,14 +99,14 @@ class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
         :param conn: from :meth:`getconn`
         """
         with self._counting:
-            self._lending.in_use -= 1
+            self._loans.in_use -= 1
         super().putconn(conn)
 
-    def _note(self, failure: Exception) -> None:
+    def _record_failure(self, failure: Exception) -> None:
         with self._counting:
-            must_fail = self._lending.must_fail_waiters(failure)
+            must_fail = self._loans.must_fail_waiters(failure)
         if must_fail:
-            # Whoever waits for a connection would wait in vain; the pool has no public way to tell them.
+            # The waiting threads would wait in vain, and the pool has no public way to fail them.
             with self._lock:
                 waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
             for client in waiting:
@@ -114,7 +114,7 @@ class LakebaseConnectionPool(ConnectionPool[LakebaseSession]):
 
 
 class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
-    """The asynchronous twin of :class:`LakebaseConnectionPool`; open it with ``async with``."""
+    """The asynchronous :class:`LakebaseConnectionPool`; open it with ``async with``."""
 
     def __init__(self, open_session: AsyncOpener, *, min_size: int, max_size: int, timeout: float) -> None:
         """Make the pool; it is filled when it is opened.
@@ -122,12 +122,12 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
         :param open_session: opens a session of the given class
         :param min_size: connections kept open
         :param max_size: connections at most
-        :param timeout: seconds that taking a connection may take
+        :param timeout: seconds to wait for a connection
         """
-        self._lending = _Lending()
+        self._loans = _Loans()
         self._open_session = open_session
         super().__init__(
-            connection_class=_async_session_class(open_session, self._note),
+            connection_class=_async_session_class(open_session, self._record_failure),
             check=AsyncConnectionPool.check_connection,
             **_options(min_size, max_size, timeout),
         )
@@ -137,9 +137,9 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
 
         :param wait: wait until it is filled
         :param timeout: seconds to wait
-        :raises LakebaseError: why the first connection could not be had
+        :raises LakebaseError: when the first connection cannot be opened
         """
-        # First by itself, since the pool would try a login that is refused until its time is up.
+        # Beforehand: the pool itself would repeat a refused login until its timeout.
         await (await self._open_session(AsyncLakebaseSession)).close()
         await super().open(wait, timeout)
 
@@ -147,15 +147,15 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
         """Take a connection; give it back with ``putconn``.
 
         :param timeout: seconds to wait for it, in place of the pool's
-        :raises LakebaseError: why no connection could be opened
+        :raises LakebaseError: when no connection could be opened
         :raises psycopg_pool.PoolTimeout: when all are in use
         """
         started_at = time.monotonic()
         try:
             connection = await super().getconn(timeout)
         except psycopg_pool.PoolTimeout as error:
-            raise self._lending.failure_since(started_at) or error from error
-        self._lending.in_use += 1
+            raise self._loans.failure_since(started_at) or error from error
+        self._loans.in_use += 1
         return connection
 
     async def putconn(self, conn: AsyncLakebaseSession) -> None:
@@ -163,11 +163,11 @@ class AsyncLakebaseConnectionPool(AsyncConnectionPool[AsyncLakebaseSession]):
 
         :param conn: from :meth:`getconn`
         """
-        self._lending.in_use -= 1
+        self._loans.in_use -= 1
         await super().putconn(conn)
 
-    async def _note(self, failure: Exception) -> None:
-        if self._lending.must_fail_waiters(failure):
+    async def _record_failure(self, failure: Exception) -> None:
+        if self._loans.must_fail_waiters(failure):
             async with self._lock:
                 waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
             for client in waiting:
@@ -179,24 +179,24 @@ def _options(min_size: int, max_size: int, timeout: float) -> dict[str, Any]:
     return {"min_size": min_size, "max_size": max_size, "timeout": timeout, "open": False, **lifetimes}
 
 
-def _session_class(open_session: Opener, note: Callable[[Exception], None]) -> type[LakebaseSession]:
+def _session_class(open_session: Opener, record_failure: Callable[[Exception], None]) -> type[LakebaseSession]:
     class PooledSession(LakebaseSession):
         @classmethod
         def connect(cls, conninfo: str = "", **keywords: Any) -> Any:
-            # The pool calls it without arguments, and open_session with those of one attempt.
+            # The pool calls it without arguments, and open_session with those of an attempt.
             if conninfo:
                 return super().connect(conninfo, **keywords)
             try:
                 return open_session(cls)
             except Exception as error:
-                note(error)
+                record_failure(error)
                 raise
 
     return PooledSession
 
 
 def _async_session_class(
-    open_session: AsyncOpener, note: Callable[[Exception], Awaitable[None]]
+    open_session: AsyncOpener, record_failure: Callable[[Exception], Awaitable[None]]
 ) -> type[AsyncLakebaseSession]:
     class PooledSession(AsyncLakebaseSession):
         @classmethod
@@ -206,7 +206,7 @@ def _async_session_class(
             try:
                 return await open_session(cls)
             except Exception as error:
-                await note(error)
+                await record_failure(error)
                 raise
 
     return PooledSession

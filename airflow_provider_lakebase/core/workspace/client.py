@@ -1,271 +1,184 @@
-"""One databricks-sdk client an identity and process, shut off from the environment, under a deadline of our own."""
+"""Call the workspace's API through databricks-sdk, under a deadline of our own."""
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.config import Config, ConfigAttribute
-from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
+from databricks.sdk.errors import Unauthenticated
 from databricks.sdk.errors.base import DatabricksError
 
-from airflow_provider_lakebase import __version__
+from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
-from airflow_provider_lakebase.core.errors.catalog import describe, find_workspace_rule
-from airflow_provider_lakebase.exceptions import (
-    LakebaseEndpointNotFoundError,
-    LakebaseError,
-    LakebaseWorkspaceAccessError,
-    LakebaseWorkspaceError,
-    LakebaseWorkspaceRefusedError,
-    LakebaseWorkspaceUnreachableError,
-)
+from airflow_provider_lakebase.core.errors.catalog_workspace import UNREACHABLE, find_workspace_rule
+from airflow_provider_lakebase.core.workspace.reachability import NoAnswerError, call_within, find_obstacle
+from airflow_provider_lakebase.core.workspace.sdk_config import PinnedConfig
+from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseError, LakebaseWorkspaceError
 
 T = TypeVar("T")
 
-UNREACHABLE_SECONDS = 10.0
-"""Seconds after which a workspace that cannot be reached at all is given up."""
-PROBE_SECONDS = 1.0
-"""Seconds that finding out why a workspace does not answer may take."""
 
-_PASSING_STATUSES = frozenset({408, 409, 425, 429})
-"""Those from 400 to 499 after which the same request may succeed later."""
+class WorkspaceClients:
+    """One client per identity, each with the workspace token that databricks-sdk renews.
+
+    Threads may share it. It holds no connection open between calls that must be closed.
+    """
+
+    def __init__(self) -> None:
+        self._clients: dict[str, WorkspaceClient] = {}
+        # One per identity: signing in to a workspace that does not answer must not hold up the others.
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def send(self, identity: WorkspaceIdentity, request: Callable[[WorkspaceClient], T]) -> T:
+        """Send a request on the identity's client, and once more where its workspace token is no longer accepted.
+
+        :param identity: who sends it
+        :param request: makes the call on the client
+        """
+        try:
+            return request(self._client(identity))
+        except Unauthenticated:
+            # The token was revoked, or the clocks differ.
+            self.forget(identity)
+            return request(self._client(identity))
+
+    def forget(self, identity: WorkspaceIdentity) -> None:
+        """Sign in anew at the next request of an identity."""
+        with self._lock:
+            self._clients.pop(identity.key, None)
+            self._locks.pop(identity.key, None)
+
+    def forget_all(self) -> None:
+        """Sign in anew at the next request of every identity."""
+        # A forked process must share neither its parent's sockets nor a lock that another thread held at the fork.
+        self._lock = threading.Lock()
+        self._clients.clear()
+        self._locks.clear()
+
+    def _client(self, identity: WorkspaceIdentity) -> WorkspaceClient:
+        with self._lock:
+            lock = self._locks.setdefault(identity.key, threading.Lock())
+        with lock:
+            client = self._clients.get(identity.key)
+            if client is None:
+                client = WorkspaceClient(config=PinnedConfig.of(identity))
+                client.api_client._api_client._session.hooks["response"].append(_record_status)
+                self._clients[identity.key] = client
+            return client
+
+
+PROCESS_CLIENTS = WorkspaceClients()
+"""The clients of this process. They end with it; a forked process begins with none."""
+os.register_at_fork(after_in_child=PROCESS_CLIENTS.forget_all)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A workspace, called as one identity.
+
+    :param identity: which workspace, as whom
+    :param context: what errors name
+    :param clients: keeps the client
+    """
+
+    identity: WorkspaceIdentity
+    context: ErrorContext = NO_CONTEXT
+    clients: WorkspaceClients = PROCESS_CLIENTS
+
+    @classmethod
+    def of(cls, settings: LakebaseSettings) -> Workspace:
+        """Return the workspace of a connection.
+
+        :raises LakebaseSettingsError: for a native Postgres login
+        """
+        identity = settings.require_identity()
+        return cls(identity, replace(settings.context, workspace=identity.host))
+
+    def call(self, request: Callable[[WorkspaceClient], T], *, timeout: float) -> T:
+        """Send a request and return its answer.
+
+        :param request: makes the call on the client
+        :param timeout: seconds that it may take, signing in and the SDK's own retries included
+        :raises LakebaseWorkspaceAccessError: when the workspace refuses the identity
+        :raises LakebaseEndpointNotFoundError: when the project, branch or endpoint does not exist
+        :raises LakebaseSettingsError: when the workspace names a wrong value
+        :raises LakebaseWorkspaceRefusedError: when it refuses the request for another reason
+        :raises LakebaseWorkspaceUnreachableError: when no connection to it can be opened
+        :raises LakebaseWorkspaceError: when it fails otherwise or does not answer in time
+        """
+        try:
+            return call_within(timeout, self.identity.host, lambda: self._send(request))
+        except LakebaseError:
+            raise
+        # databricks-sdk has no root error: it raises DatabricksError, ValueError, KeyError, requests' and TimeoutError.
+        except Exception as error:
+            if isinstance(error, NoAnswerError):
+                # The thread left behind holds the lock of its client: the next call gets a new one.
+                self.clients.forget(self.identity)
+            raise self._translate(error) from _without_frames(error)
+
+    def require_sign_in(self, *, timeout: float) -> None:
+        """Sign in to the workspace, without asking it for anything.
+
+        :param timeout: seconds that it may take
+        :raises LakebaseError: as :meth:`call` does
+        """
+        self.call(lambda client: client.config.host, timeout=timeout)
+
+    def user_name(self, *, timeout: float) -> str:
+        """Return the identity's user name: an e-mail address, or a service principal's client ID.
+
+        :param timeout: seconds that it may take
+        :raises LakebaseError: as :meth:`call` does
+        """
+        me = self.call(lambda client: client.current_user.me(), timeout=timeout)
+        if not me.user_name:
+            raise LakebaseWorkspaceError("The workspace returned no name of the identity", context=self.context)
+        return me.user_name
+
+    def _send(self, request: Callable[[WorkspaceClient], T]) -> T:
+        _answered.status = 0
+        try:
+            return self.clients.send(self.identity, request)
+        except DatabricksError as error:
+            # The SDK's class follows from the code in the body, which does not tell the HTTP status.
+            error.http_status = _answered.status  # type: ignore[attr-defined]
+            raise
+
+    def _translate(self, error: Exception) -> LakebaseError:
+        # A failed sign-in carries the SDK's dump of its configuration after the server's words.
+        text = str(error).split(". Config: ")[0]
+        if isinstance(error, TimeoutError) or "Invalid URL 'None'" in text:
+            # The cause of a timeout is the last answer of the workspace, if there was one.
+            text = f"{text}: {error.__cause__}" if error.__cause__ and isinstance(error, TimeoutError) else text
+            obstacle = find_obstacle(self.identity.host)
+            if obstacle:
+                return UNREACHABLE.to_error(obstacle, self.context)
+        classes = [kind.__name__ for kind in type(error).__mro__]
+        rule = find_workspace_rule(text, classes, getattr(error, "http_status", 0))
+        if rule is not None:
+            return rule.to_error(text, self.context)
+        hint = "Check Host of the connection; if it is right, try again later."
+        problem = f"gave {text}" if isinstance(error, NoAnswerError) else f"failed: {type(error).__name__}: {text}"
+        return LakebaseWorkspaceError(f"The workspace's API {problem}", context=self.context, hint=hint)
+
 
 _answered = threading.local()
-_clients: dict[str, WorkspaceClient] = {}
-# One an identity: signing in to a workspace that does not answer must not hold up the others.
-_locks: dict[str, threading.Lock] = {}
-_lock = threading.Lock()
 
 
-def call_workspace(settings: LakebaseSettings, request: Callable[[WorkspaceClient], T], *, timeout: float) -> T:
-    """Send a request to the workspace's API and return its answer.
-
-    :param settings: which workspace, as whom
-    :param request: makes the call on the client
-    :param timeout: seconds that it may take, signing in and the SDK's own retries included
-    :raises LakebaseWorkspaceAccessError: when the identity is not accepted, or not for this
-    :raises LakebaseEndpointNotFoundError: when the project, branch or endpoint does not exist
-    :raises LakebaseSettingsError: when the workspace names a wrong value
-    :raises LakebaseWorkspaceRefusedError: when it refused the request for another reason
-    :raises LakebaseWorkspaceUnreachableError: when no connection to it can be opened
-    :raises LakebaseWorkspaceError: when it failed otherwise or gave no answer in time
-    """
-    try:
-        return _within(timeout, settings.workspace["host"], lambda: _send(settings, request))
-    except LakebaseError:
-        raise
-    # The SDK has no root error: it raises DatabricksError, ValueError, KeyError, requests' errors and TimeoutError.
-    except Exception as error:
-        if isinstance(error, _NoAnswer):
-            # The thread left behind holds the lock of its client: the next call gets a new one.
-            _forget(settings.identity)
-        raise _translate(settings, error) from _without_frames(error)
-
-
-def _send(settings: LakebaseSettings, request: Callable[[WorkspaceClient], T]) -> T:
-    _answered.status = 0
-    try:
-        try:
-            return request(_client(settings))
-        except Unauthenticated:
-            # The token that the client keeps was revoked, or the clocks differ: sign in once more.
-            _forget(settings.identity)
-            return request(_client(settings))
-    except DatabricksError as error:
-        # The SDK's class follows from the code in the body, which may be any.
-        error.http_status = _answered.status  # type: ignore[attr-defined]
-        raise
-
-
-def _forget(identity: str) -> None:
-    with _lock:
-        _clients.pop(identity, None)
-        _locks.pop(identity, None)
-
-
-def _client(settings: LakebaseSettings) -> WorkspaceClient:
-    with _lock:
-        lock = _locks.setdefault(settings.identity, threading.Lock())
-    with lock:
-        client = _clients.get(settings.identity)
-        if client is None:
-            client = WorkspaceClient(config=_PinnedConfig.of(settings))
-            client.api_client._api_client._session.hooks["response"].append(_note_status)
-            _clients[settings.identity] = client
-        return client
-
-
-def _note_status(response: Any, *_: Any, **__: Any) -> None:
+def _record_status(response: Any, *_: Any, **__: Any) -> None:
     _answered.status = response.status_code
 
 
-class _NoAnswer(TimeoutError):
-    pass
-
-
-class _PinnedConfig(Config):
-    """The SDK's configuration with nothing in it but what the Airflow connection says.
-
-    The SDK reads ``DATABRICKS_*``, ``ARM_*`` and ``~/.databrickscfg`` even beside explicit arguments; one of them,
-    DATABRICKS_DISCOVERY_URL, decides where the secret is sent.
-    """
-
-    @classmethod
-    def of(cls, settings: LakebaseSettings) -> _PinnedConfig:
-        identity: dict[str, Any] = dict(settings.workspace)
-        config = cls(
-            **identity,
-            # Beyond them it is tried again here, where the wait is told and has a deadline.
-            http_timeout_seconds=20,
-            retry_timeout_seconds=10,
-            debug_headers=False,
-            product="airflow-provider-lakebase",
-            product_version=__version__,
-        )
-        with suppress(PackageNotFoundError):
-            config.with_user_agent_extra("airflow", version("apache-airflow"))
-        return config
-
-    @classmethod
-    def attributes(cls) -> Iterable[ConfigAttribute]:
-        """Return the SDK's own fields: it finds them in the class itself, not in a subclass."""
-        return Config.attributes()
-
-    def _load_from_env(self) -> None:
-        """Read nothing."""
-
-    def _known_file_config_loader(self) -> None:
-        """Read nothing."""
-
-
-def _within(timeout: float, host: str, work: Callable[[], T]) -> T:
-    """Run the work in a thread and wait for it, but for a workspace that cannot be reached only a short while.
-
-    The SDK's token exchange has no timeout and its discovery retries for minutes, so only leaving the thread behind
-    ends the wait in time; as a daemon it does not keep the process.
-    """
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="lakebase-workspace", daemon=True)
-    thread.start()
-    thread.join(min(timeout, UNREACHABLE_SECONDS))
-    seconds = timeout
-    if thread.is_alive() and timeout > UNREACHABLE_SECONDS:
-        if find_obstacle(host):
-            seconds = UNREACHABLE_SECONDS
-        else:
-            thread.join(timeout - UNREACHABLE_SECONDS)
-    if failure:
-        raise failure[0]
-    if not outcome:
-        raise _NoAnswer(f"no answer in {seconds:.0f} s")
-    return outcome[0]
-
-
-def _translate(settings: LakebaseSettings, error: Exception) -> LakebaseError:
-    context = replace(settings.context, workspace=settings.workspace["host"])
-    # A failed sign-in carries the SDK's dump of its configuration behind the server's words.
-    text = str(error).split(". Config: ")[0]
-    if isinstance(error, TimeoutError):
-        # Its cause is what the workspace answered last, if it answered at all.
-        text = f"{text}: {error.__cause__}" if error.__cause__ else text
-    if isinstance(error, TimeoutError) or "Invalid URL 'None'" in text:
-        obstacle = find_obstacle(settings.workspace["host"])
-        if obstacle:
-            what = f"The workspace cannot be reached: {obstacle}"
-            hint = "Check Host of the connection, and that the worker's network leads there."
-            return LakebaseWorkspaceUnreachableError(what, context=context, hint=hint)
-    if cause := find_workspace_rule(text):
-        return cause.error(describe(cause, text), context=context, hint=cause.hint)
-    if isinstance(error, _NoAnswer):
-        what = f"The workspace's API gave {text}"
-    else:
-        what = f"The workspace's API failed: {type(error).__name__}: {text}"
-    if isinstance(error, Unauthenticated | PermissionDenied):
-        hint = "Check the identity's secret or token, and its permissions in the workspace."
-        return LakebaseWorkspaceAccessError(what, context=context, hint=hint)
-    if isinstance(error, NotFound):
-        return LakebaseEndpointNotFoundError(
-            what, context=context, hint="Correct 'endpoint', or Host of the connection."
-        )
-    if 400 <= (status := getattr(error, "http_status", 0)) < 500 and status not in _PASSING_STATUSES:
-        hint = "Correct what it names; the same request would be refused again."
-        return LakebaseWorkspaceRefusedError(what, context=context, hint=hint)
-    return LakebaseWorkspaceError(
-        what, context=context, hint="Check Host of the connection; if it is right, try again later."
-    )
-
-
-def find_obstacle(host: str) -> str:
-    """Return why no connection to a workspace can be opened, which the SDK keeps to itself; nothing where one can.
-
-    :param host: the workspace's address
-    """
-    url = urlsplit(host)
-    if getproxies().get(url.scheme):
-        return ""
-    found: list[str] = []
-
-    def probe() -> None:
-        try:
-            socket.create_connection((url.hostname or "", url.port or 443), timeout=PROBE_SECONDS).close()
-        except OSError as error:
-            found.append(str(error))
-
-    # Name resolution has no deadline of its own.
-    thread = threading.Thread(target=probe, name="lakebase-probe", daemon=True)
-    thread.start()
-    thread.join(2 * PROBE_SECONDS)
-    if thread.is_alive():
-        return "its name is not resolved"
-    return found[0] if found else ""
-
-
 def _without_frames(error: Exception) -> Exception:
-    """Return the error without the SDK's frames, whose variables hold secrets; the same for what caused it."""
+    """Return the error without databricks-sdk's frames, whose variables hold secrets; so for what caused it."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return error
-
-
-def _forget_clients() -> None:
-    # A forked task must not share its parent's sockets, nor a lock that another thread held at the fork.
-    global _lock
-    _lock = threading.Lock()
-    _clients.clear()
-    _locks.clear()
-
-
-class _WithoutCredentials(logging.Filter):
-    """Keep the replies that hold a credential out of the SDK's log, which prints them at DEBUG."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Leave nothing but the first line, which names the request."""
-        text = record.getMessage()
-        if "/postgres/credentials" in text:
-            record.msg, record.args = f"{text.splitlines()[0]} (body withheld)", ()
-        return True
-
-
-logging.getLogger("databricks.sdk").addFilter(_WithoutCredentials())
-os.register_at_fork(after_in_child=_forget_clients)

@@ -1,40 +1,38 @@
-"""Find where the workspace shows a branch. None of it wakes an endpoint.
+"""Find the pages on which the workspace shows a branch. It wakes no endpoint.
 
-The pages are named by uid: ``/lakebase/projects/<uid>/branches/<uid>``, as seen in use; no documentation says so. That
-the SQL editor of a branch is at ``/sql-editor`` is inferred.
+Pages are named by uid: ``/lakebase/projects/<uid>/branches/<uid>``, as seen in use; no documentation says so. The
+page ``/sql-editor`` of a branch is inferred.
 """
 
 from __future__ import annotations
 
 from urllib.parse import quote
 
-from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
-from airflow_provider_lakebase.core.workspace.client import call_workspace
+from airflow_provider_lakebase.core.connection.resource_names import ResourceName
+from airflow_provider_lakebase.core.workspace.client import Workspace
 from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
 
 
-def find_pages(settings: LakebaseSettings, *, timeout: float) -> dict[str, str]:
-    """Return the addresses of ``project``, ``branch`` and ``sql_editor`` in the workspace.
+def find_console_urls(workspace: Workspace, branch: ResourceName, database: str, *, timeout: float) -> dict[str, str]:
+    """Return the URLs of ``project``, ``branch`` and ``sql_editor`` in the workspace.
 
-    :param settings: which branch, as whom
+    :param workspace: the workspace to ask
+    :param branch: a branch or one of its endpoints
+    :param database: the database that the SQL editor opens
     :param timeout: seconds that it may take
-    :raises LakebaseWorkspaceError: when the workspace refuses, or does not say what they are named by
+    :raises LakebaseWorkspaceError: when the workspace refuses, or returns no uids
     """
-    branch = settings.endpoint.partition("/endpoints/")[0]
-    project = branch.partition("/branches/")[0]
-    uids = call_workspace(
-        settings,
-        lambda client: (client.postgres.get_project(project).uid, client.postgres.get_branch(branch).uid),
+    project_name, branch_name = str(branch.up_to("project")), str(branch.up_to("branch"))
+    uids = workspace.call(
+        lambda client: (client.postgres.get_project(project_name).uid, client.postgres.get_branch(branch_name).uid),
         timeout=timeout,
     )
     if not all(uids):
-        raise LakebaseWorkspaceError(
-            "The workspace does not say the uids of project and branch", context=settings.context
-        )
-    project_page = f"{settings.workspace['host']}/lakebase/projects/{uids[0]}"
+        raise LakebaseWorkspaceError("The workspace returned no uid of project or branch", context=workspace.context)
+    project_page = f"{workspace.identity.host}/lakebase/projects/{uids[0]}"
     branch_page = f"{project_page}/branches/{uids[1]}"
     return {
         "project": project_page,
         "branch": branch_page,
-        "sql_editor": f"{branch_page}/sql-editor?database={quote(settings.database, safe='')}",
+        "sql_editor": f"{branch_page}/sql-editor?database={quote(database, safe='')}",
     }

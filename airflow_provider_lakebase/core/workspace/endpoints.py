@@ -1,4 +1,4 @@
-"""Find an endpoint, its state and its host, and who the identity is. None of it wakes the endpoint."""
+"""Find an endpoint, its state and its host. None of it wakes the endpoint."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from databricks.sdk.service.postgres import Endpoint, EndpointType
 
+from airflow_provider_lakebase.core.connection.resource_names import ResourceName
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings, SessionAddress
-from airflow_provider_lakebase.core.workspace.client import call_workspace
+from airflow_provider_lakebase.core.workspace.client import Workspace
 from airflow_provider_lakebase.exceptions import (
+    ErrorContext,
     LakebaseEndpointDisabledError,
     LakebaseSettingsError,
     LakebaseWorkspaceError,
@@ -18,14 +20,14 @@ from airflow_provider_lakebase.exceptions import (
 
 @dataclass(frozen=True)
 class EndpointStatus:
-    """Hold what the workspace says of an endpoint.
+    """The status of an endpoint, as the workspace returns it.
 
-    :param name: its resource name
+    :param name: resource name
     :param state: ``INIT``, ``ACTIVE``, ``IDLE`` or ``DEGRADED``
-    :param disabled: whether connections are refused and do not wake it
+    :param disabled: whether it refuses connections, which then do not wake it
     :param host: Postgres host, or None while it has none
-    :param read_only_host: host for sessions that only read, or None where there is none
-    :param suspend_timeout: seconds without use after which it is suspended, or None where it never is
+    :param read_only_host: host for sessions that only read, or None
+    :param suspend_timeout: seconds without use after which it is suspended, or None if it never is
     """
 
     name: str
@@ -35,28 +37,34 @@ class EndpointStatus:
     read_only_host: str | None
     suspend_timeout: float | None = None
 
+    def require_enabled(self, context: ErrorContext) -> None:
+        """Refuse an endpoint that a connection cannot wake.
 
-_locations: dict[tuple[str | bool | None, ...], SessionAddress] = {}
+        :param context: what the error names
+        :raises LakebaseEndpointDisabledError: when it is disabled
+        """
+        if self.disabled:
+            hint = "Enable the endpoint in the workspace, or name another one."
+            raise LakebaseEndpointDisabledError("The endpoint is disabled", context=context, hint=hint)
 
 
-def read_endpoint(settings: LakebaseSettings, *, timeout: float) -> EndpointStatus:
-    """Return the endpoint's state, whether it is disabled, and its hosts.
+def read_endpoint(workspace: Workspace, name: ResourceName, *, timeout: float) -> EndpointStatus:
+    """Return the status of an endpoint.
 
-    :param settings: which endpoint, or which branch's, as whom
+    :param workspace: the workspace to ask
+    :param name: the endpoint, or a branch, which stands for its one read-write endpoint
     :param timeout: seconds that it may take
-    :raises LakebaseEndpointNotFoundError: when there is no such endpoint
-    :raises LakebaseSettingsError: when a branch has not just one read-write endpoint
+    :raises LakebaseEndpointNotFoundError: when it does not exist
+    :raises LakebaseSettingsError: when a branch has no or several read-write endpoints
     :raises LakebaseWorkspaceError: when the workspace refuses otherwise
     """
-    if "/endpoints/" in settings.endpoint:
-        endpoint = call_workspace(
-            settings, lambda client: client.postgres.get_endpoint(settings.endpoint), timeout=timeout
-        )
+    if name.kind == "endpoint":
+        endpoint = workspace.call(lambda client: client.postgres.get_endpoint(str(name)), timeout=timeout)
     else:
-        endpoint = _only_endpoint(settings, timeout)
+        endpoint = _only_endpoint(workspace, name, timeout)
     status = endpoint.status
     if status is None or endpoint.name is None:
-        raise LakebaseWorkspaceError("The workspace answered without the endpoint's status", context=settings.context)
+        raise LakebaseWorkspaceError("The workspace answered without the endpoint's status", context=workspace.context)
     return EndpointStatus(
         name=endpoint.name,
         state=status.current_state.value if status.current_state else "INIT",
@@ -67,68 +75,63 @@ def read_endpoint(settings: LakebaseSettings, *, timeout: float) -> EndpointStat
     )
 
 
-def require_enabled(settings: LakebaseSettings, status: EndpointStatus) -> None:
-    """Do nothing for an endpoint that a connection can wake.
+class EndpointAddresses:
+    """The host and role of each endpoint that was looked up."""
 
-    :param settings: for the message
-    :param status: what the workspace said of it
-    :raises LakebaseEndpointDisabledError: when it is disabled
-    """
-    if status.disabled:
-        hint = "Enable the endpoint in the workspace, or name another one."
-        raise LakebaseEndpointDisabledError("The endpoint is disabled", context=settings.context, hint=hint)
+    def __init__(self) -> None:
+        self._addresses: dict[tuple[object, ...], SessionAddress] = {}
 
+    def resolve(self, settings: LakebaseSettings, *, timeout: float, refresh: bool = False) -> SessionAddress:
+        """Return endpoint, host and role of a session; look up what is not known yet.
 
-def locate(settings: LakebaseSettings, *, timeout: float, again: bool = False) -> SessionAddress:
-    """Return endpoint, host and role of a session; what had to be asked is kept for the process.
+        :param settings: a connection with an identity of the workspace
+        :param timeout: seconds that it may take
+        :param refresh: look it up again, because the known host cannot be reached
+        :raises LakebaseSettingsError: when the connection names no endpoint
+        :raises LakebaseWorkspaceError: when the endpoint has no host, or the workspace refuses
+        """
+        address = None if refresh else self._addresses.get(_key(settings))
+        if address is None:
+            self.forget(settings)
+            address = self._addresses[_key(settings)] = _look_up(settings, time.monotonic() + timeout)
+        return address
 
-    :param settings: what the connection says
-    :param timeout: seconds that it may take
-    :param again: look the host up once more, because the known one cannot be reached
-    :raises LakebaseWorkspaceError: when the endpoint has no host (yet), or the workspace refuses
-    """
-    location = None if again else _locations.get(_key(settings))
-    if location is None:
-        forget_location(settings)
-        location = _locations[_key(settings)] = _look_up(settings, time.monotonic() + timeout)
-    return location
+    def forget(self, settings: LakebaseSettings) -> None:
+        """Look the address up again at its next use.
 
-
-def forget_location(settings: LakebaseSettings) -> None:
-    """Forget what is kept for the process, after a failure that it may be the cause of.
-
-    :param settings: what the connection says
-    """
-    _locations.pop(_key(settings), None)
+        :param settings: the connection
+        """
+        self._addresses.pop(_key(settings), None)
 
 
-def _key(settings: LakebaseSettings) -> tuple[str | bool | None, ...]:
-    return (settings.identity, settings.endpoint, settings.read_only, settings.pg_host, settings.user)
+PROCESS_ADDRESSES = EndpointAddresses()
+"""The addresses that this process has looked up. They end with it."""
+
+
+def _key(settings: LakebaseSettings) -> tuple[object, ...]:
+    identity, session = settings.require_identity(), settings.session
+    return (identity.key, settings.endpoint, session.read_only, session.pg_host, session.user)
 
 
 def _look_up(settings: LakebaseSettings, deadline: float) -> SessionAddress:
-    endpoint, host = settings.endpoint, settings.pg_host
-    if not host or "/endpoints/" not in endpoint:
-        status = read_endpoint(settings, timeout=max(deadline - time.monotonic(), 0.1))
-        endpoint = status.name
-        host = host or (status.read_only_host if settings.read_only else None) or status.host
+    workspace, session = Workspace.of(settings), settings.session
+    endpoint, host = settings.require_endpoint(), session.pg_host
+    if not host or endpoint.kind != "endpoint":
+        status = read_endpoint(workspace, endpoint, timeout=_left(deadline))
+        endpoint = ResourceName.parse(status.name)
+        host = host or (status.read_only_host if session.read_only else None) or status.host
     if not host:
-        raise LakebaseWorkspaceError("The endpoint has no host yet", context=settings.context, hint="Try again.")
-    user = settings.user or settings.workspace.get("client_id")
-    return SessionAddress(endpoint, host, user or _me(settings, max(deadline - time.monotonic(), 0.1)))
+        raise LakebaseWorkspaceError("The endpoint has no host yet", context=workspace.context, hint="Try again.")
+    user = session.user or workspace.identity.client_id or workspace.user_name(timeout=_left(deadline))
+    return SessionAddress(endpoint, host, user)
 
 
-def _me(settings: LakebaseSettings, timeout: float) -> str:
-    me = call_workspace(settings, lambda client: client.current_user.me(), timeout=timeout)
-    if not me.user_name:
-        raise LakebaseWorkspaceError("The workspace does not say who the identity is", context=settings.context)
-    return me.user_name
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.1)
 
 
-def _only_endpoint(settings: LakebaseSettings, timeout: float) -> Endpoint:
-    """Return the one read-write endpoint of a branch."""
-    branch = settings.endpoint
-    found = call_workspace(settings, lambda client: list(client.postgres.list_endpoints(branch)), timeout=timeout)
+def _only_endpoint(workspace: Workspace, branch: ResourceName, timeout: float) -> Endpoint:
+    found = workspace.call(lambda client: list(client.postgres.list_endpoints(str(branch))), timeout=timeout)
     wanted = [
         each for each in found if each.status and each.status.endpoint_type is EndpointType.ENDPOINT_TYPE_READ_WRITE
     ]
@@ -137,7 +140,5 @@ def _only_endpoint(settings: LakebaseSettings, timeout: float) -> Endpoint:
     names = ", ".join(str(each.name) for each in (wanted or found)) or "none at all"
     count = "several read-write endpoints" if wanted else "no read-write endpoint"
     raise LakebaseSettingsError(
-        f"Branch {branch} has {count}: {names}",
-        context=settings.context,
-        hint="Name the endpoint itself.",
+        f"Branch {branch} has {count}: {names}", context=workspace.context, hint="Name the endpoint itself."
     )

@@ -1,8 +1,8 @@
 """Decide which Python values may go into a column by binary COPY.
 
 psycopg writes binary COPY by the type of the column, not of the value: an int too large for int4 becomes another
-number, a datetime in a date column loses its time. So a batch of rows is sent as binary only if each value is of exactly
-the type that its column holds. All other batches are sent as text, which Postgres parses with all its checks.
+number, a datetime in a date column loses its time. So a batch of rows is sent in binary only if each value is of
+exactly the type that its column holds. All other batches are sent as text, which Postgres parses with all its checks.
 """
 
 from __future__ import annotations

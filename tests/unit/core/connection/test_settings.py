@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_lakebase.core.connection.fields import POSTGRES_HOOK_EXTRAS, unknown_field
+from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
+from airflow_provider_lakebase.core.connection.resource_names import ResourceName
 from airflow_provider_lakebase.core.connection.settings import ConnectionFields, LakebaseSettings, read_settings
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
@@ -34,14 +36,14 @@ def test_a_native_login_with_an_endpoint_is_told_that_it_has_no_use():
 
 def test_defaults_are_those_of_the_service():
     settings = read()
-    assert settings.database == "databricks_postgres"
-    assert settings.port == 5432
-    assert settings.user == settings.workspace["client_id"] == "4f5c0f0a-0000-4000-8000-000000000001"
-    assert settings.workspace["auth_type"] == "oauth-m2m"
-    assert settings.sslmode == "require"
-    assert settings.wake_timeout == 120
-    assert settings.credential_ttl is None
-    assert settings.pg_host is None
+    assert settings.session.database == "databricks_postgres"
+    assert settings.session.port == 5432
+    assert settings.session.user == settings.require_identity().client_id == "4f5c0f0a-0000-4000-8000-000000000001"
+    assert settings.require_identity().auth_type == "oauth-m2m"
+    assert settings.session.sslmode == "require"
+    assert settings.session.wake_timeout == 120
+    assert settings.session.credential_ttl is None
+    assert settings.session.pg_host is None
 
 
 def test_the_secret_is_not_in_the_repr():
@@ -53,12 +55,12 @@ def test_the_secret_is_not_in_the_repr():
 def test_strings_of_a_uri_are_read_as_numbers():
     extra = {"endpoint": ENDPOINT, "wake_timeout": "30.5", "credential_ttl": "600"}
     settings = read(port="6543", extra=extra)
-    assert (settings.port, settings.wake_timeout, settings.credential_ttl) == (6543, 30.5, 600)
+    assert (settings.session.port, settings.session.wake_timeout, settings.session.credential_ttl) == (6543, 30.5, 600)
 
 
 def test_fields_left_alone_in_the_form_count_as_absent():
     settings = read(extra={"endpoint": ENDPOINT, "wake_timeout": None, "sslmode": "", "pg_host": None})
-    assert (settings.wake_timeout, settings.sslmode, settings.pg_host) == (120, "require", None)
+    assert (settings.session.wake_timeout, settings.session.sslmode, settings.session.pg_host) == (120, "require", None)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +74,12 @@ def test_fields_left_alone_in_the_form_count_as_absent():
     ],
 )
 def test_the_host_is_read_as_a_workspace_url(given: str, meant: str):
-    assert read(host=given).workspace["host"] == meant
+    assert read(host=given).require_identity().host == meant
 
 
 def test_libpq_keywords_and_dbapi_hook_extras_pass():
     settings = read(extra={"endpoint": ENDPOINT, "keepalives_idle": 60, "placeholder": "%s"})
-    assert settings.libpq == {"keepalives_idle": "60"}
+    assert settings.session.libpq == {"keepalives_idle": "60"}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,6 @@ def test_libpq_keywords_and_dbapi_hook_extras_pass():
         ({"host": "  "}, "'Host' is missing"),
         ({"login": ""}, "'Login' is missing"),
         ({"password": None}, "'Password' is missing"),
-        ({"extra": {}}, "'endpoint' is missing"),
         ({"extra": {"endpoint": "projects/shop"}}, "'endpoint' is malformed: 'projects/shop'"),
         ({"extra": {"endpoint": "projects/Shop/branches/b/endpoints/e"}}, "'endpoint' is malformed"),
         ({"extra": {"endpoint": ENDPOINT + "\n"}}, "'endpoint' is malformed"),
@@ -121,10 +122,14 @@ def test_libpq_keywords_and_dbapi_hook_extras_pass():
         ({"extra": {"endpoint": ENDPOINT, "auth_type": "kerberos"}}, "'auth_type' is 'kerberos'"),
         ({"extra": {"endpoint": ENDPOINT, "auth_type": "env-oidc"}}, "'oidc_token_env' is missing"),
         ({"extra": {"endpoint": ENDPOINT, "auth_type": "file-oidc"}}, "'oidc_token_filepath' is missing"),
+        (
+            {"extra": {"endpoint": ENDPOINT, "token_audience": "a"}},
+            "'token_audience' has no use with auth_type 'oauth-m2m'",
+        ),
         ({"extra": {"endpoint": ENDPOINT, "auth_type": "github-oidc"}}, "'Password' has no use with auth_type"),
         (
             {"extra": {"auth_type": "password", "pg_host": "a-pooler.example", "read_only": True}},
-            "'read_only' cannot be had on a pooled host",
+            "'read_only' does not work on a pooled host",
         ),
         (
             {"extra": {"endpoint": ENDPOINT, "pg_host": f"postgresql://x:{SECRET}@h/d"}},
@@ -148,19 +153,32 @@ def test_a_wrong_field_is_refused_with_a_sentence_that_names_it(changes: dict[st
     assert SECRET not in message
 
 
+def test_a_connection_without_an_endpoint_serves_what_needs_none():
+    settings = read(extra={})
+    assert settings.require_identity().host == "https://shop.cloud.databricks.com"
+    with pytest.raises(LakebaseSettingsError, match="'endpoint' is missing .connection 'shop'.*Name it, as projects/"):
+        settings.require_endpoint()
+
+
+def test_a_native_login_cannot_ask_the_workspace():
+    settings = read(host=None, extra={"auth_type": "password", "pg_host": "ep-a.database.example"})
+    with pytest.raises(LakebaseSettingsError, match="A native Postgres login cannot ask the workspace"):
+        settings.require_identity()
+
+
 def test_the_endpoint_may_come_from_the_hook_alone():
-    assert read(endpoint=ENDPOINT, extra={}).endpoint == ENDPOINT
+    assert str(read(endpoint=ENDPOINT, extra={}).endpoint) == ENDPOINT
 
 
 def test_an_override_of_the_endpoint_forgets_the_connections_host():
     other = ENDPOINT.replace("production", "staging")
     settings = read(endpoint=other, extra={"endpoint": ENDPOINT, "pg_host": "ep-a.database.example"})
-    assert (settings.endpoint, settings.pg_host) == (other, None)
+    assert (str(settings.endpoint), settings.session.pg_host) == (other, None)
 
 
 def test_an_override_of_options_is_added_behind_the_connections():
     settings = read(extra={"endpoint": ENDPOINT, "options": "-c a=1"}).override(options="-c b=2")
-    assert settings.libpq["options"] == "-c a=1 -c b=2"
+    assert settings.session.libpq["options"] == "-c a=1 -c b=2"
 
 
 def databricks(**changes: Any) -> ConnectionFields:
@@ -192,15 +210,19 @@ def databricks(**changes: Any) -> ConnectionFields:
 def test_a_databricks_connection_gives_its_identity(connection: ConnectionFields, workspace: dict[str, str]):
     fields = ConnectionFields("shop", extra={"endpoint": ENDPOINT, "databricks_conn_id": "warehouse"})
     settings = read_settings(fields, databricks=connection)
-    assert settings.workspace == {"host": "https://shop.cloud.databricks.com", **workspace}
-    assert settings.user is None
+    assert settings.identity == WorkspaceIdentity(
+        "https://shop.cloud.databricks.com", workspace.pop("auth_type"), workspace
+    )
+    assert settings.session.user is None
     assert len(settings.secrets) == 1
     assert settings.secrets[0] not in repr(settings)
 
 
 def test_a_databricks_connection_without_a_known_identity_is_refused():
     fields = ConnectionFields("shop", extra={"endpoint": ENDPOINT, "databricks_conn_id": "warehouse"})
-    with pytest.raises(LakebaseSettingsError, match="'warehouse' holds none of.*personal access token.*Complete it"):
+    with pytest.raises(
+        LakebaseSettingsError, match="'warehouse', from which.*holds none of.*personal access token.*Complete it"
+    ):
         read_settings(fields, databricks=databricks(login="ada@example.com", password="word"))
 
 
@@ -216,25 +238,30 @@ def test_two_identities_clash(clash: dict[str, Any]):
 def test_a_native_password_needs_no_workspace():
     extra = {"auth_type": "password", "pg_host": "ep-a-pooler.database.example"}
     settings = read(host=None, login="etl", password="word", extra=extra)
-    assert (settings.user, settings.password, settings.endpoint, settings.workspace) == ("etl", "word", "", {})
+    assert (settings.session.user, settings.session.password) == ("etl", "word")
+    assert (settings.identity, settings.endpoint) == (None, None)
     assert "word" not in repr(settings)
 
 
 def test_workload_identity_needs_no_secret():
     extra = {"endpoint": ENDPOINT, "auth_type": "file-oidc", "oidc_token_filepath": "/var/run/token"}
     settings = read(password=None, extra=extra)
-    assert settings.workspace["oidc_token_filepath"] == "/var/run/token"
-    assert "client_secret" not in settings.workspace
+    assert settings.require_identity().keywords["oidc_token_filepath"] == "/var/run/token"
+    assert "client_secret" not in settings.require_identity().keywords
 
 
 def test_a_branch_may_stand_for_its_endpoint():
-    assert read(endpoint="projects/shop/branches/production", extra={}).endpoint == "projects/shop/branches/production"
+    settings = read(endpoint="projects/shop/branches/production", extra={})
+    assert settings.endpoint == ResourceName("shop", "production")
 
 
 def test_read_only_is_read_from_a_uri_and_overridden_by_the_hook():
     extra = {"endpoint": ENDPOINT, "read_only": "true"}
-    assert read(extra=extra).read_only is True
-    assert read_settings(ConnectionFields("a", "h.example", "i", "p", extra=extra), read_only=False).read_only is False
+    assert read(extra=extra).session.read_only is True
+    assert (
+        read_settings(ConnectionFields("a", "h.example", "i", "p", extra=extra), read_only=False).session.read_only
+        is False
+    )
 
 
 @pytest.mark.parametrize("value", ["x", True, {"a": "b"}])

@@ -1,18 +1,14 @@
-"""Every row of the table of causes finds its own text, and no other's."""
+"""Each rule of the catalogue matches its own example, and no other rule's."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from airflow_provider_lakebase.core.errors.catalog import (
-    POSTGRES_RULES,
-    WORKSPACE_RULES,
-    ErrorRule,
-    Retry,
-    describe,
-    find_postgres_rule,
-    find_workspace_rule,
-)
+from airflow_provider_lakebase.core.errors.catalog_postgres import POSTGRES_RULES, find_postgres_rule
+from airflow_provider_lakebase.core.errors.catalog_workspace import WORKSPACE_RULES, find_workspace_rule
+from airflow_provider_lakebase.core.errors.rules import ErrorRule, Retry
 from airflow_provider_lakebase.exceptions import LakebaseAuthenticationError, LakebaseError
 
 # Texts as clients saw them, or as the service's documentation and its front end's source have them.
@@ -57,27 +53,29 @@ SEEN_ON_THE_POSTGRES_PORT = {
 
 @pytest.mark.parametrize(("text", "retry"), SEEN_ON_THE_POSTGRES_PORT.items())
 def test_a_text_of_the_postgres_port_is_known(text: str, retry: Retry):
-    cause = find_postgres_rule(f'connection failed: connection to server at "h" (1.2.3.4), port 5432 failed: {text}')
-    assert cause is not None
-    assert cause.retry is retry
+    rule = find_postgres_rule(f'connection failed: connection to server at "h" (1.2.3.4), port 5432 failed: {text}')
+    assert rule is not None
+    assert rule.retry is retry
 
 
-@pytest.mark.parametrize("cause", POSTGRES_RULES, ids=lambda cause: cause.example)
-def test_the_example_of_a_postgres_row_finds_that_row(cause: ErrorRule):
-    assert find_postgres_rule(cause.example) is cause
+@pytest.mark.parametrize("rule", POSTGRES_RULES, ids=lambda rule: rule.example)
+def test_the_example_of_a_postgres_row_finds_that_row(rule: ErrorRule):
+    assert find_postgres_rule(rule.example) is rule
 
 
-@pytest.mark.parametrize("cause", WORKSPACE_RULES, ids=lambda cause: cause.example)
-def test_the_example_of_a_workspace_row_finds_that_row(cause: ErrorRule):
-    assert find_workspace_rule(cause.example) is cause
+@pytest.mark.parametrize("rule", WORKSPACE_RULES, ids=lambda rule: rule.example)
+def test_the_example_of_a_workspace_row_finds_that_row(rule: ErrorRule):
+    status = int(digits[0]) if (digits := re.findall(r"\d{3}", rule.example)) else 0
+    classes = rule.sdk_errors
+    assert find_workspace_rule(rule.example if rule.pattern else "", classes, status) is rule
 
 
-@pytest.mark.parametrize("cause", POSTGRES_RULES + WORKSPACE_RULES, ids=lambda cause: cause.example)
-def test_a_row_says_what_it_means_and_what_to_do(cause: ErrorRule):
-    assert issubclass(cause.error, LakebaseError)
-    assert cause.meaning
-    assert not cause.meaning.endswith(".")
-    assert cause.hint.endswith(".")
+@pytest.mark.parametrize("rule", POSTGRES_RULES + WORKSPACE_RULES, ids=lambda rule: rule.example)
+def test_a_row_says_what_it_means_and_what_to_do(rule: ErrorRule):
+    assert issubclass(rule.error, LakebaseError)
+    assert rule.meaning
+    assert not rule.meaning.endswith(".")
+    assert rule.hint.endswith(".")
 
 
 def test_an_unknown_text_gets_no_guess():
@@ -86,7 +84,7 @@ def test_an_unknown_text_gets_no_guess():
 
 
 def test_a_description_keeps_the_servers_own_words():
-    cause = find_postgres_rule("OAuth: User is not authorized")
-    assert cause is not None
-    assert cause.error is LakebaseAuthenticationError
-    assert describe(cause, "OAuth: User\nis not authorized").endswith(": OAuth: User is not authorized")
+    rule = find_postgres_rule("OAuth: User is not authorized")
+    assert rule is not None
+    assert rule.error is LakebaseAuthenticationError
+    assert rule.describe("OAuth: User\nis not authorized").endswith(": OAuth: User is not authorized")
