@@ -6,12 +6,20 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseLoadError
+from airflow_provider_lakebase.core.bulk.load import run_load
+from airflow_provider_lakebase.core.bulk.options import LoadOptions
+from airflow_provider_lakebase.exceptions import (
+    LakebaseError,
+    LakebaseExportError,
+    LakebaseLoadError,
+    LakebaseSettingsError,
+)
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 
@@ -73,6 +81,10 @@ def test_a_bad_row_is_named_by_its_line_and_nothing_is_loaded(
         hook.load(io.BytesIO(f"id,note\n{lines}".encode()), table, mode=mode)  # type: ignore[arg-type]
     message = str(refused.value)
     assert f"rejects {place}" in message
+    line, _, column = place.removeprefix("line ").partition(", column ")
+    error = refused.value
+    assert (error.table, error.source, error.line, error.row) == (table, "the file", int(line), None)
+    assert error.column == column or not column
     assert " of the file: " in message
     assert "connection 'lakebase_default'" in message
     assert "confidential" not in message + repr(refused.value.__cause__) + task_log()
@@ -188,3 +200,29 @@ def test_an_error_of_a_trigger_shows_no_row(hook: LakebaseHook, table: str):
         hook.load(io.BytesIO(b"id,note\n1,confidential\n"), table)
     assert "confidential" not in str(refused.value)
     assert refused.value.__suppress_context__
+
+
+def test_an_error_carries_the_place_of_a_row(hook: LakebaseHook, table: str, tmp_path: Path):
+    with pytest.raises(LakebaseLoadError) as rejected:
+        hook.load([(1, "a"), ("x", "b")], table)
+    error = rejected.value
+    assert (error.table, error.source, error.row, error.line, error.column) == (table, "the source", 2, None, "id")
+    assert error.sqlstate == "22P02"
+    with pytest.raises(LakebaseLoadError) as rejected:
+        hook.load([(1, "a"), (1, "b")], table, mode="upsert", key_columns=["id"], duplicates="error")
+    assert (rejected.value.row, rejected.value.column) == (2, "id")
+    with pytest.raises(LakebaseExportError) as refused:
+        hook.export("SELECT 'infinity'::date AS day", tmp_path / "t.parquet")
+    assert refused.value.destination == str(tmp_path / "t.parquet")
+
+
+def test_a_program_without_airflow_loads_exactly_once(hook: LakebaseHook, table: str):
+    options = LoadOptions(load_id="test_load.run_load")
+    with closing(hook.get_conn()) as session:
+        results = [run_load(session, [(1, "a")], table, options) for _ in range(2)]
+        session.autocommit = True
+        with pytest.raises(LakebaseSettingsError, match="autocommit"):
+            run_load(session, [(2, "b")], table)
+    assert [(result.rows, result.already_loaded) for result in results] == [(1, False), (1, True)]
+    assert rows(hook, table) == [(1, "a")]
+    assert hook.forget_load("test_load.run_load") == 1

@@ -69,15 +69,19 @@ def run_load(
 ) -> LoadResult:
     """Load a source and commit. A load whose ``load_id`` is in the ledger is not repeated.
 
-    :param connection: an open session, outside a transaction
+    :param connection: an open session, not in autocommit mode and outside a transaction
     :param source: as for :func:`load`
     :param table: target, as in SQL
     :param options: how; by default :class:`LoadOptions`' own defaults
     :param check: called on every block of data; raises to stop the load
-    :raises LakebaseError: as :func:`load` raises it, or if the ledger cannot be used; nothing was loaded
-    :raises LakebaseOutcomeUnknownError: if a session that tells is lost between COMMIT and its answer
+    :raises LakebaseLoadError: as by :func:`load`; if the ledger can be neither created nor used
+    :raises LakebaseSettingsError: as by :func:`load`; if the session is in autocommit mode
+    :raises LakebaseOutcomeUnknownError: if a ``LakebaseSession`` is lost between COMMIT and its answer
     """
     options = options or LoadOptions()
+    if connection.autocommit:
+        what = "The session is in autocommit mode, in which a load would not be one transaction"
+        raise LakebaseSettingsError(what, context=session_context(connection), hint="Set autocommit to False.")
     if options.load_id is not None:
         prepare_ledger(connection, options.ledger_schema)
     result = load(connection, source, table, options, check=check)
