@@ -10,7 +10,6 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_lakebase.assets import asset_uri, emit_event
 from airflow_provider_lakebase.core.bulk.options import (  # noqa: TID253 - it is light
     ExportOptions,
-    FileOptions,
     LoadOptions,
     Option,
     list_options,
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakebase.core.bulk.load import LoadResult
 
-_NEEDS_FILE = (*(each.name for each in list_options(FileOptions)), "create_table")
-_ROW_OPTIONS = list_options(LoadOptions, without=("load_id", *_NEEDS_FILE))
-_FILE_LOAD_OPTIONS = tuple(each for each in list_options(LoadOptions) if each.name in _NEEDS_FILE)
+_LOAD_OPTIONS = list_options(LoadOptions, without=("load_id",))
+_ROW_OPTIONS = [each for each in _LOAD_OPTIONS if not each.needs_file]
+_FILE_OPTIONS = [each for each in _LOAD_OPTIONS if each.needs_file]
 
 
 class _BulkOperator(LakebaseOperatorMixin):
@@ -122,7 +121,7 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
             self.log.warning("No event is emitted for the asset of table %s: %s", self.table, type(error).__name__)
 
 
-class LakebaseLoadOperator(LakebaseLoadBaseOperator, options=_FILE_LOAD_OPTIONS):
+class LakebaseLoadOperator(LakebaseLoadBaseOperator, options=_FILE_OPTIONS):
     """Load files into a table: CSV, JSON Lines or Parquet, from the worker's disk or any object storage.
 
     With ``.partial(…).expand(source=[…])`` each file is loaded by its own mapped task, exactly once.

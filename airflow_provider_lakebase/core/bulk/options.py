@@ -18,7 +18,9 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 Mode = Literal["append", "replace", "upsert"]
 Duplicates = Literal["last", "error"]
 
-_CSV_ONLY: Mapping[str, FormatName] = {"format": "csv"}
+_CSV_ONLY: Mapping[str, Any] = {"format": "csv", "needs_file": True}
+_FILES_ONLY: Mapping[str, Any] = {"needs_file": True}
+"""For options that do not apply to the rows of a query. The hook also takes them with Arrow data."""
 _PARAM = re.compile(r"^ *:param (\w+): *(.*(?:\n(?! *:| *$).*)*)", re.MULTILINE)
 
 
@@ -33,7 +35,7 @@ class FileOptions:
     :raises LakebaseSettingsError: if a value is invalid
     """
 
-    format: FormatName | None = None
+    format: FormatName | None = field(default=None, metadata=_FILES_ONLY)
     header: bool = field(default=True, metadata=_CSV_ONLY)
     null: str = field(default="", metadata=_CSV_ONLY)
 
@@ -92,7 +94,7 @@ class LoadOptions(FileOptions):
     version_column: str | None = None
     replace_where: str | None = None
     casts: Mapping[str, str] | None = None
-    create_table: bool = False
+    create_table: bool = field(default=False, metadata=_FILES_ONLY)
     load_id: str | None = None
     ledger_schema: str = LEDGER_SCHEMA
 
@@ -151,12 +153,14 @@ class Option(NamedTuple):
     :param annotation: its type
     :param default: its default
     :param description: its documentation, on one line
+    :param needs_file: whether it applies to files, but not to the rows of a query
     """
 
     name: str
     annotation: Any
     default: Any
     description: str
+    needs_file: bool
 
 
 def list_options(options: type[FileOptions], *, without: Sequence[str] = ()) -> tuple[Option, ...]:
@@ -166,9 +170,11 @@ def list_options(options: type[FileOptions], *, without: Sequence[str] = ()) -> 
     :param without: names to skip
     """
     types = get_type_hints(options)
-    defaults = {each.name: each.default for each in fields(options)}
+    known = {each.name: each for each in fields(options)}
     return tuple(
-        Option(name, types[name], defaults[name], text) for name, text in _describe(options) if name not in without
+        Option(name, types[name], known[name].default, text, "needs_file" in known[name].metadata)
+        for name, text in _describe(options)
+        if name not in without
     )
 
 

@@ -21,7 +21,7 @@ from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.load import LakebaseExportOperator, LakebaseLoadOperator
 from airflow_provider_lakebase.transfers.sql_to_lakebase import SqlToLakebaseOperator
 
-FILE_ONLY = {"format", "header", "null", "create_table"}
+FILE_ONLY = {each.name for each in list_options(LoadOptions) if each.needs_file}
 OPERATORS = [
     (LakebaseLoadOperator, LoadOptions, {"load_id"}),
     (SqlToLakebaseOperator, LoadOptions, {"load_id", *FILE_ONLY}),
@@ -127,6 +127,10 @@ def test_options_of_one_format_are_found_where_they_are_given():
         ("header", "csv"),
         ("null", "csv"),
     ]
+
+
+def test_options_of_files_are_told_apart():
+    assert FILE_ONLY == {"format", "header", "null", "create_table"}
 
 
 def test_the_table_of_formats_has_each_format_once():
