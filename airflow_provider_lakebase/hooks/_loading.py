@@ -14,7 +14,7 @@ from airflow_provider_lakebase.core.connection.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
 from airflow_provider_lakebase.hooks._storage import locate
-from airflow_provider_lakebase.lineage.reports import tell_collector
+from airflow_provider_lakebase.lineage.reports import report_to_hook_lineage
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -119,7 +119,7 @@ class LoadingHook(DataFrameHook):
             connection.commit()
             if not result.already_loaded:
                 analyze(connection, table, result.rows)
-        tell_collector(self, result.target)
+        report_to_hook_lineage(self, result.target)
         return result
 
     def export(

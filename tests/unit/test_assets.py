@@ -61,12 +61,12 @@ def test_airflow_writes_every_form_of_a_uri_alike(written: str, meant: str):
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("lakebase://u@h/p/b/d/s/t", "holds user or password"),
-        ("lakebase://u:dose123@h/p/b/d/s/t", "holds user or password"),
-        ("lakebase://h/p/b/d/s/t?x=1", "holds a query"),
+        ("lakebase://u@h/p/b/d/s/t", "must not contain a user or password"),
+        ("lakebase://u:dose123@h/p/b/d/s/t", "must not contain a user or password"),
+        ("lakebase://h/p/b/d/s/t?x=1", "must not contain a query"),
         ("lakebase://h/p/b/d/s/t#x", "or a fragment"),
-        ("lakebase://h/p/b/d/s", "names no table"),
-        ("lakebase://h/p/b/d/s/t/u", "names no table"),
+        ("lakebase://h/p/b/d/s", "does not name a table"),
+        ("lakebase://h/p/b/d/s/t/u", "does not name a table"),
         ("lakebase://h/p/b/d//t", "part of an asset's URI is empty"),
         ("lakebase:///p/b/d/s/t", "part of an asset's URI is empty"),
         ("lakebase://h/Shop/b/d/s/t", "project of an asset's URI is malformed: 'Shop'"),
