@@ -21,7 +21,7 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
 from airflow_provider_lakebase.hooks._options import takes_options
 from airflow_provider_lakebase.hooks._storage import locate
-from airflow_provider_lakebase.lineage.reports import tell_collector
+from airflow_provider_lakebase.lineage.reports import report_to_hook_lineage
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -65,7 +65,7 @@ class LoadingHook(DataFrameHook):
         path = locate(source)
         with self._create_autocommit_connection() as connection:
             result = run_load(connection, path, table, load_options, check=self._check_cancelled)
-        tell_collector(self, result.target)
+        report_to_hook_lineage(self, result.target)
         return result
 
     @takes_options(ExportOptions)
