@@ -1,8 +1,8 @@
-"""Links from a task to where the workspace shows what it worked on.
+"""Links from a task to the workspace's pages of its project, branch and database.
 
-Only the workspace knows the addresses of its pages, so a task asks for them when its work is done. Airflow 3 reads the
-links from the operator when the task ends, and stores them itself; for Airflow 2 they are kept in an XCom. Airflow's
-servers, which show the links, ask nobody.
+The URLs contain ids that only the workspace knows, so a task looks them up when its work is done. Airflow 3 reads the
+links from the operator when the task ends, and stores them; for Airflow 2 they are stored in an XCom. The servers that
+show the links send no requests.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 XCOM_KEY = "lakebase_pages"
 PAGES_ATTRIBUTE = "_lakebase_pages"
 ANSWER_SECONDS = 5.0
-"""Seconds after which a task ends without links."""
+"""Seconds to look up the URLs, after which the task ends without links."""
 
 log = logging.getLogger(__name__)
 
 
 class LakebasePageLink(BaseOperatorLink):
-    """Hold what the links share: each is one of the addresses that the task kept."""
+    """A link to one of the URLs that the task recorded."""
 
     page: ClassVar[str]
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return the address, or an empty text where the task kept none.
+        """Return the URL, or an empty string if the task recorded none.
 
         :param operator: the task's operator
-        :param ti_key: which task instance
+        :param ti_key: key of the task instance
         """
         if AIRFLOW_V_3_0_PLUS:
-            # Asking for an XCom that nobody pushed would write an error into the log of a task that is deferred.
+            # Reading an XCom that was never pushed would log an error in a task that is deferred.
             pages = getattr(operator, PAGES_ATTRIBUTE, None)
         else:  # goes with Airflow 2
             from airflow.providers.common.compat.sdk import XCom
@@ -66,7 +66,7 @@ class LakebaseBranchLink(LakebasePageLink):
 
 
 class LakebaseSQLEditorLink(LakebasePageLink):
-    """Link to the branch's SQL editor, on the task's database."""
+    """Link to the SQL editor on the task's database."""
 
     name = "Lakebase SQL editor"
     page = "sql_editor"
@@ -77,38 +77,31 @@ LINKS = (LakebaseProjectLink(), LakebaseBranchLink(), LakebaseSQLEditorLink())
 
 @contextmanager
 def record_links(context: Context, hook: LakebaseHook) -> Iterator[None]:
-    """Keep the addresses for the links when the block is done, also when it failed, unless nobody can tell them.
+    """Record the link URLs when the block exits, even on failure; skip them if they cannot be looked up.
 
-    :param context: Airflow's, of the task
-    :param hook: the task's
+    :param context: the task's context
+    :param hook: the task's hook
     """
     try:
         yield
     except (LakebaseSettingsError, LakebaseWorkspaceError):
         raise
     except Exception:
-        _keep_links(context, hook, level=logging.DEBUG)
+        _record(context, hook, level=logging.DEBUG)
         raise
     else:
-        _keep_links(context, hook, level=logging.INFO)
+        _record(context, hook, level=logging.INFO)
 
 
-def _keep_links(context: Context, hook: LakebaseHook, level: int) -> None:
-    if "ti" not in context:  # the operator runs by itself
+def _record(context: Context, hook: LakebaseHook, level: int) -> None:
+    if "ti" not in context:  # the operator runs outside a task
         return
     try:
-        from airflow_provider_lakebase.core.workspace.client import Workspace
-        from airflow_provider_lakebase.core.workspace.console_urls import find_console_urls
-
-        settings = hook.settings
-        if settings.identity and settings.endpoint:
-            database = settings.session.database
-            workspace = Workspace.of(settings)
-            pages = find_console_urls(workspace, settings.endpoint, database, timeout=ANSWER_SECONDS)
+        if pages := hook.workspace_pages(timeout=ANSWER_SECONDS):
             if AIRFLOW_V_3_0_PLUS:
                 setattr(context["ti"].task, PAGES_ATTRIBUTE, pages)
             else:  # goes with Airflow 2
                 context["ti"].xcom_push(key=XCOM_KEY, value=pages)
-    except Exception as error:  # whatever it is: the work is done, and its outcome stands
+    except Exception as error:  # must not change the outcome of the task
         reason = error if isinstance(error, LakebaseError) else type(error).__name__
         log.log(level, "The task gets no links to the workspace: %s", reason)

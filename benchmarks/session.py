@@ -31,7 +31,7 @@ _HOME = tempfile.TemporaryDirectory(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = _HOME.name
 os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
 
-from airflow_provider_lakebase.core.grants import RoleRequest  # noqa: E402
+from airflow_provider_lakebase.core.grants.request import RoleRequest  # noqa: E402
 from airflow_provider_lakebase.emulator import LakebaseEmulator  # noqa: E402
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook  # noqa: E402
 

@@ -33,7 +33,7 @@ _VALUES = (
     "core.bulk.load.LoadResult",
     "emulator.postgres_port.gate.Login",
     "emulator.api.http.Request",
-    "core.grants.RoleRequest",
+    "core.grants.request.RoleRequest",
     "core.session.connections.AsyncLakebaseSession",
     "core.session.connections.LakebaseSession",
     "core.session.pool.AsyncLakebaseConnectionPool",

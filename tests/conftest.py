@@ -17,7 +17,7 @@ os.environ["AIRFLOW_HOME"] = _HOME.name
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_HOME.name}/airflow.db"
 
-from airflow_provider_lakebase.core.grants import RoleRequest  # noqa: E402
+from airflow_provider_lakebase.core.grants.request import RoleRequest  # noqa: E402
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal  # noqa: E402
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook  # noqa: E402
 

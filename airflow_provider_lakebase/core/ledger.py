@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import errors, sql
 
 from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseLoadError, LakebaseSettingsError
+
+T = TypeVar("T")
+_Steps = Generator[tuple[Any, Sequence[Any] | None], tuple[Any, ...] | None, T]
+"""Statements with their parameters, each answered with the first row of its result, and what they lead to.
+
+Sessions of both kinds run the same steps.
+"""
 
 TABLE = "loads"
 # A table that was dropped and made again is another one: its rows went with it.
@@ -100,32 +109,39 @@ def ledger_exists(cursor: psycopg.Cursor[Any], schema: str) -> bool:
 
 
 def create_ledger(cursor: psycopg.Cursor[Any], schema: str) -> bool:
-    """Make the schema and the ledger in it, unless they are there.
+    """Create the schema and the ledger in it, unless they exist.
 
     :param cursor: of an open session
     :param schema: the schema, unquoted
-    :returns: whether something was made
+    :returns: whether anything was created
     """
-    if ledger_exists(cursor, schema):
-        return False
-    for statement in creation(schema):
-        cursor.execute(statement)
-    return True
+    return _run(cursor.execute, _creating(schema))
 
 
 def prepare_ledger(connection: psycopg.Connection[Any], schema: str, *, context: ErrorContext = NO_CONTEXT) -> None:
-    """Make sure that there is a ledger, in a transaction of its own, so that no load waits for another.
+    """Create the ledger if it does not exist, in a transaction of its own, so that no load waits for another.
 
     :param connection: an open session, outside a transaction
     :param schema: the ledger's schema
     :param context: connection and endpoint, for messages
-    :raises LakebaseLoadError: when there is none and the role may not make it
+    :raises LakebaseLoadError: if there is no ledger and the role may not create it
     """
-    try:
-        with connection.transaction(), connection.cursor() as cursor:
-            create_ledger(cursor, schema)
-    except errors.InsufficientPrivilege as error:
-        raise not_permitted(f"The ledger {schema}.{TABLE} cannot be made", error, context) from error
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be created", context), connection.transaction():
+        _run(connection.execute, _creating(schema))
+
+
+async def prepare_ledger_async(
+    session: psycopg.AsyncConnection[Any], schema: str, *, context: ErrorContext = NO_CONTEXT
+) -> None:
+    """Do what :func:`prepare_ledger` does, in the transaction of an asynchronous session, which the caller commits.
+
+    :param session: an open session
+    :param schema: the ledger's schema
+    :param context: connection and endpoint, for messages
+    :raises LakebaseLoadError: if there is no ledger and the role may not create it
+    """
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be created", context):
+        await _run_async(session, _creating(schema))
 
 
 def claim_load(
@@ -136,27 +152,41 @@ def claim_load(
     *,
     context: ErrorContext = NO_CONTEXT,
 ) -> LoadRecord | None:
-    """Enter a load into the ledger, or return the record of the one that was done before.
+    """Enter a load into the ledger, or return the record of an earlier run of it.
 
-    An attempt that still runs is waited for: when it commits, its record is found; else this one goes on.
+    If another attempt is still running, wait for it: once it commits, its record is returned; if it fails, this load
+    is entered.
 
     :param connection: an open session, in the load's transaction
     :param schema: the ledger's schema
     :param load_id: the load's identity
     :param target: OID and name of its table
     :param context: connection and endpoint, for messages
-    :raises LakebaseLoadError: when the role may not use the ledger
+    :raises LakebaseLoadError: if the role may not use the ledger
     """
-    oid, name = target
-    try:
-        if connection.execute(entry(schema), [load_id, oid, name]).fetchone() is not None:
-            return None
-        row = connection.execute(search(schema), [load_id, oid]).fetchone()
-    except errors.InsufficientPrivilege as error:
-        raise not_permitted(f"The ledger {schema}.{TABLE} cannot be used", error, context) from error
-    if row is None:  # cleaned up since
-        return claim_load(connection, schema, load_id, target, context=context)
-    return LoadRecord(*row)
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be used", context):
+        return _run(connection.execute, _claiming(schema, load_id, target))
+
+
+async def claim_load_async(
+    session: psycopg.AsyncConnection[Any],
+    schema: str,
+    load_id: str,
+    target: tuple[int, str],
+    *,
+    context: ErrorContext = NO_CONTEXT,
+) -> LoadRecord | None:
+    """Do what :func:`claim_load` does, on an asynchronous session.
+
+    :param session: an open session, in the load's transaction
+    :param schema: the ledger's schema
+    :param load_id: the load's identity
+    :param target: OID and name of its table
+    :param context: connection and endpoint, for messages
+    :raises LakebaseLoadError: if the role may not use the ledger
+    """
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be used", context):
+        return await _run_async(session, _claiming(schema, load_id, target))
 
 
 def record_rows(
@@ -168,9 +198,63 @@ def record_rows(
     :param schema: the ledger's schema
     :param load_id: the load's identity
     :param target: OID and name of its table
-    :param rows: rows that it wrote
+    :param rows: number of rows it wrote
     """
     connection.execute(completion(schema), [rows, load_id, target[0]])
+
+
+async def record_rows_async(
+    session: psycopg.AsyncConnection[Any], schema: str, load_id: str, target: tuple[int, str], rows: int
+) -> None:
+    """Do what :func:`record_rows` does, on an asynchronous session.
+
+    :param session: the session of :func:`claim_load_async`, in the same transaction
+    :param schema: the ledger's schema
+    :param load_id: the load's identity
+    :param target: OID and name of its table
+    :param rows: number of rows it wrote
+    """
+    await session.execute(completion(schema), [rows, load_id, target[0]])
+
+
+def _creating(schema: str) -> _Steps[bool]:
+    if (yield EXISTS, [schema, TABLE]) is not None:
+        return False
+    for statement in creation(schema):
+        yield statement, None
+    return True
+
+
+def _claiming(schema: str, load_id: str, target: tuple[int, str]) -> _Steps[LoadRecord | None]:
+    while (yield entry(schema), [load_id, *target]) is None:
+        if (row := (yield search(schema), [load_id, target[0]])) is not None:
+            return LoadRecord(*row)
+        # The record was deleted between the two statements.
+    return None
+
+
+def _run(execute: Callable[..., psycopg.Cursor[Any]], steps: _Steps[T]) -> T:
+    """Run the statements of a generator, sending it the first row of each, and return its result."""
+    row = None
+    while True:
+        try:
+            query, parameters = steps.send(row)
+        except StopIteration as stop:
+            return cast(T, stop.value)
+        cursor = execute(query, parameters)
+        row = cursor.fetchone() if cursor.description is not None else None
+
+
+async def _run_async(session: psycopg.AsyncConnection[Any], steps: _Steps[T]) -> T:
+    """Do what :func:`_run` does, on an asynchronous session."""
+    row = None
+    while True:
+        try:
+            query, parameters = steps.send(row)
+        except StopIteration as stop:
+            return cast(T, stop.value)
+        cursor = await session.execute(query, parameters)
+        row = await cursor.fetchone() if cursor.description is not None else None
 
 
 def delete_records(connection: psycopg.Connection[Any], schema: str, older_than: datetime.timedelta) -> int:
@@ -210,16 +294,14 @@ def _ledger(schema: str) -> sql.Identifier:
     return sql.Identifier(schema, TABLE)
 
 
-def not_permitted(what: str, error: psycopg.Error, context: ErrorContext) -> LakebaseLoadError:
-    """Return what to raise when the role may not make or use the ledger.
-
-    :param what: what could not be done
-    :param error: as Postgres raised it
-    :param context: connection and endpoint, for messages
-    """
-    return LakebaseLoadError(
-        f"{what}: {error.diag.message_primary}; nothing was loaded",
-        context=context,
-        hint="Run LakebaseRoleBootstrapOperator for this role on the project owner's connection, which prepares the "
-        "ledger, or name a schema of the role's own as 'ledger_schema'.",
-    )
+@contextmanager
+def _permitted(message: str, context: ErrorContext) -> Iterator[None]:
+    try:
+        yield
+    except errors.InsufficientPrivilege as error:
+        raise LakebaseLoadError(
+            f"{message}: {error.diag.message_primary}; nothing was loaded",
+            context=context,
+            hint="Run the role bootstrap for this role on the project owner's connection, which prepares "
+            "the ledger, or name a schema of the role's own as 'ledger_schema'.",
+        ) from error

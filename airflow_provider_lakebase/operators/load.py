@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_lakebase.assets import asset_uri, emit_event
-from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID, LEDGER_SCHEMA
+from airflow_provider_lakebase.core.connection.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.core.storage import shown
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
+from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.hooks._storage import locate, locate_all
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry, merge_hook_params
 from airflow_provider_lakebase.lineage.reports import file_datasets, report, report_load, report_sql
 from airflow_provider_lakebase.links import LINKS, record_links
+from airflow_provider_lakebase.operators._base import LakebaseOperatorMixin
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
 
 if TYPE_CHECKING:
@@ -25,48 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.core.bulk.load import LoadResult
 
 
-class LakebaseBulkOperator(BaseOperator):
-    """Hold what loading and exporting share: which database, and what happens when the task is killed.
-
-    :param lakebase_conn_id: Airflow connection of type ``lakebase`` (templated)
-    :param endpoint: endpoint in place of the connection's (templated)
-    :param database: database in place of the connection's (templated)
-    :param hook_params: further arguments of the hook, as ``{"options": "-c statement_timeout=5min"}`` (templated)
-    """
-
-    template_fields: Sequence[str] = ("lakebase_conn_id", "endpoint", "database", "hook_params")
-    operator_extra_links = LINKS
-
-    def __init__(
-        self,
-        *,
-        lakebase_conn_id: str = DEFAULT_CONN_ID,
-        endpoint: str | None = None,
-        database: str | None = None,
-        hook_params: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.lakebase_conn_id = lakebase_conn_id
-        self.endpoint = endpoint
-        self.database = database
-        self.hook_params = hook_params
-        if isinstance(hook_params, Mapping):
-            self._hook_arguments()
-
-    def _hook_arguments(self) -> dict[str, Any]:
-        return merge_hook_params(self.hook_params, endpoint=self.endpoint, database=self.database)
-
-    @cached_property
-    def _hook(self) -> LakebaseHook:
-        return LakebaseHook(self.lakebase_conn_id, **self._hook_arguments())
-
-    def on_kill(self) -> None:
-        """Cancel the running statement on the server."""
-        self._hook.cancel()
-
-
-class LakebaseLoadBaseOperator(LakebaseBulkOperator):
+class LakebaseLoadBaseOperator(LakebaseOperatorMixin):
     """Hold what every load has: the target, how rows get into it, and that a retry does not load them twice.
 
     A load is one transaction, so it leaves all of its rows or none. ``replace`` and ``upsert`` leave the same rows
@@ -89,12 +48,13 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
         (templated)
     :param exactly_once: keep the ledger for ``append``, so that neither a retry nor clearing the task loads twice
     :param ledger_schema: schema of the ledger (templated)
-    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of
-        :class:`LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
+        :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`, and the arguments of
+        ``BaseOperator``
     """
 
     template_fields: Sequence[str] = (
-        *LakebaseBulkOperator.template_fields,
+        *LakebaseOperatorMixin.template_fields,
         "table",
         "mode",
         "key_columns",
@@ -105,6 +65,7 @@ class LakebaseLoadBaseOperator(LakebaseBulkOperator):
         "replace_where",
         "ledger_schema",
     )
+    operator_extra_links = LINKS
 
     def __init__(
         self,
@@ -203,8 +164,9 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator):
     :param source_conn_id: Airflow connection of the object storage (templated)
     :param kwargs: ``table``, ``mode``, ``key_columns``, ``columns``, ``casts``, ``update_columns``, ``duplicates``,
         ``version_column``, ``replace_where``, ``exactly_once`` and ``ledger_schema`` of
-        :class:`LakebaseLoadBaseOperator`, ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of
-        :class:`LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+        :class:`LakebaseLoadBaseOperator`, ``lakebase_conn_id``, ``endpoint``, ``database``, ``read_only`` and
+        ``hook_params`` of :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`, and the
+        arguments of ``BaseOperator``
     """
 
     template_fields: Sequence[str] = (*LakebaseLoadBaseOperator.template_fields, "source", "format", "source_conn_id")
@@ -255,7 +217,7 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator):
         )
 
 
-class LakebaseExportOperator(LakebaseBulkOperator):
+class LakebaseExportOperator(LakebaseOperatorMixin):
     """Export a query's rows, or a table's, into a file: CSV, JSON lines or Parquet.
 
     The file gets its name when it is whole. A retry overwrites it.
@@ -268,12 +230,13 @@ class LakebaseExportOperator(LakebaseBulkOperator):
     :param header: whether the first line of a CSV file names its columns
     :param null: the text that stands for NULL in a CSV file
     :param destination_conn_id: Airflow connection of the object storage (templated)
-    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database`` and ``hook_params`` of
-        :class:`LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
+        :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`, and the arguments of
+        ``BaseOperator``
     """
 
     template_fields: Sequence[str] = (
-        *LakebaseBulkOperator.template_fields,
+        *LakebaseOperatorMixin.template_fields,
         "sql",
         "table",
         "sql_parameters",
@@ -283,6 +246,7 @@ class LakebaseExportOperator(LakebaseBulkOperator):
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "postgresql", "sql_parameters": "json"}
+    operator_extra_links = LINKS
 
     def __init__(
         self,

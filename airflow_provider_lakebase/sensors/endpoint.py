@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseSensorOperator, conf
 
-from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
 from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry
+from airflow_provider_lakebase.hooks._failures import fail_without_retry
+from airflow_provider_lakebase.operators._base import LakebaseOperatorMixin
 from airflow_provider_lakebase.triggers._events import require_success
 from airflow_provider_lakebase.triggers.endpoint import LakebaseEndpointTrigger
 
@@ -21,44 +21,40 @@ POKE_SECONDS = 10.0
 """Seconds that one poke may take."""
 
 
-class LakebaseEndpointSensor(BaseSensorOperator):
-    """Wait until an endpoint is ACTIVE and a session answers.
+class LakebaseEndpointSensor(LakebaseOperatorMixin, BaseSensorOperator):
+    """Wait until an endpoint is ACTIVE and answers.
 
-    A disabled or missing endpoint, or one that refuses the login, fails the task at once: waiting would not help.
+    A disabled or missing endpoint, or a refused login, fails the task at once, because waiting would not help.
 
-    Deferred, it holds no worker slot: the triggerer waits, and all sensors there that wait for one endpoint as one
-    identity share the readings of its state and the knock.
+    A deferred sensor occupies no worker slot. All sensors in a triggerer that wait for the same endpoint with the same
+    identity share one poll of its state and one probe.
 
-    :param lakebase_conn_id: Airflow connection of type ``lakebase`` (templated)
-    :param endpoint: endpoint in place of the connection's (templated)
-    :param wake: knock with a connection at each poke, which wakes the endpoint; with False only its state is read,
-        which does not, and no session is opened
+    :param wake: probe the endpoint with a session at each poke, which wakes it; if False, only read its state and
+        open no session
     :param deferrable: wait in the triggerer, unless the endpoint is ready at once; by default as ``[operators]
         default_deferrable`` says
-    :param kwargs: ``poke_interval``, ``timeout`` (seconds), ``mode`` and the other arguments of ``BaseSensorOperator``
+    :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
+        :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`; ``poke_interval`` and ``timeout``
+        (seconds), ``mode`` and the other arguments of ``BaseSensorOperator``
     """
 
-    template_fields: Sequence[str] = ("lakebase_conn_id", "endpoint")
+    template_fields: Sequence[str] = LakebaseOperatorMixin.template_fields
 
     def __init__(
         self,
         *,
-        lakebase_conn_id: str = DEFAULT_CONN_ID,
-        endpoint: str | None = None,
         wake: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.lakebase_conn_id = lakebase_conn_id
-        self.endpoint = endpoint
         self.wake = wake
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
-        """Wait, here or in the triggerer.
+        """Wait, in the worker or in the triggerer.
 
-        :raises AirflowFailException: for a failure that does not pass by itself
+        :raises AirflowFailException: for an error that is not transient
         """
         if not self.deferrable:
             return super().execute(context)
@@ -67,34 +63,40 @@ class LakebaseEndpointSensor(BaseSensorOperator):
                 return None
         except AirflowException as error:
             if self.soft_fail or self.never_fail:
-                raise AirflowSkipException("Skipping, as soft_fail or never_fail says") from error
+                raise AirflowSkipException("Skipping, because soft_fail or never_fail is set") from error
             raise
         self.defer(
-            trigger=LakebaseEndpointTrigger(self.lakebase_conn_id, self.endpoint, self.wake, self.poke_interval),
+            trigger=LakebaseEndpointTrigger(
+                self.lakebase_conn_id,
+                wake=self.wake,
+                poll_interval=self.poke_interval,
+                hook_params=self._hook_arguments(),
+            ),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout),
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> None:
-        """Take what the trigger found.
+        """Succeed or fail, as the trigger did.
 
-        :raises AirflowFailException: for a failure that does not pass by itself
+        :raises AirflowFailException: for an error that is not transient
         """
         with fail_without_retry():
             require_success(event)
 
     def poke(self, context: Context) -> bool:
-        """Make one attempt of at most 10 seconds.
+        """Check once whether the endpoint is ready, for at most 10 seconds.
 
-        :raises AirflowFailException: for a failure that does not pass by itself
+        :raises AirflowFailException: for an error that is not transient
         """
         return self._is_ready(self.wake)
 
     def _is_ready(self, wake: bool) -> bool:
-        hook = LakebaseHook(self.lakebase_conn_id, self.endpoint)
         try:
             with fail_without_retry():
-                return hook.endpoint_is_ready(wake=wake, timeout=POKE_SECONDS)
+                # A new hook reads the connection anew: its secret may have been rotated since the last poke.
+                self._hook = self._create_hook()
+                return self._hook.endpoint_is_ready(wake=wake, timeout=POKE_SECONDS)
         except LakebaseWorkspaceError as error:
-            self.log.warning("It is tried again: %s", error)
+            self.log.warning("The endpoint is checked again later: %s", error)
             return False

@@ -11,7 +11,8 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, fail_without_retry
+from airflow_provider_lakebase.hooks._failures import fail_without_retry
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.lineage.names import Database, lakebase_database, other_database
 from airflow_provider_lakebase.lineage.reports import read_query, report, report_load, sql_facet
 from airflow_provider_lakebase.links import record_links
@@ -39,8 +40,8 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
     :param kwargs: ``table``, ``mode``, ``key_columns``, ``columns``, ``casts``, ``update_columns``, ``duplicates``,
         ``version_column``, ``replace_where``, ``exactly_once`` and ``ledger_schema`` of
         :class:`~airflow_provider_lakebase.operators.load.LakebaseLoadBaseOperator`, ``lakebase_conn_id``,
-        ``endpoint``, ``database`` and ``hook_params`` of
-        :class:`~airflow_provider_lakebase.operators.load.LakebaseBulkOperator`, and the arguments of ``BaseOperator``
+        ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
+        :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`, and the arguments of ``BaseOperator``
     """
 
     template_fields: Sequence[str] = (

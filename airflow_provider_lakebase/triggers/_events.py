@@ -1,4 +1,4 @@
-"""What a trigger tells its task, as plain values, and how the task takes it."""
+"""Events by which a trigger passes its outcome to its task, as plain values."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_lakebase import exceptions
+from airflow_provider_lakebase.hooks._failures import is_from_postgres
 
 _SHOWN = ("status", "error", "sqlstate", "rows")
-MOST_MESSAGE_CHARACTERS = 8192
-"""Characters of an error that an event carries."""
+MAX_MESSAGE_CHARACTERS = 8192
+"""Characters of an error message that an event carries."""
 
 
 class _Event(TriggerEvent):
-    """An event of which the triggerer logs no row and no parameter: neither a result nor Postgres's own words."""
+    """An event whose repr, which the triggerer logs, has no rows, parameters or messages of Postgres."""
 
     def __repr__(self) -> str:
         return f"TriggerEvent<{', '.join(str(self.payload[key]) for key in _SHOWN if self.payload.get(key))}>"
@@ -33,7 +34,7 @@ def event(payload: Mapping[str, Any]) -> TriggerEvent:
 
 
 def success(**values: Any) -> dict[str, Any]:
-    """Return what tells a task that it can go on.
+    """Return the payload of a success.
 
     :param values: plain values for the task
     """
@@ -41,25 +42,25 @@ def success(**values: Any) -> dict[str, Any]:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """Return what tells a task of an error.
+    """Return the payload of a failure.
 
-    :param error: raised in the trigger
+    :param error: the error raised in the trigger
     """
     return {
         "status": "error",
         "error": type(error).__name__,
-        "is_psycopgs": hasattr(error, "sqlstate"),
+        "is_psycopgs": is_from_postgres(error),
         "sqlstate": getattr(error, "sqlstate", None),
-        "message": "\n".join([str(error)[:MOST_MESSAGE_CHARACTERS], *getattr(error, "__notes__", ())]),
+        "message": "\n".join([str(error)[:MAX_MESSAGE_CHARACTERS], *getattr(error, "__notes__", ())]),
     }
 
 
 def require_success(outcome: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return what a trigger told, if it ended well; else raise its error as if it had been raised here.
+    """Return the payload of a success, or raise the error of a failure.
 
     :param outcome: payload of the trigger's event
-    :raises LakebaseError: of the class that the trigger saw
-    :raises psycopg.Error: of the class that the trigger saw
+    :raises LakebaseError: of the class raised in the trigger
+    :raises psycopg.Error: of the class raised in the trigger
     :raises AirflowException: for any other error
     """
     if outcome is None:
@@ -74,7 +75,7 @@ def require_success(outcome: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
         try:
             psycopgs = psycopg.errors.lookup(outcome["sqlstate"] or "")
-        except KeyError:  # one that a function of the user's has raised, or none at all
+        except KeyError:  # a function of the user raised it, or there is none
             psycopgs = getattr(psycopg, outcome["error"], psycopg.DatabaseError)
         raise psycopgs(outcome["message"])
     raise AirflowException(f"{outcome['error']}: {outcome['message']}")

@@ -1,4 +1,4 @@
-"""One poll of an endpoint for all who wait for it in an event loop."""
+"""One poll of an endpoint for all triggers that wait for it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import logging
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, ClassVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential
 
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
-from airflow_provider_lakebase.core.daemon_thread import run_in_daemon_thread
 from airflow_provider_lakebase.core.errors.classify import is_transient
-from airflow_provider_lakebase.exceptions import LakebaseError
+from airflow_provider_lakebase.hooks._readiness import ACTIVE, PROBE_QUERY, Probe
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 if TYPE_CHECKING:
@@ -24,77 +23,76 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 10.0
 """Seconds that one reading of the state may take."""
-KNOCK_SECONDS = 60.0
-"""Seconds that the front end may hold a knock while the endpoint wakes."""
-MOST_BACK_OFF_SECONDS = 60.0
-"""Seconds between two readings while the workspace fails."""
+PROBE_SECONDS = 60.0
+"""Seconds that the server may hold a probe while the endpoint wakes."""
+MAX_BACK_OFF_SECONDS = 60.0
+"""Longest pause, in seconds, between two readings while the workspace fails."""
 
 _Key = tuple[str, str]
-_readings: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, tuple[float, asyncio.Task[EndpointStatus]]]] = (
-    WeakKeyDictionary()
-)
-_polls: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, _Poll]] = WeakKeyDictionary()
+"""Key of an identity, and an endpoint."""
 
 
-async def wait_until_ready(hook: LakebaseHook, *, wake: bool, interval: float) -> None:
-    """Wait until an endpoint is ACTIVE, and a session answers where it is to be woken.
+class SharedPolls:
+    """The polls and readings of one event loop, by identity and endpoint.
 
-    All waiters of an event loop for one endpoint, as one identity, share the readings and the knock.
-
-    :param hook: of the connection and endpoint
-    :param wake: knock with a connection, which wakes it; else only read its state
-    :param interval: seconds between two readings at most; the smallest of all waiters counts
-    :raises LakebaseError: for what does not pass by itself, as a disabled endpoint
+    The event loop owns them. A poll ends with its last waiter, and a reading when it is replaced. A forked process runs
+    an event loop of its own, and therefore shares nothing with its parent.
     """
-    settings = await hook.read_settings_async()
-    polls = _polls.setdefault(asyncio.get_running_loop(), {})
-    key = (settings.require_identity().key, str(settings.require_endpoint()))
-    poll = polls.get(key)
-    if poll is None:
-        poll = polls[key] = _Poll(settings)
-    waiter = _Waiter(hook, settings, wake, interval)
-    poll.add(waiter)
-    try:
-        await waiter.ready
-    finally:
-        if poll.remove(waiter) and polls.get(key) is poll:
-            del polls[key]
+
+    _by_loop: ClassVar[dict[asyncio.AbstractEventLoop, SharedPolls]] = {}
+
+    def __init__(self) -> None:
+        self._polls: dict[_Key, _Poll] = {}
+        self._readings: dict[_Key, tuple[float, asyncio.Task[EndpointStatus]]] = {}
+
+    @classmethod
+    def of_running_loop(cls) -> SharedPolls:
+        """Return the object of the running event loop, and drop those of loops that are closed."""
+        for loop in [loop for loop in cls._by_loop if loop.is_closed()]:
+            cls._by_loop.pop(loop, None)
+        return cls._by_loop.setdefault(asyncio.get_running_loop(), cls())
+
+    async def wait_until_ready(self, hook: LakebaseHook, *, wake: bool, interval: float) -> None:
+        """Wait until an endpoint is ACTIVE and, with ``wake``, answers a probe.
+
+        :param hook: hook for the endpoint
+        :param wake: probe the endpoint with a session, which wakes it; if False, only read its state
+        :param interval: longest pause, in seconds, between two readings; the shortest of all waiters applies
+        :raises LakebaseError: for an error that is not transient, such as a disabled endpoint
+        """
+        settings = await hook.read_settings_async()
+        key = _key(settings)
+        poll = self._polls.get(key)
+        if poll is None:
+            poll = self._polls[key] = _Poll(self, settings)
+        waiter = _Waiter(hook, settings, wake, interval)
+        poll.add(waiter)
+        try:
+            await waiter.ready
+        finally:
+            if poll.remove(waiter) and self._polls.get(key) is poll:
+                del self._polls[key]
+
+    async def read_status(
+        self, hook: LakebaseHook, settings: LakebaseSettings, *, max_age: float = 0.0
+    ) -> EndpointStatus:
+        """Return the endpoint's state, without blocking the event loop.
+
+        :param hook: hook for the endpoint
+        :param settings: of the hook
+        :param max_age: seconds since another caller's reading up to which it is shared
+        :raises LakebaseError: also if the endpoint is disabled
+        """
+        loop, key = asyncio.get_running_loop(), _key(settings)
+        if key not in self._readings or loop.time() - self._readings[key][0] > max_age:
+            reading = loop.create_task(hook.endpoint_status_async(settings, timeout=ANSWER_SECONDS))
+            reading.add_done_callback(lambda task: task.cancelled() or task.exception())  # the caller may be gone
+            self._readings[key] = (loop.time(), reading)
+        return await asyncio.shield(self._readings[key][1])
 
 
-async def read_status(settings: LakebaseSettings, *, max_age: float = 0.0) -> EndpointStatus:
-    """Return the endpoint's state without blocking the event loop.
-
-    :param settings: which endpoint, as whom
-    :param max_age: seconds that a reading of another waiter may be old to serve this one as well
-    :raises LakebaseError: typed by cause, when it is disabled too
-    """
-    loop = asyncio.get_running_loop()
-    readings = _readings.setdefault(loop, {})
-    key = (settings.require_identity().key, str(settings.require_endpoint()))
-    if key not in readings or loop.time() - readings[key][0] > max_age:
-        reading = loop.create_task(run_in_daemon_thread(partial(_read, settings)))
-        reading.add_done_callback(lambda task: task.cancelled() or task.exception())  # its waiter may have gone
-        readings[key] = (loop.time(), reading)
-    return await asyncio.shield(readings[key][1])
-
-
-def back_off(failures: int, most: float) -> float:
-    """Return the seconds to wait after failures in a row: twice as many after each.
-
-    :param failures: how many there were
-    :param most: seconds at most
-    """
-    return min(2.0 ** min(failures, 10), most)
-
-
-def _read(settings: LakebaseSettings) -> EndpointStatus:
-    # Here in the thread: to import it takes seconds.
-    from airflow_provider_lakebase.core.workspace.client import Workspace
-    from airflow_provider_lakebase.core.workspace.endpoints import read_endpoint
-
-    status = read_endpoint(Workspace.of(settings), settings.require_endpoint(), timeout=ANSWER_SECONDS)
-    status.require_enabled(settings.context)
-    return status
+def _key(settings: LakebaseSettings) -> _Key:
+    return settings.require_identity().key, str(settings.require_endpoint())
 
 
 @dataclass(eq=False)
@@ -105,7 +103,7 @@ class _Waiter:
     interval: float
     ready: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def tell(self, error: BaseException | None = None) -> None:
+    def finish(self, error: BaseException | None = None) -> None:
         if self.ready.done():
             return
         if error is None:
@@ -114,99 +112,104 @@ class _Waiter:
             self.ready.set_exception(error)
 
     @property
-    def session(self) -> Any:
-        """Return what tells sessions apart, so that waiters for the same one share a knock."""
+    def session(self) -> LakebaseSettings:
+        """What distinguishes sessions: waiters for the same one share a probe."""
         return replace(self.settings, conn_id="")
 
 
 class _Poll:
-    def __init__(self, settings: LakebaseSettings) -> None:
-        self.settings = settings
-        self.waiters: list[_Waiter] = []
-        self.joined = asyncio.Event()
-        self.failures = 0
-        self.task: asyncio.Task[None] | None = None
-        self.knocks: list[tuple[Any, asyncio.Task[None]]] = []
+    """Read the state of one endpoint until its last waiter leaves."""
+
+    def __init__(self, polls: SharedPolls, settings: LakebaseSettings) -> None:
+        self._polls = polls
+        self._settings = settings
+        self._waiters: list[_Waiter] = []
+        self._joined = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._probes: list[tuple[LakebaseSettings, asyncio.Task[None]]] = []
 
     def add(self, waiter: _Waiter) -> None:
-        self.waiters.append(waiter)
-        self.joined.set()
-        if self.task is None or self.task.done():
-            self.task = asyncio.create_task(self._run(), name=f"poll {self.settings.endpoint}")
+        self._waiters.append(waiter)
+        self._joined.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name=f"poll {self._settings.endpoint}")
 
     def remove(self, waiter: _Waiter) -> bool:
-        """Let a waiter go; return whether it was the last, with which the poll ends."""
-        self.waiters.remove(waiter)
-        if not self.waiters and self.task is not None:
-            for task in (self.task, *(knock for _, knock in self.knocks)):
+        """Remove a waiter; return whether it was the last one, so that the poll has ended."""
+        self._waiters.remove(waiter)
+        if not self._waiters and self._task is not None:
+            for task in (self._task, *(probe for _, probe in self._probes)):
                 task.cancel()
-        return not self.waiters
+        return not self._waiters
 
     async def _run(self) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(is_transient),
+            wait=wait_exponential(multiplier=2, max=MAX_BACK_OFF_SECONDS),
+            before_sleep=self._log_retry,
+            sleep=self._pause,
+            reraise=True,
+        )
         try:
             while True:
-                await self._look()
+                self._take(await retrying(self._read))
                 await self._pause()
         except Exception as error:
-            self._tell(self.waiters, error)
+            _finish(self._waiters, error)
 
-    async def _look(self) -> None:
-        try:
-            status = await read_status(self.settings)
-        except LakebaseError as error:
-            if not is_transient(error):
-                raise
-            self.failures += 1
-            log.warning("The state of endpoint %s is read again later: %s", self.settings.endpoint, error)
-            return
-        self.failures = 0
-        log.debug("Endpoint %s is %s", self.settings.endpoint, status.state)
-        if status.state == "ACTIVE":
-            self._tell([waiter for waiter in self.waiters if not waiter.wake])
-        # Beside the readings: a knock is held until the endpoint has woken, or for ever where something hangs.
-        self.knocks = [(session, knock) for session, knock in self.knocks if not knock.done()]
-        for waiter in self.waiters:
-            if waiter.wake and not waiter.ready.done() and all(waiter.session != each for each, _ in self.knocks):
-                self.knocks.append((waiter.session, asyncio.create_task(self._knock(waiter))))
+    async def _read(self) -> EndpointStatus:
+        # The hook of any waiter will do: they have one identity and one endpoint.
+        return await self._polls.read_status(self._waiters[0].hook, self._settings)
 
-    async def _knock(self, waiter: _Waiter) -> None:
-        timeout = min(KNOCK_SECONDS, waiter.settings.session.wake_timeout)
+    def _log_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("The state of endpoint %s is read again later: %s", self._settings.endpoint, error)
+
+    def _take(self, status: EndpointStatus) -> None:
+        log.debug("Endpoint %s is %s", self._settings.endpoint, status.state)
+        if status.state == ACTIVE:
+            _finish(waiter for waiter in self._waiters if not waiter.wake)
+        # Probes run beside the readings: the server holds a probe until the endpoint is awake, or forever if it hangs.
+        self._probes = [(session, probe) for session, probe in self._probes if not probe.done()]
+        for waiter in self._waiters:
+            probed = any(session == waiter.session for session, _ in self._probes)
+            if waiter.wake and not waiter.ready.done() and not probed:
+                self._probes.append((waiter.session, asyncio.create_task(self._probe(waiter))))
+
+    async def _probe(self, waiter: _Waiter) -> None:
         try:
-            async with asyncio.timeout(timeout + ANSWER_SECONDS):
-                async with waiter.hook.open_async(waiter.settings.with_wake_timeout(timeout)) as session:
-                    await session.execute("SELECT 1")
-        except TimeoutError as error:  # LakebaseWakeTimeoutError is one
-            log.info("It does not answer yet: %s", error)
+            with Probe(waiter.settings, PROBE_SECONDS, log) as probe:
+                async with asyncio.timeout(probe.settings.session.wake_timeout + ANSWER_SECONDS):
+                    async with waiter.hook.open_async(probe.settings) as session:
+                        await session.execute(PROBE_QUERY)
         except Exception as error:
-            if is_transient(error):
-                log.warning("The next knock is later: %s", error)
-            else:
-                self._tell([each for each in self.waiters if each.wake and each.session == waiter.session], error)
+            _finish((each for each in self._waiters if each.wake and each.session == waiter.session), error)
         else:
-            # Those who only watch too: it is awake.
-            self._tell([each for each in self.waiters if not each.wake or each.session == waiter.session])
+            if probe.is_answered:  # so that those who only wait for ACTIVE are served, too
+                _finish(each for each in self._waiters if not each.wake or each.session == waiter.session)
 
-    def _tell(self, waiters: Iterable[_Waiter], error: BaseException | None = None) -> None:
-        for waiter in list(waiters):
-            waiter.tell(error)
+    async def _pause(self, at_least: float = 0.0) -> None:
+        """Sleep until the next reading is due, which a waiter that joins meanwhile may bring forward.
 
-    async def _pause(self) -> None:
-        """Sleep until the next reading is due; who joins meanwhile may want it sooner."""
+        :param at_least: seconds to pause in any case
+        """
         loop = asyncio.get_running_loop()
         started_at, jitter = loop.time(), random.uniform(0.8, 1.0)  # noqa: S311 - no secret
         while True:
-            self.joined.clear()
-            waiting = [waiter.interval for waiter in self.waiters if not waiter.ready.done()]
-            if not waiting:  # they are about to leave
-                await self.joined.wait()
+            self._joined.clear()
+            intervals = [waiter.interval for waiter in self._waiters if not waiter.ready.done()]
+            if not intervals:  # all waiters are about to leave
+                await self._joined.wait()
                 continue
-            pause = min(waiting) * jitter
-            if self.failures:
-                pause = max(pause, back_off(self.failures, MOST_BACK_OFF_SECONDS))
-            left = started_at + pause - loop.time()
+            left = started_at + max(min(intervals) * jitter, at_least) - loop.time()
             if left <= 0:
                 return
             try:
-                await asyncio.wait_for(self.joined.wait(), left)
+                await asyncio.wait_for(self._joined.wait(), left)
             except TimeoutError:
                 return
+
+
+def _finish(waiters: Iterable[_Waiter], error: BaseException | None = None) -> None:
+    for waiter in list(waiters):
+        waiter.finish(error)

@@ -8,21 +8,22 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+from airflow_provider_lakebase.hooks._arguments import create_hook
 from airflow_provider_lakebase.triggers._events import event, failure, success
-from airflow_provider_lakebase.triggers._shared_poll import wait_until_ready
+from airflow_provider_lakebase.triggers._shared_poll import SharedPolls
 
 
 class LakebaseEndpointTrigger(BaseTrigger):
-    """Fire when an endpoint is ACTIVE and, where it is to be woken, a session answers.
+    """Fire when an endpoint is ACTIVE and, with ``wake``, answers a probe.
 
-    All of them in a triggerer that wait for one endpoint as one identity share one reading of its state, as often as
-    the most eager of them wants it, and one knock.
+    All triggers in a triggerer that wait for the same endpoint with the same identity share one poll of its state, at
+    the shortest of their intervals, and one probe.
 
     :param lakebase_conn_id: Airflow connection of type ``lakebase``
-    :param endpoint: endpoint in place of the connection's
-    :param wake: knock with a connection, which wakes the endpoint; with False only its state is read
+    :param endpoint: endpoint, in place of the connection's
+    :param wake: probe the endpoint with a session, which wakes it; if False, only read its state
     :param poll_interval: seconds between two readings of the state
+    :param hook_params: further arguments of the hook: ``endpoint``, ``database``, ``read_only``, ``options``
     """
 
     def __init__(
@@ -31,27 +32,31 @@ class LakebaseEndpointTrigger(BaseTrigger):
         endpoint: str | None = None,
         wake: bool = True,
         poll_interval: float = 60.0,
+        hook_params: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.lakebase_conn_id = lakebase_conn_id
         self.endpoint = endpoint
         self.wake = wake
         self.poll_interval = poll_interval
+        self.hook_params = hook_params
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
+        """Return the class path and the arguments."""
         return "airflow_provider_lakebase.triggers.endpoint.LakebaseEndpointTrigger", {
             "lakebase_conn_id": self.lakebase_conn_id,
             "endpoint": self.endpoint,
             "wake": self.wake,
             "poll_interval": self.poll_interval,
+            "hook_params": self.hook_params,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and yield one event: that the endpoint is ready, or the error that waiting does not help."""
-        hook = LakebaseHook(self.lakebase_conn_id, self.endpoint)
+        """Wait, and yield one event: success, or the error that ended the wait."""
         try:
-            await wait_until_ready(hook, wake=self.wake, interval=self.poll_interval)
+            hook = create_hook(self.lakebase_conn_id, self.hook_params, endpoint=self.endpoint)
+            polls = SharedPolls.of_running_loop()
+            await polls.wait_until_ready(hook, wake=self.wake, interval=self.poll_interval)
         except Exception as error:
             yield event(failure(error))
         else:

@@ -8,32 +8,35 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.core.sql.deferrable import DeferredStatements
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError
-from airflow_provider_lakebase.hooks.lakebase import LakebaseHook, shorten_statement
+from airflow_provider_lakebase.hooks._arguments import create_hook
+from airflow_provider_lakebase.hooks._deferred import run_deferred
 from airflow_provider_lakebase.triggers._events import event, failure, success
 
-_TRIES_TO_LEARN = 3
-"""Runs with a ledger, when the session is lost at each COMMIT."""
+_MAX_TRIES = 3
+"""Runs with a ledger, if the session is lost at each COMMIT."""
 
 
 class LakebaseStatementTrigger(BaseTrigger):
     """Run statements in one transaction, and fire with their result.
 
-    Cancelled, because its task was cleared, killed or timed out, it cancels the statement on the server.
+    If the trigger is cancelled because its task was cleared, killed or timed out, the statement is cancelled on the
+    server.
 
-    When the triggerer dies, another one runs the trigger again, and nothing says whether the statements were run. So it
-    ends its own earlier session first, by its ``application_name``, and never runs two at once. A transaction that was
-    committed just before the triggerer died is run again, unless ``ledger_schema`` is named: then the commit carries a
-    record, and who finds it is done.
+    If the triggerer dies, another one runs the trigger again without knowing whether the statements were run. It first
+    terminates the session of the earlier run, which it finds by its ``application_name``, and never runs the
+    statements twice at once. A transaction that was committed just before the triggerer died is run again, unless
+    there is a ledger: then the commit includes a record, and a run that finds the record does nothing.
 
-    :param statements: texts, each of one or more statements
-    :param parameters: of each text
+    :param statements: SQL texts, each of one or more statements
+    :param session_name: ``application_name`` of the session, the same for all attempts of a task and for no other task
+    :param parameters: parameters of each text
     :param lakebase_conn_id: Airflow connection of type ``lakebase``
     :param hook_params: further arguments of the hook: ``endpoint``, ``database``, ``read_only``, ``options``
-    :param session_name: ``application_name`` of the session: the same at each attempt of a task, and no other task's
-    :param fetch: whether rows are wanted
-    :param ledger_schema: schema of the ledger, or None for none
-    :param load_id: the task's identity in the ledger
+    :param fetch: whether to return rows
+    :param ledger_schema: schema of the ledger; None for no ledger
+    :param load_id: identity of the task in the ledger
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class LakebaseStatementTrigger(BaseTrigger):
         return f"<LakebaseStatementTrigger {self.session_name}>"
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
+        """Return the class path and the arguments."""
         return "airflow_provider_lakebase.triggers.statement.LakebaseStatementTrigger", {
             "statements": self.statements,
             "session_name": self.session_name,
@@ -76,33 +79,16 @@ class LakebaseStatementTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the statements, and yield one event: their result, or the error."""
         try:
-            outcome = await self._run()
+            results = await self._run()
         except Exception as error:
             yield event(failure(error))
         else:
-            yield event(outcome)
+            yield event(success(results=results))
 
-    async def _run(self) -> dict[str, Any]:
-        hook = LakebaseHook(self.lakebase_conn_id, **(self.hook_params or {}))
+    async def _run(self) -> str | None:
+        hook = create_hook(self.lakebase_conn_id, self.hook_params)
         settings = await hook.read_settings_async()
-        tries = 1
-        while True:
-            try:
-                async with hook.open_async(settings, self.session_name) as session:
-                    return await self._run_in(session, bool(hook.log_sql))
-            except LakebaseOutcomeUnknownError:
-                if self.ledger_schema is None or tries == _TRIES_TO_LEARN:
-                    raise
-                self.log.info("The session was lost while the transaction was committed; the ledger will tell")
-                tries += 1
-
-    async def _run_in(self, session: Any, log_sql: bool) -> dict[str, Any]:
-        from airflow_provider_lakebase.core.sql.run_async import StatementsRequest, run_statements, write_results
-
-        if log_sql:
-            for text in self.statements:
-                self.log.info("Running statement: %s", shorten_statement(text))
-        request = StatementsRequest(
+        request = DeferredStatements(
             statements=self.statements,
             parameters=self.parameters,
             session_name=self.session_name,
@@ -110,10 +96,12 @@ class LakebaseStatementTrigger(BaseTrigger):
             ledger_schema=self.ledger_schema,
             load_id=self.load_id,
         )
-        try:
-            results = await run_statements(session, request)
-        except Exception as error:
-            if hasattr(error, "sqlstate"):
-                error.add_note(str(session.context))
-            raise
-        return success(results=None if results is None else write_results(results))
+        tries = 1
+        while True:
+            try:
+                return await run_deferred(hook, settings, request)
+            except LakebaseOutcomeUnknownError:
+                if self.ledger_schema is None or tries == _MAX_TRIES:
+                    raise
+                self.log.info("The session was lost during COMMIT; looking into the ledger for the outcome")
+                tries += 1

@@ -19,7 +19,7 @@ import pytest
 from _stack import Stack, wait_until
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from airflow_provider_lakebase.core.grants import RoleRequest
+from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
@@ -166,7 +166,7 @@ def test_a_broken_secret_turns_it_red_and_names_the_stage(page: Page, stack: Sta
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"schema": "nowhere"}, "Failed at the stage 'login'. There is no database of that name"),
+        ({"schema": "nowhere"}, "Failed at the stage 'login'. The database does not exist"),
         ({"login": "nobody"}, "Failed at the stage 'identity'. The workspace refused the client ID and secret"),
         ({"host": "https://x.cloud.databricks.com/?o=1"}, "Failed at the stage 'settings'. Field 'Host' holds more"),
     ],

@@ -322,13 +322,13 @@ def test_what_no_parameter_shows_is_in_no_repr():
         ("COPY deferral.t TO STDOUT", {}, "COPY cannot be deferred: its data.*deferrable=False"),
         ("SELECT 1; /* now */ commit", {}, "COMMIT cannot be deferred: .*one transaction"),
         ("BEGIN", {}, "BEGIN cannot be deferred"),
-        ("SET work_mem = '1MB'", {}, "SET cannot be deferred: .*SET LOCAL, or 'options' in hook_params"),
+        ("SET work_mem = '1MB'", {}, "SET cannot be deferred: .*SET LOCAL, or libpq's 'options'"),
         ("LISTEN x", {}, "LISTEN cannot be deferred"),
         ("INSERT INTO t VALUES (77); COMMIT/* */; SELECT nope", {}, "COMMIT cannot be deferred"),
         ("SELECT 'C:\\'; COMMIT; SELECT 'D:\\'", {}, "COMMIT cannot be deferred"),
         ("SET/**/work_mem = '1MB'", {}, "SET cannot be deferred"),
         ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT 1", {}, "SET cannot be deferred"),
-        ("SELECT %s", {"parameters": [date(2026, 1, 1)]}, "parameters .*cannot be deferred. Give their text"),
+        ("SELECT %s", {"parameters": [date(2026, 1, 1)]}, "parameters cannot be deferred: JSON .*Pass them as text"),
     ],
 )
 def test_what_cannot_be_deferred_is_refused_before_it_is(sql: str, arguments: dict[str, Any], message: str):
@@ -378,7 +378,7 @@ REFUSED = {
     "no privilege": ("SELECT * FROM pg_catalog.pg_authid", AirflowFailException),
     "no such table": ("SELECT * FROM deferral.nowhere", AirflowFailException),
     "no SQL": ("SELEKT 1", AirflowFailException),
-    "not supported": ("SELECT 1 FROM deferral.t FOR UPDATE OF nobody", AirflowFailException),
+    "not supported": ("SELECT max(id) FROM deferral.t FOR UPDATE", AirflowFailException),
     "a write where only reading is allowed": (
         "SET LOCAL transaction_read_only = on; INSERT INTO deferral.t VALUES (1)",
         AirflowFailException,
@@ -807,11 +807,11 @@ def test_a_watcher_without_a_way_to_tell_of_rows_once_is_refused():
     for arguments in ({}, {"mark": "SELECT 1", "watermark_column": "id"}):
         with pytest.raises(LakebaseSettingsError, match="either mark or watermark_column"):
             LakebaseQueryTrigger("SELECT 1", **arguments)
-    with pytest.raises(LakebaseSettingsError, match="nothing keeps the watermark.*mark"):
+    with pytest.raises(LakebaseSettingsError, match="nothing stores the watermark.*mark"):
         asyncio.run(events_of(LakebaseQueryTrigger("SELECT %(watermark)s", watermark_column="id"), 1))
-    with pytest.raises(LakebaseSettingsError, match="no %.taken.s, so that it would mark every row"):
+    with pytest.raises(LakebaseSettingsError, match="does not use %.taken.s, so it would mark every row"):
         LakebaseQueryTrigger("SELECT 1", mark="UPDATE t SET taken = true")
-    with pytest.raises(LakebaseSettingsError, match="no %.watermark.s, so that it would find all again"):
+    with pytest.raises(LakebaseSettingsError, match="does not use %.watermark.s, so it would find all rows again"):
         LakebaseQueryTrigger("SELECT 1", watermark_column="id")
 
 

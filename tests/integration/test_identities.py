@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from databricks.sdk.service.postgres import Endpoint, EndpointStatus, EndpointType, PostgresAPI
 
-from airflow_provider_lakebase.core.grants import RoleRequest
+from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError, LakebaseWorkspaceAccessError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from airflow_provider_lakebase.core.grants import RoleRequest
+from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -94,8 +94,8 @@ def test_the_role_bootstrap_prepares_the_ledger(admin: LakebaseHook, newcomer: P
 def test_a_role_that_can_neither_find_nor_make_the_ledger_is_told_what_to_do(admin: LakebaseHook, newcomer: Principal):
     admin.bootstrap_role(RoleRequest(newcomer.client_id, ledger_schema=None))
     hook = LakebaseHook("newcomer")
-    remedy = "nothing was loaded .connection 'newcomer'.*LakebaseRoleBootstrapOperator.*'ledger_schema'"
-    with pytest.raises(LakebaseLoadError, match=f"The ledger loader_ledger.loads cannot be made.*{remedy}"):
+    remedy = "nothing was loaded .connection 'newcomer'.*the role bootstrap for this role.*'ledger_schema'"
+    with pytest.raises(LakebaseLoadError, match=f"The ledger loader_ledger.loads cannot be created.*{remedy}"):
         hook.load([(1,)], "public.loader", load_id="once", ledger_schema="loader_ledger")
     admin.run("CREATE SCHEMA loader_ledger; CREATE TABLE loader_ledger.loads (load_id text)")
     with pytest.raises(LakebaseLoadError, match=f"The ledger loader_ledger.loads cannot be used.*{remedy}"):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg_pool
 import pytest
 
-from airflow_provider_lakebase.core.grants import RoleRequest
+from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseAuthenticationError, LakebaseEndpointDisabledError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -45,7 +45,7 @@ def test_a_suspend_between_two_checkouts_is_not_noticed(hook: LakebaseHook, emul
 def test_the_true_cause_of_a_failed_fill_is_raised_at_once(emulator: LakebaseEmulator, connect_as: Callable[..., str]):
     hook = LakebaseHook(connect_as(emulator.add_principal("no role")))
     started_at = time.monotonic()
-    with pytest.raises(LakebaseAuthenticationError, match="no Postgres role"):
+    with pytest.raises(LakebaseAuthenticationError, match="The Postgres role does not exist"):
         hook.connection_pool()
     assert time.monotonic() - started_at < 5
 
@@ -93,7 +93,7 @@ def test_an_asynchronous_waiter_gets_the_connection_that_comes_back_too(hook: La
 
 def test_a_waiter_is_told_of_no_failure_from_before_it_waited(hook: LakebaseHook, emulator: LakebaseEmulator):
     with hook.connection_pool(min_size=1, max_size=1) as pool, pool.connection():
-        pool._lending.must_fail_waiters(LakebaseAuthenticationError("of another time"))
+        pool._loans.must_fail_waiters(LakebaseAuthenticationError("of another time"))
         with pytest.raises(psycopg_pool.PoolTimeout):
             pool.getconn(0.5)
 
@@ -175,5 +175,5 @@ def test_an_asynchronous_pool_raises_the_true_cause(emulator: LakebaseEmulator, 
         async with hook.async_connection_pool():
             pass
 
-    with pytest.raises(LakebaseAuthenticationError, match="no Postgres role"):
+    with pytest.raises(LakebaseAuthenticationError, match="The Postgres role does not exist"):
         asyncio.run(use())

@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from psycopg import sql
 
-from airflow_provider_lakebase.core.grants import RoleRequest
+from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.role import LakebaseRoleBootstrapOperator
@@ -101,12 +101,12 @@ def test_with_create_on_the_database_the_identity_owns_schemas_of_its_own(
 
 def test_a_role_without_databricks_identity_is_refused(principal: Principal, admin: LakebaseHook):
     admin.run(f'CREATE ROLE "{principal.client_id}" LOGIN')
-    with pytest.raises(AirflowFailException, match="exists without a Databricks identity.*Drop or rename that role"):
+    with pytest.raises(AirflowFailException, match="has no Databricks identity.*Drop or rename that role"):
         bootstrap(principal.client_id)
 
 
 def test_an_identity_that_the_workspace_does_not_know_is_refused(emulator: LakebaseEmulator):
-    with pytest.raises(AirflowFailException, match="knows no SERVICE_PRINCIPAL 'Airflow'.*client ID"):
+    with pytest.raises(AirflowFailException, match="has no SERVICE_PRINCIPAL 'Airflow'.*client ID"):
         bootstrap("Airflow")
 
 
@@ -128,7 +128,7 @@ def test_a_grant_without_effect_is_an_error_and_nothing_is_half_granted(
             f'GRANT SELECT ON "{schema}"."Orders" TO "{emulator.administrator.client_id}" WITH GRANT OPTION'
         )
         with pytest.raises(
-            AirflowFailException, match="without effect: Orders; nothing was changed.*connection of the project's owner"
+            AirflowFailException, match="no effect on Orders; nothing was changed.*Connect as the project's owner"
         ):
             bootstrap(principal.client_id, schemas=[schema])
         role = superuser.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [principal.client_id]).fetchone()
@@ -158,12 +158,12 @@ def test_objects_of_extensions_are_left_alone(principal: Principal, schema: str,
     ("arguments", "words"),
     [
         ({"identity": " "}, "identity is empty"),
-        ({"identity_type": "ROBOT"}, "identity_type holds 'ROBOT'.*SERVICE_PRINCIPAL"),
-        ({"privileges": ["DROP"]}, "privileges holds 'DROP'.*SELECT"),
-        ({"privileges": ["SELECT; DROP TABLE x"]}, "privileges holds"),
+        ({"identity_type": "ROBOT"}, "identity_type contains 'ROBOT'.*SERVICE_PRINCIPAL"),
+        ({"privileges": ["DROP"]}, "privileges contains 'DROP'.*SELECT"),
+        ({"privileges": ["SELECT; DROP TABLE x"]}, "privileges contains"),
         ({"schemas": "public"}, "schemas is of type str"),
         ({"schemas": None}, "schemas is of type NoneType"),
-        ({"schemas": ["nowhere"]}, "no schema 'nowhere'; nothing was changed"),
+        ({"schemas": ["nowhere"]}, "Schema 'nowhere' does not exist; nothing was changed"),
     ],
 )
 def test_bad_arguments_are_named(principal: Principal, arguments: dict[str, Any], words: str):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-from airflow_provider_lakebase.operators.sql import to_xcom
+from airflow_provider_lakebase.operators._xcom import to_xcom
 
 NULLS = [pandas.NaT, pandas.NA, numpy.datetime64("NaT"), numpy.timedelta64("NaT"), None]
 TYPES = ["timestamp", "timestamptz", "date", "interval", "int", "text", "numeric", "jsonb", "bool"]

@@ -66,7 +66,7 @@ def test_a_missing_endpoint_fails_at_once(emulator: LakebaseEmulator):
 
 
 def test_an_identity_without_a_role_fails_at_once(emulator: LakebaseEmulator, connect_as: Callable[..., str]):
-    with pytest.raises(AirflowFailException, match="no Postgres role"):
+    with pytest.raises(AirflowFailException, match="The Postgres role does not exist"):
         sensor(lakebase_conn_id=connect_as(emulator.add_principal("no role"))).execute({})
 
 
@@ -78,4 +78,4 @@ def test_a_workspace_that_cannot_be_reached_is_tried_again(
     started_at = time.monotonic()
     assert sensor(lakebase_conn_id="unreachable").poke({}) is False
     assert time.monotonic() - started_at < 12
-    assert "It is tried again" in task_log()
+    assert "The endpoint is checked again later" in task_log()

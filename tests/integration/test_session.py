@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from databricks.sdk.config import Config
 
-from airflow_provider_lakebase.core.grants import RoleRequest
+from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.core.session.connections import LakebaseSession
 from airflow_provider_lakebase.core.workspace import client
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
@@ -149,7 +149,8 @@ def test_what_cannot_be_shut_out_is_refused_with_a_sentence(
 
 def test_requests_tell_the_provider_and_airflow(hook: LakebaseHook):
     seen: list[str] = []
-    client.call_workspace(hook.settings, lambda workspace: seen.append(workspace.config.user_agent), timeout=10)
+    workspace = client.Workspace.of(hook.settings)
+    workspace.call(lambda sdk: seen.append(sdk.config.user_agent), timeout=10)
     assert seen[0].startswith("airflow-provider-lakebase/")
     assert re.search(r" airflow/[23]\.\d+\.\d+", seen[0])
 
@@ -252,7 +253,7 @@ REFUSALS: list[tuple[str, dict[str, Any], type[LakebaseError], str]] = [
         "endpoint id not found",
     ),
     ("wrong role", {"extra": {"user": "someone_else"}}, LakebaseAuthenticationError, "User is not authorized"),
-    ("missing database", {"schema": "nowhere"}, LakebaseSettingsError, "no database of that name"),
+    ("missing database", {"schema": "nowhere"}, LakebaseSettingsError, "The database does not exist"),
     ("pooled host", {"extra": {"pg_host": "ep-x-pooler.example"}}, LakebaseSettingsError, "pooled host"),
     ("plaintext", {"extra": {"sslmode": "disable"}}, LakebaseSettingsError, "'sslmode' is 'disable'"),
     (
@@ -356,7 +357,7 @@ def test_an_identity_without_permission_is_told_which(
 
 def test_an_identity_without_a_role_is_told_how_to_get_one(emulator: LakebaseEmulator, connect_as: Callable[..., str]):
     hook = LakebaseHook(connect_as(emulator.add_principal("no role")))
-    with pytest.raises(LakebaseAuthenticationError, match="no Postgres role.*LakebaseRoleBootstrapOperator"):
+    with pytest.raises(LakebaseAuthenticationError, match="The Postgres role does not exist.*role bootstrap"):
         hook.get_conn()
 
 

@@ -107,7 +107,7 @@ def test_neither_rows_nor_parameters_are_in_the_log(emulator: LakebaseEmulator, 
 
 
 def test_a_wish_for_rows_in_the_log_is_refused():
-    with pytest.raises(LakebaseSettingsError, match="show_return_value_in_logs would put rows into the log"):
+    with pytest.raises(LakebaseSettingsError, match="show_return_value_in_logs would write rows to the log"):
         LakebaseSQLOperator(task_id="query", sql="SELECT 1", show_return_value_in_logs=True)
 
 
@@ -132,7 +132,7 @@ def test_template_fields_are_rendered(emulator: LakebaseEmulator, tmp_path: Path
 def test_what_no_retry_can_help_fails_for_good(emulator: LakebaseEmulator, connect_as: Callable[..., str]):
     with pytest.raises(AirflowFailException, match="'endpoint' is malformed"):
         execute("SELECT 1", endpoint="nonsense")
-    with pytest.raises(AirflowFailException, match="no Postgres role"):
+    with pytest.raises(AirflowFailException, match="The Postgres role does not exist"):
         execute("SELECT 1", lakebase_conn_id=connect_as(emulator.add_principal("no role")))
     emulator.disable()
     with pytest.raises(AirflowFailException, match="disabled"):
@@ -175,7 +175,7 @@ def test_on_kill_during_the_wake_sends_no_statement(emulator: LakebaseEmulator, 
     operator = LakebaseSQLOperator(task_id="query", sql="CREATE TABLE public.never (id int)")
     timer = threading.Timer(0.5, operator.on_kill)
     timer.start()
-    with pytest.raises(AirflowException, match="Cancelled before it was done"):
+    with pytest.raises(AirflowException, match="The hook was cancelled"):
         operator.execute({})
     timer.join()
     assert hook.get_first("SELECT to_regclass('public.never')") == (None,)

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
+MAX_LOG_CHARACTERS = 200
+"""Characters of a statement that :func:`shorten` keeps."""
+
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 # Comments may be nested, and only E'…' knows a backslash. What nothing ends goes on to the end of the text.
@@ -43,6 +46,15 @@ class Statement(NamedTuple):
 
     text: str
     words: tuple[str, ...]
+
+
+def shorten(statement: str) -> str:
+    """Return the beginning of a statement on one line, for logs.
+
+    :param statement: SQL
+    """
+    text = " ".join(statement.split())
+    return text if len(text) <= MAX_LOG_CHARACTERS else f"{text[:MAX_LOG_CHARACTERS]}…"
 
 
 def split_statements(text: str) -> list[Statement]:

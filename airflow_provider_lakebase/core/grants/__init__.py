@@ -1,0 +1,1 @@
+"""Postgres roles of Databricks identities, and the privileges granted to them."""
