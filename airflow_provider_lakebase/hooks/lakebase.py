@@ -50,7 +50,7 @@ from airflow_provider_lakebase.hooks._options import takes_options
 from airflow_provider_lakebase.hooks._queries import read_arrow, run_up_to_last
 from airflow_provider_lakebase.hooks._readiness import ACTIVE, PROBE_QUERY, Probe
 from airflow_provider_lakebase.hooks._storage import locate
-from airflow_provider_lakebase.lineage.reports import tell_collector
+from airflow_provider_lakebase.lineage.reports import report_to_hook_lineage
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -388,7 +388,7 @@ class LakebaseHook(DbApiHook):
         path = locate(source)
         with self._create_autocommit_connection() as connection:
             result = run_load(connection, path, table, load_options, check=self._check_cancelled)
-        tell_collector(self, result.target)
+        report_to_hook_lineage(self, result.target)
         return result
 
     @takes_options(ExportOptions)

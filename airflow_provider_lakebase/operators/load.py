@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_lakebase.assets import asset_uri, emit_event
+from airflow_provider_lakebase.assets import asset_uri
 from airflow_provider_lakebase.core.bulk.options import (  # noqa: TID253 - it is light
     ExportOptions,
     LoadOptions,
@@ -20,6 +20,7 @@ from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.hooks._storage import locate, locate_all
 from airflow_provider_lakebase.lineage.reports import file_datasets, report, report_load, report_sql
 from airflow_provider_lakebase.links import LINKS, record_links
+from airflow_provider_lakebase.operators._asset_events import emit_event
 from airflow_provider_lakebase.operators._base import LakebaseOperatorMixin
 from airflow_provider_lakebase.operators._options import take_options
 from airflow_provider_lakebase.operators._task_instance import name_task_instance

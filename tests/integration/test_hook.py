@@ -264,9 +264,7 @@ def test_test_connection(hook: LakebaseHook, emulator: LakebaseEmulator, connect
     assert message.startswith(
         f"Connected to database databricks_postgres as role {hook.settings.session.user}, PostgreSQL 18"
     )
-    assert message.endswith(
-        "The server was not verified: set 'sslmode' to 'verify-full' in the extra to have it verified."
-    )
+    assert message.endswith("The server was not verified; set 'sslmode' to 'verify-full' in the extra to verify it.")
     assert "The endpoint was ACTIVE." in message
 
 
