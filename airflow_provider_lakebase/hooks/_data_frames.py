@@ -35,7 +35,7 @@ class DataFrameHook(DbApiHook):
         :param parameters: of each text
         :param only_reads: refuse what writes, for results that a caller may not read to their end
         """
-        from airflow_provider_lakebase.core.bulk.export import reading_only
+        from airflow_provider_lakebase.core.bulk.copy_out import reading_only
         from airflow_provider_lakebase.core.sql.binding import bind, check_encoding, hide_values
 
         with self._create_autocommit_connection() as connection, hide_values(parameters):

@@ -1,18 +1,25 @@
-"""Loading and exporting, and DbApiHook's own names for them, by COPY."""
+"""Load and export by COPY, also through the methods of ``DbApiHook``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from more_itertools import chunked
 
+from airflow_provider_lakebase.core.bulk.options import (  # noqa: TID253 - it is light
+    ExportKeywords,
+    ExportOptions,
+    LoadKeywords,
+    LoadOptions,
+)
 from airflow_provider_lakebase.core.connection.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._data_frames import DataFrameHook
+from airflow_provider_lakebase.hooks._options import takes_options
 from airflow_provider_lakebase.hooks._storage import locate
 from airflow_provider_lakebase.lineage.reports import report_to_hook_lineage
 
@@ -30,137 +37,67 @@ _TO_STDOUT = re.compile(r"\bTO\s+STDOUT\b", re.IGNORECASE)
 
 
 class LoadingHook(DataFrameHook):
-    """Load rows, files and Arrow data; export queries and tables."""
+    """Loads rows, files and Arrow data; exports queries and tables."""
 
-    def load(
-        self,
-        source: Any,
-        table: str,
-        *,
-        mode: Literal["append", "replace", "upsert"] = "append",
-        columns: Sequence[str] | Mapping[str, str] | None = None,
-        key_columns: Sequence[str] | None = None,
-        update_columns: Sequence[str] | None = None,
-        duplicates: Literal["last", "error"] = "last",
-        version_column: str | None = None,
-        replace_where: str | None = None,
-        casts: Mapping[str, str] | None = None,
-        format: Literal["csv", "jsonl", "parquet"] | None = None,
-        header: bool = True,
-        null: str = "",
-        create_table: bool = False,
-        load_id: str | None = None,
-        ledger_schema: str = LEDGER_SCHEMA,
-    ) -> LoadResult:
-        """Load rows, files or Arrow data into a table by COPY, in one transaction: all of it or nothing.
+    @takes_options(LoadOptions)
+    def load(self, source: Any, table: str, **options: Unpack[LoadKeywords]) -> LoadResult:
+        """Load rows, files or Arrow data into a table by COPY, in one transaction: all of it, or nothing.
 
-        Every value is stored exactly or refused. Text of CSV files is read by Postgres, as by an INSERT of that text,
-        and refused where its column would round it. Memory does not grow with the source.
+        Every value is stored exactly, or the load fails. Text of CSV files is parsed by Postgres, as an INSERT of that
+        text would be, but rejected if its column would round it. Memory does not grow with the source.
 
         :param source: iterable of tuples or dicts; path or URL of a file (str, ``pathlib.Path``, ``ObjectStoragePath``)
             or a list of them; file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of
             tables or record batches; data frame of pandas, without its index, or polars, or an iterable of them
-        :param table: target, as SQL writes it: ``schema.table``, quoted where it must be
-        :param mode: ``append``; ``replace``, for all rows or those of ``replace_where``, while readers see the old ones
-            until the commit; ``upsert`` on ``key_columns``
-        :param columns: the target's columns in the source's order, or a mapping from the source's names to them; what
-            a mapping does not name is left out. By default the source's own names, or all columns where it has none
-        :param key_columns: columns of a unique index that tell rows apart, by default the primary key's
-        :param update_columns: columns that an upsert changes in rows that are there, by default all that are loaded;
-            an empty list leaves such rows as they are
-        :param duplicates: what an upsert does with rows of the source that have the same key: the ``last`` wins, or
-            ``error``
-        :param version_column: column that must be larger than the table's for an upsert to change a row
-        :param replace_where: SQL condition on the table's columns, unqualified: the rows that ``replace`` replaces,
-            which the rows loaded must meet too
-        :param casts: SQL type by target column, that the source's text is cast to before it goes into the column
-        :param format: ``csv``, ``jsonl`` or ``parquet``; by default by the ending of the file's name, before a ``.gz``
-            or ``.zst``
-        :param header: whether the first line of a CSV file names its columns
-        :param null: the unquoted text that stands for NULL in a CSV file
-        :param create_table: make the table from the Parquet or Arrow schema when there is none, with ``key_columns`` as
-            its primary key
-        :param load_id: identity of the load in the ledger, written in the same transaction: a second load into the
-            table with it does nothing
-        :param ledger_schema: schema of the ledger, made where the role may
-        :raises LakebaseLoadError: for a value the table cannot take, naming row or line and column, never the value;
-            when the table or a column is missing, or the role may not write
-        :raises LakebaseSettingsError: for arguments that cannot be; nothing was sent
-        :raises LakebaseOutcomeUnknownError: when the session was lost between COMMIT and its answer
-        :raises LakebaseStorageError: when the storage of a file fails
-        :raises FileNotFoundError: when there is no such file
-        :returns: rows, bytes, seconds, and whether it was in the ledger already
+        :param table: target, as in SQL: ``schema.table``, quoted where necessary
+        :param options: fields of ``LoadOptions``
+        :raises LakebaseLoadError: for a value that the table cannot store exactly, naming row or line and column, never
+            the value; if the table or a column is missing, or the role may not write to it
+        :raises LakebaseSettingsError: for invalid options; nothing was sent
+        :raises LakebaseOutcomeUnknownError: if the session was lost between COMMIT and its answer
+        :raises LakebaseStorageError: if the storage of a file fails
+        :raises FileNotFoundError: if there is no such file
+        :returns: rows, bytes, seconds, and whether the ledger already had the load
         """
-        from airflow_provider_lakebase.core.bulk.load import LoadOptions, analyze, load
-        from airflow_provider_lakebase.core.ledger import prepare_ledger
+        from airflow_provider_lakebase.core.bulk.load import run_load
 
-        request = LoadOptions(
-            table=table,
-            mode=mode,
-            columns=columns,
-            key_columns=key_columns,
-            update_columns=update_columns,
-            duplicates=duplicates,
-            version_column=version_column,
-            replace_where=replace_where,
-            casts=casts or {},
-            format=format,
-            header=header,
-            null=null,
-            create_table=create_table,
-            load_id=load_id,
-            ledger_schema=ledger_schema,
-        )
+        load_options = LoadOptions(**options)
         path = locate(source)
         with self._create_autocommit_connection() as connection:
-            if load_id is not None:
-                prepare_ledger(connection, ledger_schema, context=connection.context)
-            result = load(connection, path, request, context=connection.context, check=self._check_cancelled)
-            connection.commit()
-            if not result.already_loaded:
-                analyze(connection, table, result.rows)
+            result = run_load(connection, path, table, load_options, check=self._check_cancelled)
         report_to_hook_lineage(self, result.target)
         return result
 
+    @takes_options(ExportOptions)
     def export(
         self,
         query_or_table: str,
         destination: Any,
         *,
         parameters: Sequence[Any] | Mapping[str, Any] | None = None,
-        format: Literal["csv", "jsonl", "parquet"] | None = None,
-        header: bool = True,
-        null: str = "",
+        **options: Unpack[ExportKeywords],
     ) -> ExportResult:
-        """Write the rows of a query or table to a file by COPY; it appears under its name when it is whole.
+        """Write the rows of a query or table to a file by COPY. The file appears under its name once it is complete.
 
-        What the query wrote is committed. Parquet holds a ``numeric`` without a precision as text.
+        What the query writes is committed. In Parquet, a ``numeric`` without a precision is text.
 
-        :param query_or_table: a query, or a table as SQL writes it; of several statements the last one's rows count
-        :param destination: path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``); an ending ``.gz`` or ``.zst``
+        :param query_or_table: a query, or a table name as in SQL; of several statements, the last one returns the rows
+        :param destination: path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``); a final ``.gz`` or ``.zst``
             compresses CSV and JSON Lines
         :param parameters: of the query
-        :param format: ``csv``, ``jsonl`` or ``parquet``; by default by the ending of the file's name
-        :param header: whether the first line of a CSV file names the columns
-        :param null: the unquoted text that stands for NULL in a CSV file
-        :raises LakebaseSettingsError: for an unknown format
-        :raises LakebaseExportError: for a value that Parquet's type of its column does not hold
-        :raises LakebaseStorageError: when the storage of the file fails; what was there is as it was
-        :raises psycopg.Error: as Postgres refuses the query
+        :param options: fields of ``ExportOptions``
+        :raises LakebaseSettingsError: if the format is unknown
+        :raises LakebaseExportError: for a value that the Parquet type of its column does not hold
+        :raises LakebaseStorageError: if the storage of the file fails; an existing file is unchanged
+        :raises psycopg.Error: if Postgres rejects the query
         :returns: rows, bytes and seconds
         """
         from airflow_provider_lakebase.core.bulk.export import export
 
+        export_options = ExportOptions(**options)
+        path = locate(destination)
         with self._up_to_last(query_or_table, parameters) as (connection, query):
-            result = export(
-                connection,
-                query,
-                locate(destination),
-                format=format,
-                header=header,
-                null=null,
-                check=self._check_cancelled,
-            )
+            result = export(connection, query, path, export_options, check=self._check_cancelled)
         send_sql_hook_lineage(context=self, sql=query_or_table)
         return result
 
@@ -169,21 +106,21 @@ class LoadingHook(DataFrameHook):
     ) -> Iterator[pyarrow.RecordBatch]:
         """Run a query in a read-only transaction and yield its rows as Arrow record batches, in constant memory.
 
-        Of several statements the last one's rows are yielded. Each column has the Arrow type that holds its values
-        exactly; those without one, as ``numeric`` without a precision, come as text.
+        Of several statements, the last one returns the rows. Each column has the Arrow type that holds its values
+        exactly; a column without one, such as ``numeric`` without a precision, is text.
 
-        :param sql: a query, or a table as SQL writes it
+        :param sql: a query, or a table name as in SQL
         :param parameters: of the query
-        :raises LakebaseSettingsError: when pyarrow is missing
-        :raises LakebaseExportError: for a value that Arrow's type of the column does not hold
+        :raises LakebaseSettingsError: if pyarrow is missing
+        :raises LakebaseExportError: for a value that the Arrow type of its column does not hold
         """
         with self._read_arrow(sql, parameters, only_reads=True) as (_, batches):
             yield from batches
 
     def get_arrow(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pyarrow.Table:
-        """Run a query, commit what it wrote, and return its rows as an Arrow table, typed as by :meth:`iter_arrow`.
+        """Run a query, commit, and return its rows as an Arrow table with the types of :meth:`iter_arrow`.
 
-        :param sql: a query, or a table as SQL writes it
+        :param sql: a query, or a table name as in SQL
         :param parameters: of the query
         """
         import pyarrow
@@ -195,8 +132,9 @@ class LoadingHook(DataFrameHook):
     def _read_arrow(
         self, sql: str, parameters: Any, *, only_reads: bool = False
     ) -> Iterator[tuple[Any, Iterator[Any]]]:
-        from airflow_provider_lakebase.core.bulk.copy import Progress
-        from airflow_provider_lakebase.core.bulk.export import read_arrow, select
+        from airflow_provider_lakebase.core.bulk.copy_out import select
+        from airflow_provider_lakebase.core.bulk.progress import Progress
+        from airflow_provider_lakebase.core.bulk.query_arrow import read_arrow
 
         with self._up_to_last(sql, parameters, only_reads=only_reads) as (connection, query):
             with read_arrow(connection, select(query), Progress("Reading", self._check_cancelled)) as result:
@@ -204,11 +142,11 @@ class LoadingHook(DataFrameHook):
         send_sql_hook_lineage(context=self, sql=sql)
 
     def delete_load_records(self, older_than: timedelta, *, ledger_schema: str = LEDGER_SCHEMA) -> int:
-        """Delete old records from the ledger; a load whose record is gone would be done again.
+        """Delete old records from the ledger. A load without its record can be repeated.
 
-        :param older_than: age of the youngest record to delete: longer than any task is retried or cleared
+        :param older_than: minimum age of a record to delete; choose one after which no task is retried or cleared
         :param ledger_schema: schema of the ledger
-        :raises LakebaseSettingsError: for an age that is none
+        :raises LakebaseSettingsError: if it is not a ``timedelta``, or negative
         :returns: how many were deleted
         """
         from airflow_provider_lakebase.core.ledger import delete_records
@@ -219,11 +157,11 @@ class LoadingHook(DataFrameHook):
         return deleted
 
     def forget_load(self, load_id: str, *, ledger_schema: str = LEDGER_SCHEMA) -> int:
-        """Delete the records of one load from the ledger, so that the same load can be done again.
+        """Delete the records of one load from the ledger, so that it can be repeated.
 
-        :param load_id: identity of the load, as :meth:`load` was given it, or as the warning of a task names it
+        :param load_id: identity of the load, as given to :meth:`load` or as the warning of a task names it
         :param ledger_schema: schema of the ledger
-        :returns: how many records were deleted: one for each table that the load filled
+        :returns: how many records were deleted: one per table that the load filled
         """
         from airflow_provider_lakebase.core.ledger import delete_record
 
@@ -247,21 +185,21 @@ class LoadingHook(DataFrameHook):
         autocommit: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Insert rows, a chunk a transaction: by COPY where that stores what an INSERT would, else by INSERT.
+        """Insert rows, one chunk per transaction: by COPY if that stores what INSERT would, else by INSERT.
 
-        :param table: target, as SQL writes it
-        :param rows: the rows, read once
-        :param target_fields: their columns, by default all of the table's in its order
-        :param commit_every: rows in one transaction; 0 for all in one
+        :param table: target, as in SQL
+        :param rows: read once
+        :param target_fields: their columns; by default all columns, in the order of the table
+        :param commit_every: rows per transaction; 0 for a single transaction
         :param replace: update rows whose key exists
-        :param executemany: without effect: rows are always sent in batches
+        :param executemany: without effect, since rows are always sent in batches
         :param fast_executemany: without effect
-        :param autocommit: passed on to psycopg, whose batches are transactions nevertheless
-        :param kwargs: beside ``replace``: ``replace_index``, the key's columns, by default the primary key's;
-            ``replace_target``, the columns that rows which are there get anew, by default all but the key's; an empty
-            list leaves such rows as they are
-        :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` takes; for other arguments
-        :raises LakebaseLoadError: for a value that its column would take for another; names row and column
+        :param autocommit: passed to psycopg; batches are transactions in any case
+        :param kwargs: with ``replace``: ``replace_index``, the columns of the key, by default the primary key; and
+            ``replace_target``, the columns to update in existing rows, by default all except the key. An empty list
+            leaves existing rows unchanged
+        :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` accepts; for unknown arguments
+        :raises LakebaseLoadError: for a value that its column would misread; names row and column
         """
         from airflow_provider_lakebase.core.bulk.insert import CopyInsert
 
@@ -298,16 +236,16 @@ class LoadingHook(DataFrameHook):
     def bulk_load(self, table: str, tmp_file: str) -> None:
         """Load a file in Postgres's text format: values separated by tabs, ``\\N`` for NULL.
 
-        :param table: target, as SQL writes it
+        :param table: target, as in SQL
         :param tmp_file: path or URL of the file
-        :raises FileNotFoundError: when there is no such file
+        :raises FileNotFoundError: if there is no such file
         """
         self.copy_expert(f"COPY {table} FROM STDIN", tmp_file)
 
     def bulk_dump(self, table: str, tmp_file: str) -> None:
-        """Write a table to a file in Postgres's text format; it appears under its name when it is whole.
+        """Write a table to a file in Postgres's text format. The file appears under its name once it is complete.
 
-        :param table: the table, as SQL writes it
+        :param table: the table, as in SQL
         :param tmp_file: path or URL of the file
         """
         self.copy_expert(f"COPY {table} TO STDOUT", tmp_file)
@@ -315,10 +253,10 @@ class LoadingHook(DataFrameHook):
     def copy_expert(self, sql: str, filename: str) -> None:
         """Run a COPY between the server and a file.
 
-        :param sql: ``COPY … FROM STDIN`` reads the file, which must exist; ``COPY … TO STDOUT`` writes it, and it
-            appears under its name when it is whole
+        :param sql: ``COPY … FROM STDIN``, which reads the file; or ``COPY … TO STDOUT``, which writes it: it appears
+            under its name once it is complete
         :param filename: path or URL of the file
-        :raises FileNotFoundError: when there is no such file to read
+        :raises FileNotFoundError: if there is no such file to read
         :raises LakebaseSettingsError: for another statement
         """
         from airflow_provider_lakebase.core.bulk.export import copy_in, copy_out
@@ -326,7 +264,7 @@ class LoadingHook(DataFrameHook):
         reads = _FROM_STDIN.search(sql) is not None
         if reads == (_TO_STDOUT.search(sql) is not None):
             hint = "Write COPY … FROM STDIN to read the file, or COPY … TO STDOUT to write it."
-            raise LakebaseSettingsError("The statement is no COPY between the server and a file", hint=hint)
+            raise LakebaseSettingsError("The statement is not a COPY between the server and a file", hint=hint)
         with self._create_autocommit_connection() as connection:
             rows = (copy_in if reads else copy_out)(connection, sql, locate(filename))
             connection.commit()
@@ -335,7 +273,7 @@ class LoadingHook(DataFrameHook):
 
     @staticmethod
     def _serialize_cell(cell: Any, conn: Any = None) -> Any:
-        """Return the value as it is: psycopg adapts it."""
+        """Return the value unchanged; psycopg adapts it."""
         return cell
 
 
