@@ -49,7 +49,7 @@ class PartOpener:
             yield part
 
     @contextmanager
-    def _open_rows(self, source: ArrowSource | NamedRows | Dicts | Source) -> Iterator[Part]:
+    def _open_rows(self, source: Source) -> Iterator[Part]:
         try:
             yield self._rows_part(source)
         except SourceFailed as failed:
