@@ -1,4 +1,4 @@
-"""What common-sql's operators and ``insert_rows`` ask of Postgres, without SQLAlchemy."""
+"""The SQL dialect of Postgres for common-sql's operators and ``insert_rows``, without SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _PRIMARY_KEYS = """
 
 
 class LakebaseDialect(Dialect):
-    """Write ``INSERT … ON CONFLICT`` and quote every column, so that reserved and mixed-case names work."""
+    """Generate ``INSERT … ON CONFLICT``, and quote every column, so that reserved and mixed-case names work."""
 
     def __init__(self, hook: Any, **kwargs: Any) -> None:
         super().__init__(hook, **kwargs)
-        # Every look-up is a session of its own, and insert_rows asks once a chunk.
+        # Every lookup opens a session, and insert_rows does one for each chunk.
         self._found: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
 
     def escape_word(self, word: str) -> str:
-        """Return the name quoted, unless it already is.
+        """Quote a name, unless it is quoted already.
 
         :param word: name of a column
         """
@@ -48,24 +48,24 @@ class LakebaseDialect(Dialect):
     def generate_insert_sql(self, table: str, values: Any, target_fields: Any, **kwargs: Any) -> str:
         """Return an INSERT with a placeholder for each value.
 
-        :param table: name as SQL writes it
-        :param values: one row
-        :param target_fields: its columns
-        :param kwargs: without effect
+        :param table: name as written in SQL
+        :param values: values of one row
+        :param target_fields: their columns
+        :param kwargs: ignored
         """
-        # psycopg reads a % in the statement's own text as the beginning of a placeholder.
+        # psycopg reads a % in the SQL as the beginning of a placeholder.
         columns = [_double_percent(self.escape_word(name)) for name in target_fields or ()]
         return str(super().generate_insert_sql(_double_percent(table), values, columns, **kwargs))
 
     def get_column_names(
         self, table: str, schema: str | None = None, predicate: Callable[[Any], bool] = lambda column: True
     ) -> list[str] | None:
-        """Return the columns of a table, in its order.
+        """Return the columns of a table, in their order.
 
-        :param table: name as SQL writes it
-        :param schema: its schema, where the name does not hold it
-        :param predicate: says of a column whether it is wanted; given a dictionary with ``name``, ``type`` as SQL
-            writes it, ``nullable``, ``default``, ``autoincrement``, ``identity`` and ``computed``
+        :param table: name as written in SQL
+        :param schema: its schema, if the name is unqualified
+        :param predicate: returns whether to include a column, given a dictionary with ``name``, ``type`` as written in
+            SQL, ``nullable``, ``default``, ``autoincrement``, ``identity`` and ``computed``
         """
         columns = (dict(zip(_COLUMN_KEYS, row, strict=True)) for row in self._look_up(_COLUMNS, table, schema))
         return [column["name"] for column in columns if predicate(column)]
@@ -73,30 +73,30 @@ class LakebaseDialect(Dialect):
     def get_target_fields(self, table: str, schema: str | None = None) -> list[str] | None:
         """Return the columns that an INSERT may set: not generated, identity or serial.
 
-        :param table: name as SQL writes it
-        :param schema: its schema, where the name does not hold it
+        :param table: name as written in SQL
+        :param schema: its schema, if the name is unqualified
         """
         set_by_postgres = ("autoincrement", "identity", "computed")
         return self.get_column_names(table, schema, lambda column: not any(column[key] for key in set_by_postgres))
 
     def get_primary_keys(self, table: str, schema: str | None = None) -> list[str] | None:
-        """Return the columns of the primary key, in its order.
+        """Return the columns of the primary key, in their order.
 
-        :param table: name as SQL writes it
-        :param schema: its schema, where the name does not hold it
+        :param table: name as written in SQL
+        :param schema: its schema, if the name is unqualified
         """
         return [name for (name,) in self._look_up(_PRIMARY_KEYS, table, schema)] or None
 
     def generate_replace_sql(self, table: str, values: Any, target_fields: Any, **kwargs: Any) -> str:
         """Return an upsert: ``INSERT … ON CONFLICT (key) DO UPDATE``.
 
-        :param table: name as SQL writes it
-        :param values: one row
-        :param target_fields: its columns; by default all that an INSERT may set
+        :param table: name as written in SQL
+        :param values: values of one row
+        :param target_fields: their columns; by default all that an INSERT may set
         :param kwargs: ``replace_index``, the column or columns of the key, by default the primary key's;
-            ``replace_target``, the columns that rows which are there get anew, by default all but the key's
-        :raises ValueError: when the table has no primary key and no ``replace_index`` is given, or a column of either
-            argument is not among the columns
+            ``replace_target``, the columns to update in existing rows, by default all except the key's
+        :raises ValueError: if the table has no primary key and no ``replace_index`` is given, or if a column of
+            either argument is not one of the columns
         """
         columns = list(target_fields or self.get_target_fields(table) or [])
         given = kwargs.get("replace_index")

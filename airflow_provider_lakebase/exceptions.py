@@ -26,6 +26,7 @@ reach the caller as psycopg raised them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,34 @@ class LakebaseRoleError(LakebaseError):
 
 
 class LakebaseLoadError(LakebaseError):
-    """Say that a load could not be applied; the target is as it was."""
+    """A load failed; the target table is unchanged.
+
+    :param message: what happened
+    :param table: target table, as the caller named it
+    :param source: file or part of the source that contains the row, as messages name it
+    :param row: number of the rejected row, from 1
+    :param line: number of the rejected line of a file, from 1
+    :param column: column of the rejected value
+    :param facts: the arguments of :class:`LakebaseError`
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        table: str = "",
+        source: str = "",
+        row: int | None = None,
+        line: int | None = None,
+        column: str = "",
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.table = table
+        self.source = source
+        self.row = row
+        self.line = line
+        self.column = column
 
 
 class LakebaseStorageError(LakebaseError):
@@ -178,7 +206,18 @@ class LakebaseStorageAccessError(LakebaseStorageError):
 
 
 class LakebaseExportError(LakebaseError):
-    """Say that rows could not be written out; there is no file, or the one there was."""
+    """Rows could not be exported; the file does not exist, or is unchanged.
+
+    :param message: what happened
+    :param destination: path or URL of the file, without secrets
+    :param column: column of the value that cannot be written
+    :param facts: the arguments of :class:`LakebaseError`
+    """
+
+    def __init__(self, message: str, *, destination: str = "", column: str = "", **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.destination = destination
+        self.column = column
 
 
 class LakebaseOutcomeUnknownError(LakebaseError):

@@ -1,4 +1,4 @@
-"""What Airflow discovers of the provider: plain data, read before Airflow's configuration exists."""
+"""The provider's metadata: plain data, which Airflow reads before its configuration exists."""
 
 from __future__ import annotations
 
@@ -89,17 +89,17 @@ _ASSETS = {
     "schemes": ["lakebase"],
     "handler": f"{_MODULES}.assets.sanitize_uri",
     "factory": f"{_MODULES}.assets.create_asset",
-    "to_openlineage_converter": f"{_MODULES}.assets.convert_asset_to_openlineage",
+    "to_openlineage_converter": f"{_MODULES}.lineage.assets.convert_asset_to_openlineage",
 }
 
 _EXTRA_FIELDS: dict[str, tuple[Any, ...]] = {
     "endpoint": (
         "Endpoint",
-        "projects/<project>/branches/<branch>/endpoints/<endpoint>. Needed here or on each hook and operator.",
+        "projects/<project>/branches/<branch>/endpoints/<endpoint>. Required here, or on each hook and operator.",
     ),
     "auth_type": (
         "Authentication",
-        "How to log in. With client ID and OAuth secret when empty.",
+        "How to log in. Empty: with client ID and OAuth secret.",
         {
             "oauth-m2m": "oauth-m2m: client ID and OAuth secret",
             "env-oidc": "env-oidc: workload identity, its token in a variable",
@@ -111,31 +111,31 @@ _EXTRA_FIELDS: dict[str, tuple[Any, ...]] = {
     ),
     "databricks_conn_id": (
         "Databricks connection",
-        "Take the workspace and its identity from this connection, in place of URL, ID and secret.",
+        "Take workspace and identity from this connection instead of URL, ID and secret.",
     ),
     "oidc_token_env": ("OIDC token variable", "Environment variable that holds the identity token, for env-oidc."),
     "oidc_token_filepath": ("OIDC token file", "File that holds the identity token, for file-oidc."),
-    "token_audience": ("OIDC audience", "Whom the identity token is for."),
-    "group_name": ("Group", "Log in as the role of this group, where databricks-sdk can."),
+    "token_audience": ("OIDC audience", "Audience of the identity token."),
+    "group_name": ("Group", "Log in as the role of this group, if the installed databricks-sdk supports it."),
     "read_only": (
         "Read only",
-        "Sessions only read, on the read-only host where there is one.",
+        "Sessions only read, on the read-only host if there is one.",
         {"true": "yes", "false": "no"},
     ),
-    "pg_host": ("Postgres host", "Looked up from the endpoint when empty."),
-    "user": ("Postgres role", "The client ID when empty."),
+    "pg_host": ("Postgres host", "Empty: looked up from the endpoint."),
+    "user": ("Postgres role", "Empty: the client ID."),
     "sslmode": (
         "TLS mode",
-        "Encrypts without checking the server's certificate (require) when empty.",
+        "Empty: require, which encrypts without verifying the server.",
         {
             "require": "require: encrypt",
-            "verify-ca": "verify-ca: and check who signed the server's certificate",
-            "verify-full": "verify-full: and check that it is the server's",
+            "verify-ca": "verify-ca: encrypt, and verify the server's certificate",
+            "verify-full": "verify-full: encrypt, and verify the server's certificate and host name",
         },
     ),
     "sslrootcert": ("CA file", "Path of a file with the certificate authorities to trust."),
-    "wake_timeout": ("Wake timeout", "Seconds that opening a session may take, waking included. 120 when empty."),
-    "credential_ttl": ("Credential lifetime", "Seconds from 300 to 3600. The service's own when empty."),
+    "wake_timeout": ("Wake timeout", "Seconds that opening a session may take, including the wake. Empty: 120."),
+    "credential_ttl": ("Credential lifetime", "Seconds, from 300 to 3600. Empty: the service's default."),
     "options": ("Options", "libpq's options, for example -c statement_timeout=5min."),
 }
 

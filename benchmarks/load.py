@@ -480,7 +480,8 @@ def prepare_ours(job: Job, conninfo: str) -> Callable[[Any], object]:
     import psycopg
 
     from airflow_provider_lakebase.core.bulk.export import export
-    from airflow_provider_lakebase.core.bulk.load import LoadOptions, load
+    from airflow_provider_lakebase.core.bulk.load import load
+    from airflow_provider_lakebase.core.bulk.options import LoadOptions
 
     import_bulk()
     psycopg.connect(conninfo).execute("SELECT 1").connection.close()
@@ -491,7 +492,7 @@ def prepare_ours(job: Job, conninfo: str) -> Callable[[Any], object]:
             if job.export:
                 export(connection, job.table, source)
             else:
-                load(connection, source, LoadOptions(table=job.table, mode=mode, key_columns=key_columns))
+                load(connection, source, job.table, LoadOptions(mode=mode, key_columns=key_columns))
             connection.commit()
 
     return do
@@ -522,8 +523,8 @@ def import_bulk() -> None:
     """Import what the package itself imports only when it needs it, pyarrow for example."""
     from airflow_provider_lakebase.core import bulk
 
-    for module in pkgutil.iter_modules(bulk.__path__):
-        importlib.import_module(f"{bulk.__name__}.{module.name}")
+    for module in pkgutil.walk_packages(bulk.__path__, f"{bulk.__name__}."):
+        importlib.import_module(module.name)
 
 
 def read_memory(field: str) -> int:

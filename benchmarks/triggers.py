@@ -192,7 +192,7 @@ def own_poll_trigger() -> type:
     """Return a trigger that reads the state by itself, in threads."""
     from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
     from airflow_provider_lakebase.triggers._events import event, success
-    from airflow_provider_lakebase.triggers._shared_poll import read_status
+    from airflow_provider_lakebase.triggers._shared_poll import SharedPolls
     from airflow_provider_lakebase.triggers.endpoint import LakebaseEndpointTrigger
 
     class OwnPoll(LakebaseEndpointTrigger):
@@ -201,7 +201,7 @@ def own_poll_trigger() -> type:
             settings = await hook.read_settings_async()
             while True:
                 try:
-                    status = await read_status(settings)
+                    status = await SharedPolls.of_running_loop().read_status(hook, settings)
                     if status.state == "ACTIVE":
                         break
                 except Exception as error:

@@ -40,7 +40,7 @@ _VALUES = (
     "core.session.pool.LakebaseConnectionPool",
     "core.workspace.endpoints.EndpointStatus",
 )
-for _module in ("hooks.lakebase", "hooks._loading", "emulator"):
+for _module in ("hooks.lakebase", "emulator"):
     for _value in _VALUES:
         _home, _, _name = _value.rpartition(".")
         setattr(import_module(f"{_OURS}.{_module}"), _name, getattr(import_module(f"{_OURS}.{_home}"), _name))

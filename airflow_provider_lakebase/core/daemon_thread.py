@@ -1,4 +1,4 @@
-"""Await work that blocks, without one of the event loop's own threads."""
+"""Await blocking work without using the event loop's own threads."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ T = TypeVar("T")
 
 
 async def run_in_daemon_thread(work: Callable[[], T]) -> T:
-    """Run work that blocks in a thread of its own and return its result.
+    """Run blocking work in a thread of its own and return its result.
 
-    The event loop's own threads are few, and it waits for them when it ends, however long they take. A waiter that is
-    cancelled leaves the thread behind.
+    An event loop has few threads, and waits for them when it closes, however long they take. If the caller is
+    cancelled, the daemon thread is left behind.
 
-    :param work: called without arguments
-    :raises BaseException: what the work raised
+    :param work: callable without arguments
+    :raises BaseException: whatever the work raises
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def settle(result: list[T], error: BaseException | None) -> None:
-        if done.done():  # the waiter was cancelled
+        if done.done():  # the caller was cancelled
             return
         if error is None:
             done.set_result(result[0])
@@ -38,7 +38,7 @@ async def run_in_daemon_thread(work: Callable[[], T]) -> T:
             result.append(work())
         except BaseException as error:
             failure = error
-        with suppress(RuntimeError):  # the event loop has ended
+        with suppress(RuntimeError):  # the event loop is closed
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=run, name="lakebase-work", daemon=True).start()

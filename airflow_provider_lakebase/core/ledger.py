@@ -11,7 +11,8 @@ from typing import Any, TypeVar, cast
 import psycopg
 from psycopg import errors, sql
 
-from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseLoadError, LakebaseSettingsError
+from airflow_provider_lakebase.core.errors.session_context import session_context
+from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 
 T = TypeVar("T")
 _Steps = Generator[tuple[Any, Sequence[Any] | None], tuple[Any, ...] | None, T]
@@ -100,7 +101,7 @@ def completion(schema: str) -> sql.Composed:
 
 
 def ledger_exists(cursor: psycopg.Cursor[Any], schema: str) -> bool:
-    """Return whether a schema holds the ledger.
+    """Return whether a schema contains a ledger.
 
     :param cursor: of an open session
     :param schema: the schema, unquoted
@@ -118,29 +119,25 @@ def create_ledger(cursor: psycopg.Cursor[Any], schema: str) -> bool:
     return _run(cursor.execute, _creating(schema))
 
 
-def prepare_ledger(connection: psycopg.Connection[Any], schema: str, *, context: ErrorContext = NO_CONTEXT) -> None:
+def prepare_ledger(connection: psycopg.Connection[Any], schema: str) -> None:
     """Create the ledger if it does not exist, in a transaction of its own, so that no load waits for another.
 
     :param connection: an open session, outside a transaction
     :param schema: the ledger's schema
-    :param context: connection and endpoint, for messages
     :raises LakebaseLoadError: if there is no ledger and the role may not create it
     """
-    with _permitted(f"The ledger {schema}.{TABLE} cannot be created", context), connection.transaction():
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be created", connection), connection.transaction():
         _run(connection.execute, _creating(schema))
 
 
-async def prepare_ledger_async(
-    session: psycopg.AsyncConnection[Any], schema: str, *, context: ErrorContext = NO_CONTEXT
-) -> None:
+async def prepare_ledger_async(session: psycopg.AsyncConnection[Any], schema: str) -> None:
     """Do what :func:`prepare_ledger` does, in the transaction of an asynchronous session, which the caller commits.
 
     :param session: an open session
     :param schema: the ledger's schema
-    :param context: connection and endpoint, for messages
     :raises LakebaseLoadError: if there is no ledger and the role may not create it
     """
-    with _permitted(f"The ledger {schema}.{TABLE} cannot be created", context):
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be created", session):
         await _run_async(session, _creating(schema))
 
 
@@ -149,8 +146,6 @@ def claim_load(
     schema: str,
     load_id: str,
     target: tuple[int, str],
-    *,
-    context: ErrorContext = NO_CONTEXT,
 ) -> LoadRecord | None:
     """Enter a load into the ledger, or return the record of an earlier run of it.
 
@@ -161,10 +156,9 @@ def claim_load(
     :param schema: the ledger's schema
     :param load_id: the load's identity
     :param target: OID and name of its table
-    :param context: connection and endpoint, for messages
     :raises LakebaseLoadError: if the role may not use the ledger
     """
-    with _permitted(f"The ledger {schema}.{TABLE} cannot be used", context):
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be used", connection):
         return _run(connection.execute, _claiming(schema, load_id, target))
 
 
@@ -173,8 +167,6 @@ async def claim_load_async(
     schema: str,
     load_id: str,
     target: tuple[int, str],
-    *,
-    context: ErrorContext = NO_CONTEXT,
 ) -> LoadRecord | None:
     """Do what :func:`claim_load` does, on an asynchronous session.
 
@@ -182,10 +174,9 @@ async def claim_load_async(
     :param schema: the ledger's schema
     :param load_id: the load's identity
     :param target: OID and name of its table
-    :param context: connection and endpoint, for messages
     :raises LakebaseLoadError: if the role may not use the ledger
     """
-    with _permitted(f"The ledger {schema}.{TABLE} cannot be used", context):
+    with _permitted(f"The ledger {schema}.{TABLE} cannot be used", session):
         return await _run_async(session, _claiming(schema, load_id, target))
 
 
@@ -262,9 +253,9 @@ def delete_records(connection: psycopg.Connection[Any], schema: str, older_than:
 
     :param connection: an open session
     :param schema: the ledger's schema
-    :param older_than: age of the youngest to delete
-    :raises LakebaseSettingsError: for an age that is none
-    :returns: how many there were
+    :param older_than: minimum age of a record to delete
+    :raises LakebaseSettingsError: if it is not a ``timedelta``, or negative
+    :returns: how many were deleted
     """
     if not isinstance(older_than, datetime.timedelta) or older_than < datetime.timedelta():
         hint = "Give an age: timedelta(days=90)."
@@ -277,12 +268,12 @@ def delete_records(connection: psycopg.Connection[Any], schema: str, older_than:
 
 
 def delete_record(connection: psycopg.Connection[Any], schema: str, load_id: str) -> int:
-    """Delete the records of one load, so that it can be done again.
+    """Delete the records of one load, so that it can be repeated.
 
     :param connection: an open session
     :param schema: the ledger's schema
     :param load_id: the load's identity
-    :returns: how many there were: one for each table that it filled
+    :returns: how many were deleted: one per table that it loaded
     """
     with connection.cursor() as cursor:
         if not ledger_exists(cursor, schema):
@@ -295,13 +286,14 @@ def _ledger(schema: str) -> sql.Identifier:
 
 
 @contextmanager
-def _permitted(message: str, context: ErrorContext) -> Iterator[None]:
+def _permitted(message: str, session: object) -> Iterator[None]:
     try:
         yield
     except errors.InsufficientPrivilege as error:
         raise LakebaseLoadError(
             f"{message}: {error.diag.message_primary}; nothing was loaded",
-            context=context,
+            context=session_context(session),
             hint="Run the role bootstrap for this role on the project owner's connection, which prepares "
             "the ledger, or name a schema of the role's own as 'ledger_schema'.",
+            sqlstate=error.sqlstate,
         ) from error

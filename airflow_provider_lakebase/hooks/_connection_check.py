@@ -1,4 +1,4 @@
-"""What the Test button of Airflow's connection form does: walk the path to a session and say where it ends."""
+"""The check behind the Test button of Airflow's connection form."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     import psycopg
 
 ANSWER_SECONDS = 12.0
-"""Seconds after which the check gives up, unless the endpoint sleeps: then it may take ``wake_timeout``."""
+"""Seconds the check may take; up to ``wake_timeout`` if the endpoint is suspended."""
 
 
 class ConnectionCheck:
-    """The path from a connection to a session, stage by stage; ``stage`` is the one it is at."""
+    """Open a session stage by stage; ``stage`` is the current one.
+
+    :param read_settings: reads the connection
+    :param open_session: opens a session
+    """
 
     def __init__(
         self,
@@ -34,7 +38,10 @@ class ConnectionCheck:
         self._deadline = 0.0
 
     def walk(self) -> str:
-        """Walk all stages and return what was found; raise the error of the first that fails."""
+        """Go through all stages and return a report.
+
+        :raises LakebaseError: from the first stage that fails
+        """
         from airflow_provider_lakebase.core.session.libpq import libpq_keywords
 
         settings = self._read_settings()
@@ -84,17 +91,17 @@ class ConnectionCheck:
 def _verified(settings: LakebaseSettings) -> str:
     checked = {
         "verify-full": "The server's certificate and host name were verified.",
-        "verify-ca": "The server's certificate was verified, its host name was not: 'verify-full' does both.",
+        "verify-ca": "The server's certificate was verified, but not its host name; 'verify-full' verifies both.",
     }
     return checked.get(
         settings.session.sslmode,
-        "The server was not verified: set 'sslmode' to 'verify-full' in the extra to have it verified.",
+        "The server was not verified; set 'sslmode' to 'verify-full' in the extra to verify it.",
     )
 
 
 @contextmanager
 def _cut_after(session: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
-    """Close the session's socket when the block takes longer: a server may answer a login and then nothing more."""
+    """Close the session's socket if the block takes longer: a server may accept a login and then hang."""
 
     def cut() -> None:
         with socket.socket(fileno=os.dup(session.fileno())) as wire:

@@ -1,4 +1,4 @@
-"""The connection form for Airflow before 3.2, which asks the hook for it; made of what later versions read themselves.
+"""The connection form for Airflow before 3.2, built from the metadata that later versions read themselves.
 
 Goes with Airflow 3.1.
 """
@@ -11,7 +11,7 @@ from airflow_provider_lakebase.get_provider_info import get_provider_info
 
 
 def form_widgets() -> dict[str, Any]:
-    """Return a form field for each extra of the provider's own."""
+    """Return a form field for each extra field of the connection type."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from flask_babel import lazy_gettext
     from wtforms import StringField
@@ -20,9 +20,9 @@ def form_widgets() -> dict[str, Any]:
     widgets = {}
     for name, field in _connection_type()["conn-fields"].items():
         choices = field["schema"].get("enum", [])
-        # Left alone, it is saved as an empty text, which is none of the choices.
+        # An untouched field is saved as an empty string, which is not one of the choices.
         validators = [Optional(), any_of(choices)] if choices else []
-        # Airflow 2 has no drop-down for them.
+        # Airflow 2 shows no drop-down list.
         named = f" One of {', '.join(choices)}." if choices else ""
         widgets[name] = StringField(
             lazy_gettext(field["label"]),
@@ -34,7 +34,7 @@ def form_widgets() -> dict[str, Any]:
 
 
 def ui_field_behaviour() -> dict[str, Any]:
-    """Return labels and placeholders of the fields that every connection has."""
+    """Return labels and placeholders of the standard connection fields."""
     behaviour = _connection_type()["ui-field-behaviour"]
     return {name.replace("-", "_"): value for name, value in behaviour.items()}
 

@@ -7,11 +7,8 @@ from contextlib import contextmanager
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_lakebase.core.errors.classify import PERMANENT_SQLSTATES, READ_ONLY_SQLSTATE
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseError
-
-_READ_ONLY_SQLSTATE = "25006"
-PERMANENT_SQLSTATES = ("42", "0A", _READ_ONLY_SQLSTATE)
-"""Beginnings of the SQLSTATEs of statements that fail again however often they are retried."""
 
 
 @contextmanager
@@ -59,5 +56,5 @@ def add_context(error: BaseException, context: ErrorContext) -> None:
     if not is_from_postgres(error):
         return
     error.add_note(str(context))
-    if getattr(error, "sqlstate", None) == _READ_ONLY_SQLSTATE:
+    if getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE:
         error.add_note("The session is read-only: write on a connection or hook without 'read_only'.")

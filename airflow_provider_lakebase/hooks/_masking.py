@@ -1,9 +1,9 @@
-"""Have Airflow mask secrets in logs, and forget the masks of credentials that are of no use any more.
+"""Mask secrets in Airflow's logs, and remove the masks of credentials that are no longer in use.
 
-Airflow forgets no mask and compiles all of them anew with each, so a process that opens sessions for ever, as a
-triggerer does, would get slower with each. The newest 50 credentials of a process are masked; the mask of an older one
-is taken back. That rests on the attribute ``patterns`` of Airflow's masker, which is the same in Airflow 2.11 to 3.3.
-Where it is missing, masks are kept.
+Airflow never removes a mask and recompiles all of them whenever one is added, so a process that opens sessions forever,
+such as a triggerer, would slow down with each one. Only the newest 50 credentials of a process stay masked. Removing a
+mask relies on the attribute ``patterns`` of Airflow's masker, which is the same in Airflow 2.11 to 3.3. Without that
+attribute, masks are kept.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if AIRFLOW_V_3_0_PLUS:
 else:  # goes with Airflow 2
     from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
 
-MOST_MASKED = 50
-"""Credentials of one process that are masked at a time."""
+MAX_MASKED = 50
+"""Credentials of one process that are masked at the same time."""
 
 
 class _Credential(NamedTuple):
-    """A credential that is masked, and what Airflow's masker has for it."""
+    """A masked credential, and the patterns that Airflow's masker made of it."""
 
     key: int
     patterns: frozenset[str]
@@ -51,9 +51,9 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def mask(secret: str) -> None:
-    """Mask a secret for the rest of the process, as it is and as it looks in a URL.
+    """Mask a secret for the rest of the process, both plain and URL-encoded.
 
-    :param secret: of a connection, or a credential that is handed out
+    :param secret: a secret of a connection, or a credential that is returned to the user
     """
     if hash(secret) in _masked:
         return
@@ -63,7 +63,7 @@ def mask(secret: str) -> None:
 
 
 def mask_credential(secret: str) -> None:
-    """Mask the credential of a session, in place of the oldest one where there are many.
+    """Mask the credential of a session; once there are too many, it replaces the oldest.
 
     :param secret: the credential
     """
@@ -73,12 +73,12 @@ def mask_credential(secret: str) -> None:
         _masked.add(hash(secret))
         masker = _masker()
         before = set(masker.patterns) if masker else set()
-        oldest = _credentials.popleft() if len(_credentials) == MOST_MASKED else None
+        oldest = _credentials.popleft() if len(_credentials) == MAX_MASKED else None
         if oldest and masker:
             _masked.discard(oldest.key)
             masker.patterns.difference_update(oldest.patterns)
         for form in _forms(secret):
-            # The supervisor of the process, which forgets nothing, is told of the first ones only.
+            # mask_secret also informs the process's supervisor, which never removes a mask.
             (masker.add_mask if oldest and masker else mask_secret)(form)
         added = set(masker.patterns) - before if masker else set()
         _credentials.append(_Credential(hash(secret), frozenset(added)))
@@ -87,7 +87,7 @@ def mask_credential(secret: str) -> None:
 async def mask_async(secrets: Iterable[str]) -> None:
     """Mask secrets as :func:`mask` does, without blocking the event loop.
 
-    :param secrets: of a connection
+    :param secrets: secrets of a connection
     """
     await _in_thread(mask, secrets)
 
@@ -113,7 +113,7 @@ def _forms(secret: str) -> set[str]:
 
 
 def _masker() -> Any:
-    """Return Airflow's masker of this process; None where it is not laid out as is known here."""
+    """Return this process's masker; None if it does not have the known attributes."""
     modules = (sys.modules.get(name) for name in (mask_secret.__module__, "airflow.sdk._shared.secrets_masker"))
     find = next((found for module in modules if (found := getattr(module, "_secrets_masker", None))), None)
     masker = find() if find else None

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
+from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_lakebase.core.connection.fields import CONNECTION_TYPE, DEFAULT_CONN_ID, unknown_field
+from airflow_provider_lakebase.core.bulk.options import (  # noqa: TID253 - it is light
+    ExportKeywords,
+    ExportOptions,
+    LoadKeywords,
+    LoadOptions,
+)
+from airflow_provider_lakebase.core.connection.fields import (
+    CONNECTION_TYPE,
+    DEFAULT_CONN_ID,
+    LEDGER_SCHEMA,
+    unknown_field,
+)
 from airflow_provider_lakebase.core.connection.settings import (
     ConnectionFields,
     LakebaseSettings,
@@ -29,17 +41,28 @@ from airflow_provider_lakebase.dialect import LakebaseDialect
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._connection_check import ConnectionCheck
 from airflow_provider_lakebase.hooks._connection_form import form_widgets, ui_field_behaviour
+from airflow_provider_lakebase.hooks._copy_file import copy_file
+from airflow_provider_lakebase.hooks._data_frames import read_frame, read_frames
 from airflow_provider_lakebase.hooks._failures import add_context
-from airflow_provider_lakebase.hooks._loading import LoadingHook
+from airflow_provider_lakebase.hooks._insert_rows import insert_rows
 from airflow_provider_lakebase.hooks._masking import mask, mask_async, mask_credential, mask_credentials_async
+from airflow_provider_lakebase.hooks._options import takes_options
+from airflow_provider_lakebase.hooks._queries import read_arrow, run_up_to_last
 from airflow_provider_lakebase.hooks._readiness import ACTIVE, PROBE_QUERY, Probe
+from airflow_provider_lakebase.hooks._storage import locate
+from airflow_provider_lakebase.lineage.reports import report_to_hook_lineage
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     import psycopg
+    import pyarrow
     from airflow.providers.common.compat.sdk import Connection
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from airflow_provider_lakebase.core.bulk.export import ExportResult
+    from airflow_provider_lakebase.core.bulk.load import LoadResult
     from airflow_provider_lakebase.core.factory import SessionFactory
     from airflow_provider_lakebase.core.grants.request import RoleRequest
     from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession, LakebaseSession
@@ -50,7 +73,7 @@ CANCEL_SECONDS = 5.0
 """Seconds the server gets to act on a cancellation."""
 
 
-class LakebaseHook(LoadingHook):
+class LakebaseHook(DbApiHook):
     """Run SQL on Databricks Lakebase.
 
     Every session gets a database credential of its own, which databricks-sdk mints and nothing stores.
@@ -339,6 +362,124 @@ class LakebaseHook(LoadingHook):
         with self._create_autocommit_connection() as connection:
             return bootstrap_role(connection, request, context=connection.context)
 
+    @takes_options(LoadOptions)
+    def load(self, source: Any, table: str, **options: Unpack[LoadKeywords]) -> LoadResult:
+        """Load rows, files or Arrow data into a table by COPY, in one transaction: all of it, or nothing.
+
+        Every value is stored exactly, or the load fails. Text of CSV files is parsed by Postgres, as an INSERT of that
+        text would be, but rejected if its column would round it. Memory does not grow with the source.
+
+        :param source: iterable of tuples or dicts; path or URL of a file (str, ``pathlib.Path``, ``ObjectStoragePath``)
+            or a list of them; file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of
+            tables or record batches; data frame of pandas, without its index, or polars, or an iterable of them
+        :param table: target, as in SQL: ``schema.table``, quoted where necessary
+        :param options: fields of ``LoadOptions``
+        :raises LakebaseLoadError: for a value that the table cannot store exactly, naming row or line and column, never
+            the value; if the table or a column is missing, or the role may not write to it
+        :raises LakebaseSettingsError: for invalid options; nothing was sent
+        :raises LakebaseOutcomeUnknownError: if the session was lost between COMMIT and its answer
+        :raises LakebaseStorageError: if the storage of a file fails
+        :raises FileNotFoundError: if there is no such file
+        :returns: rows, bytes, seconds, and whether the ledger already had the load
+        """
+        from airflow_provider_lakebase.core.bulk.load import run_load
+
+        load_options = LoadOptions(**options)
+        path = locate(source)
+        with self._create_autocommit_connection() as connection:
+            result = run_load(connection, path, table, load_options, check=self._check_cancelled)
+        report_to_hook_lineage(self, result.target)
+        return result
+
+    @takes_options(ExportOptions)
+    def export(
+        self,
+        query_or_table: str,
+        destination: Any,
+        *,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        **options: Unpack[ExportKeywords],
+    ) -> ExportResult:
+        """Write the rows of a query or table to a file by COPY. The file appears under its name once it is complete.
+
+        What the query writes is committed. In Parquet, a ``numeric`` without a precision is text.
+
+        :param query_or_table: a query, or a table name as in SQL; of several statements, the last one returns the rows
+        :param destination: path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``); a final ``.gz`` or ``.zst``
+            compresses CSV and JSON Lines
+        :param parameters: of the query
+        :param options: fields of ``ExportOptions``
+        :raises LakebaseSettingsError: if the format is unknown
+        :raises LakebaseExportError: for a value that the Parquet type of its column does not hold
+        :raises LakebaseStorageError: if the storage of the file fails; an existing file is unchanged
+        :raises psycopg.Error: if Postgres rejects the query
+        :returns: rows, bytes and seconds
+        """
+        from airflow_provider_lakebase.core.bulk.export import export
+
+        export_options = ExportOptions(**options)
+        path = locate(destination)
+        with run_up_to_last(self, query_or_table, parameters) as (connection, query):
+            result = export(connection, query, path, export_options, check=self._check_cancelled)
+        send_sql_hook_lineage(context=self, sql=query_or_table)
+        return result
+
+    def iter_arrow(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+    ) -> Iterator[pyarrow.RecordBatch]:
+        """Run a query in a read-only transaction and yield its rows as Arrow record batches, in constant memory.
+
+        Of several statements, the last one returns the rows. Each column has the Arrow type that holds its values
+        exactly; a column without one, such as ``numeric`` without a precision, is text.
+
+        :param sql: a query, or a table name as in SQL
+        :param parameters: of the query
+        :raises LakebaseSettingsError: if pyarrow is missing
+        :raises LakebaseExportError: for a value that the Arrow type of its column does not hold
+        """
+        with read_arrow(self, sql, parameters, read_only=True) as (_, batches):
+            yield from batches
+
+    def get_arrow(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pyarrow.Table:
+        """Run a query, commit, and return its rows as an Arrow table with the types of :meth:`iter_arrow`.
+
+        :param sql: a query, or a table name as in SQL
+        :param parameters: of the query
+        """
+        import pyarrow
+
+        with read_arrow(self, sql, parameters) as (schema, batches):
+            return pyarrow.Table.from_batches(batches, schema)
+
+    def delete_load_records(self, older_than: timedelta, *, ledger_schema: str = LEDGER_SCHEMA) -> int:
+        """Delete old records from the ledger. A load without its record can be repeated.
+
+        :param older_than: minimum age of a record to delete; choose one after which no task is retried or cleared
+        :param ledger_schema: schema of the ledger
+        :raises LakebaseSettingsError: if it is not a ``timedelta``, or negative
+        :returns: how many were deleted
+        """
+        from airflow_provider_lakebase.core.ledger import delete_records
+
+        with self._create_autocommit_connection() as connection:
+            deleted = delete_records(connection, ledger_schema, older_than)
+            connection.commit()
+        return deleted
+
+    def forget_load(self, load_id: str, *, ledger_schema: str = LEDGER_SCHEMA) -> int:
+        """Delete the records of one load from the ledger, so that it can be repeated.
+
+        :param load_id: identity of the load, as given to :meth:`load` or as the warning of a task names it
+        :param ledger_schema: schema of the ledger
+        :returns: how many records were deleted: one per table that the load filled
+        """
+        from airflow_provider_lakebase.core.ledger import delete_record
+
+        with self._create_autocommit_connection() as connection:
+            deleted = delete_record(connection, ledger_schema, load_id)
+            connection.commit()
+        return deleted
+
     # ── DbApiHook's contract ──
 
     @classmethod
@@ -401,6 +542,144 @@ class LakebaseHook(LoadingHook):
         :raises LakebaseSettingsError: with SQLAlchemy 1.4, which has no dialect for psycopg 3
         """
         return self._session_factory().async_engine(engine_kwargs)
+
+    def insert_rows(
+        self,
+        table: str,
+        rows: Iterable[Iterable[Any]],
+        target_fields: list[str] | None = None,
+        commit_every: int = 1000,
+        replace: bool = False,
+        *,
+        executemany: bool = False,
+        fast_executemany: bool = False,
+        autocommit: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Insert rows, one chunk per transaction: by COPY if that stores what INSERT would, else by INSERT.
+
+        :param table: target, as in SQL
+        :param rows: read once
+        :param target_fields: their columns; by default all columns, in the order of the table
+        :param commit_every: rows per transaction; 0 for a single transaction
+        :param replace: update rows whose key exists
+        :param executemany: without effect, since rows are always sent in batches
+        :param fast_executemany: without effect
+        :param autocommit: passed to psycopg; batches are transactions in any case
+        :param kwargs: with ``replace``: ``replace_index``, the columns of the key, by default the primary key; and
+            ``replace_target``, the columns to update in existing rows, by default all except the key. An empty list
+            leaves existing rows unchanged
+        :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` accepts; for unknown arguments
+        :raises LakebaseLoadError: for a value that its column would misread; names row and column
+        """
+        insert_rows(
+            self,
+            table,
+            rows,
+            target_fields,
+            commit_every=commit_every,
+            replace=replace,
+            autocommit=autocommit,
+            **kwargs,
+        )
+
+    def bulk_load(self, table: str, tmp_file: str) -> None:
+        """Load a file in Postgres's text format: values separated by tabs, ``\\N`` for NULL.
+
+        :param table: target, as in SQL
+        :param tmp_file: path or URL of the file
+        :raises FileNotFoundError: if there is no such file
+        """
+        self.copy_expert(f"COPY {table} FROM STDIN", tmp_file)
+
+    def bulk_dump(self, table: str, tmp_file: str) -> None:
+        """Write a table to a file in Postgres's text format. The file appears under its name once it is complete.
+
+        :param table: the table, as in SQL
+        :param tmp_file: path or URL of the file
+        """
+        self.copy_expert(f"COPY {table} TO STDOUT", tmp_file)
+
+    def copy_expert(self, sql: str, filename: str) -> None:
+        """Run a COPY between the server and a file.
+
+        :param sql: ``COPY … FROM STDIN``, which reads the file; or ``COPY … TO STDOUT``, which writes it: it appears
+            under its name once it is complete
+        :param filename: path or URL of the file
+        :raises FileNotFoundError: if there is no such file to read
+        :raises LakebaseSettingsError: for another statement
+        """
+        copy_file(self, sql, filename)
+
+    @staticmethod
+    def _serialize_cell(cell: Any, conn: Any = None) -> Any:
+        """Return the value unchanged; psycopg adapts it."""
+        return cell
+
+    def get_df(
+        self,
+        sql: str | list[str],
+        parameters: list[Any] | tuple[Any, ...] | Mapping[str, Any] | None = None,
+        *,
+        df_type: Literal["pandas", "polars"] = "pandas",
+        **kwargs: Any,
+    ) -> Any:
+        """Run a query, commit, and return its rows as a data frame; of several statements, the last one returns rows.
+
+        The types are those of Postgres: integers become pandas' nullable ones, and numerics stay exact. They become
+        ``Decimal`` in pandas, or floats with ``coerce_float=True``; in polars, ``Decimal`` if the column has a
+        precision, else text. Values without a polars type become text.
+
+        :param sql: the query, a text of several statements, or a list of them
+        :param parameters: its parameters
+        :param df_type: ``pandas`` or ``polars``
+        :param kwargs: of pandas: ``index_col``, ``coerce_float``, ``parse_dates``, ``dtype``, ``dtype_backend``, as of
+            :func:`pandas.read_sql`; of polars: ``schema_overrides``
+        :raises LakebaseSettingsError: for unknown arguments, or if the last statement returns no rows
+        :raises LakebaseExportError: for a value that the type of its column in the frame does not hold
+        """
+        return read_frame(self, df_type, sql, parameters, kwargs)
+
+    def get_df_by_chunks(
+        self,
+        sql: str | list[str],
+        parameters: list[Any] | tuple[Any, ...] | Mapping[str, Any] | None = None,
+        *,
+        chunksize: int,
+        df_type: Literal["pandas", "polars"] = "pandas",
+        **kwargs: Any,
+    ) -> Generator[Any, None, None]:
+        """Run a query and yield its rows as data frames of one schema, through a server-side cursor.
+
+        The transaction is READ ONLY, because a caller may not read all frames; :meth:`get_df` may write. Of several
+        statements, the last one returns the rows. A result without rows is one empty frame.
+
+        :param sql: the query, a text of several statements, or a list of them
+        :param parameters: its parameters
+        :param chunksize: rows per frame
+        :param df_type: ``pandas`` or ``polars``
+        :param kwargs: of pandas: ``index_col``, ``coerce_float``, ``parse_dates``, ``dtype``, ``dtype_backend``, as of
+            :func:`pandas.read_sql`; of polars: ``schema_overrides``
+        :raises LakebaseSettingsError: for unknown arguments, or if the last statement returns no rows
+        :raises LakebaseExportError: for a value that the type of its column in the frame does not hold
+        """
+        frames = read_frames(self, df_type, sql, parameters, chunksize, kwargs)
+        send_sql_hook_lineage(context=self, sql=sql)
+        return frames
+
+    # DbApiHook's get_pandas_df() and its like end here.
+
+    def _get_pandas_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
+        return read_frame(self, "pandas", sql, parameters, kwargs)
+
+    def _get_polars_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
+        return read_frame(self, "polars", sql, parameters, kwargs)
+
+    def _get_pandas_df_by_chunks(self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any) -> Any:
+        return read_frames(self, "pandas", sql, parameters, chunksize, kwargs)
+
+    def _get_polars_df_by_chunks(self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any) -> Any:
+        return read_frames(self, "polars", sql, parameters, chunksize, kwargs)
 
     @contextmanager
     def _create_autocommit_connection(self, autocommit: bool = False) -> Iterator[LakebaseSession]:

@@ -1,4 +1,4 @@
-"""What databases, tables and files are called in OpenLineage, without asking any of them."""
+"""OpenLineage names of databases, tables and files, without connecting to any of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_provider_lakebase.assets import DEFAULT_SCHEMA, namespace_of
+from airflow_provider_lakebase.assets import DEFAULT_SCHEMA, SCHEME, branch_of
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 
 _SEARCH_PATH = re.compile(r"search_path\s*=\s*([^\s,]+)")
@@ -16,7 +16,7 @@ _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^\s".]+)')
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _S3 = ("s3a", "s3n")
 _CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
-"""Schemes whose URLs have the container where others have a user."""
+"""Schemes whose URLs have a container in the place of the user."""
 
 Name = tuple[str, str]
 """Schema and table, unquoted."""
@@ -24,12 +24,12 @@ Name = tuple[str, str]
 
 @dataclass(frozen=True)
 class Database:
-    """Hold what the names of a database's tables are made of.
+    """The parts that the names of a database's tables share.
 
-    :param namespace: OpenLineage's, of all its tables
-    :param name: its name; None where tables are named without it
-    :param dialect: of its SQL, as OpenLineage's parser names it
-    :param schema: schema of names without one; None where there are no schemas
+    :param namespace: OpenLineage namespace of the tables
+    :param name: name of the database; None if table names do not contain it
+    :param dialect: SQL dialect, as OpenLineage's parser names it
+    :param schema: schema of unqualified names; None if there are no schemas
     """
 
     namespace: str
@@ -38,19 +38,31 @@ class Database:
     schema: str | None
 
     def full_name(self, table: Name) -> str:
-        """Return OpenLineage's name of a table.
+        """Return the OpenLineage name of a table.
 
-        :param table: its schema and name
+        :param table: schema and name
         """
         return ".".join(filter(None, (self.name, *table)))
+
+
+def namespace_of(settings: LakebaseSettings) -> str:
+    """Return the OpenLineage namespace of a connection's tables.
+
+    :param settings: settings of the connection
+    :returns: ``postgres://host:port`` if the connection names the host; otherwise
+        ``lakebase://workspace/project/branch``, because the host would have to be looked up
+    """
+    if settings.session.pg_host:
+        return f"postgres://{settings.session.pg_host.lower()}:{settings.session.port}"
+    return f"{SCHEME}://{'/'.join(branch_of(settings) or ())}"
 
 
 def lakebase_database(settings: LakebaseSettings) -> Database:
     """Return the database of a connection of type ``lakebase``.
 
-    Names without a schema are in the first one of a ``search_path`` among ``options``, else in ``public``.
+    Unqualified names are in the first schema of a ``search_path`` in ``options``, otherwise in ``public``.
 
-    :param settings: of the connection
+    :param settings: settings of the connection
     """
     found = [schema for schema in _SEARCH_PATH.findall(settings.session.libpq.get("options", "")) if "$" not in schema]
     schema = found[-1].strip("\"'") if found else DEFAULT_SCHEMA
@@ -58,12 +70,12 @@ def lakebase_database(settings: LakebaseSettings) -> Database:
 
 
 def other_database(hook: Any, connection: Any) -> Database | None:
-    """Return the database of another connection, asking it nothing; None where OpenLineage has no names for its kind.
+    """Return the database of another connection, without connecting; None if OpenLineage does not name its kind.
 
-    :param hook: a ``DbApiHook`` that is used for nothing else: it is kept from connecting
+    :param hook: a ``DbApiHook`` that is used for nothing else, because it can no longer connect afterwards
     :param connection: its Airflow connection
     """
-    # Some hooks ask the database for its default schema.
+    # Some hooks query the database for its default schema.
     hook.get_conn = hook.get_sqlalchemy_engine = _refuse
     info = hook.get_openlineage_database_info(connection)
     if info is None:
@@ -78,7 +90,7 @@ def other_database(hook: Any, connection: Any) -> Database | None:
 
 
 class _Refused(Exception):
-    """A hook was about to connect."""
+    """A hook tried to connect."""
 
 
 def _refuse(*_: Any, **__: Any) -> None:
@@ -86,20 +98,20 @@ def _refuse(*_: Any, **__: Any) -> None:
 
 
 def split_name(table: str, schema: str | None) -> Name:
-    """Return schema and table of a name, as Postgres reads it.
+    """Split the name of a table into schema and table, as Postgres does.
 
-    :param table: the name as SQL writes it: ``t``, ``s.t``, ``"S"."T"``
-    :param schema: schema of names without one
+    :param table: the name as written in SQL: ``t``, ``s.t``, ``"S"."T"``
+    :param schema: schema of unqualified names
     """
     parts = [quoted.replace('""', '"') if quoted else plain.lower() for quoted, plain in _IDENTIFIER.findall(table)]
     return (parts[-2] if len(parts) > 1 else schema or "", parts[-1])
 
 
 def file_name(path: Any) -> tuple[str, str] | None:
-    """Return namespace and name of a file, as OpenLineage's naming has them, without user, password or query.
+    """Return OpenLineage namespace and name of a file, without user, password or query.
 
     :param path: path or URL
-    :returns: None for what is neither, or may have a secret in an unusual place
+    :returns: None for anything else, and for a URL that may contain a secret in an unusual place
     """
     text = str(path)
     if path is None or not text or "::" in text:

@@ -1,7 +1,7 @@
-"""What tasks read and write, for OpenLineage: told from the connection and the SQL's text alone.
+"""OpenLineage reports of the data that tasks read and write, from the connection and the text of the SQL alone.
 
-Nothing here opens a session, asks the workspace or wakes an endpoint, and what goes wrong here is logged and fails no
-task. Values of parameters go nowhere.
+Nothing here opens a session, calls the workspace or wakes an endpoint. Errors are logged and do not fail the task.
+Parameter values are not reported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_lakebase.assets import asset_uri
 from airflow_provider_lakebase.exceptions import LakebaseError
 from airflow_provider_lakebase.lineage.names import Database, Name, file_name, lakebase_database, split_name
-from airflow_provider_lakebase.lineage.sql import MOST_CHARACTERS, parse_sql
+from airflow_provider_lakebase.lineage.sql import MAX_CHARACTERS, parse_sql
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.core.bulk.load import LoadResult
     from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 
-MOST_FILES = 1000
-"""Files of one load that are reported."""
+MAX_FILES = 1000
+"""Maximum number of files that are reported of one load."""
 
 
 def report(operator: Any, build: Callable[[], OperatorLineage[Any, Any] | None]) -> OperatorLineage[Any, Any] | None:
-    """Return what a task reads and writes, or None when that cannot be told.
+    """Return the report of a task, or None if it cannot be built.
 
-    :param operator: the task, whose log says why nothing is told
-    :param build: tells it
+    :param operator: the task, whose log gets the reason
+    :param build: builds the report
     """
     try:
         return build()
     except ImportError:  # OpenLineage is not installed
         return None
     except Exception as error:
-        # The text of any other error may hold a piece of the SQL.
+        # Other messages may quote the SQL.
         reason = str(error) if isinstance(error, LakebaseError) else type(error).__name__
         operator.log.info("No lineage is reported: %s", reason)
         return None
 
 
 def report_sql(settings: LakebaseSettings, sql: Any, *, has_parameters: bool) -> OperatorLineage[Any, Any]:
-    """Return what SQL reads and writes on Lakebase.
+    """Return the tables that SQL reads and writes on Lakebase.
 
-    :param settings: of the connection
+    :param settings: settings of the connection
     :param sql: a text, or a list of texts
-    :param has_parameters: whether ``%s`` in it stands for a parameter
+    :param has_parameters: whether ``%s`` in the SQL is a placeholder
     """
     from airflow.providers.common.compat.openlineage.facet import Error, ExtractionErrorRunFacet
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -58,8 +58,8 @@ def report_sql(settings: LakebaseSettings, sql: Any, *, has_parameters: bool) ->
         return OperatorLineage()
     run_facets = {}
     if tables.errors:
-        # The parser's own message quotes the statement, which may hold a password.
-        error = Error(errorMessage="The SQL is not understood", stackTrace=None, task=None, taskNumber=None)
+        # The parser's message quotes the statement, which may contain a password.
+        error = Error(errorMessage="The SQL could not be parsed", stackTrace=None, task=None, taskNumber=None)
         facet = ExtractionErrorRunFacet(totalTasks=tables.statements, failedTasks=tables.errors, errors=[error])
         run_facets["extractionError"] = facet
     return OperatorLineage(
@@ -79,13 +79,13 @@ def report_load(
     inputs: list[Dataset],
     columns: Mapping[str, Any] | None = None,
 ) -> OperatorLineage[Any, Any]:
-    """Return that a load reads the inputs and writes its table.
+    """Return the inputs and the output of a load.
 
-    :param settings: of the connection
-    :param table: target, as SQL writes it
-    :param loaded: what the load did; None before it was done
-    :param inputs: what it reads
-    :param columns: facet of the columns that the table's come from
+    :param settings: settings of the connection
+    :param table: target, as written in SQL
+    :param loaded: result of the load; None before it has run
+    :param inputs: datasets that it reads
+    :param columns: facet of the column lineage
     """
     from airflow.providers.common.compat.openlineage import facet
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -107,12 +107,12 @@ def report_load(
 def read_query(
     database: Database, sql: str, columns: Sequence[str] | Mapping[str, str] | None, *, has_parameters: bool
 ) -> tuple[list[Dataset], dict[str, Any]]:
-    """Return what a query reads, and the facet of the columns that a load of its rows fills.
+    """Return the tables that a query reads, and the column lineage of a load of its rows.
 
-    :param database: where it runs
+    :param database: database of the query
     :param sql: the query
-    :param columns: of the target: their names, or a mapping from the query's; None where they are the query's own
-    :param has_parameters: whether ``%s`` in it stands for a parameter
+    :param columns: target columns: their names, or a mapping from the query's columns; None if the names are the same
+    :param has_parameters: whether ``%s`` in the query is a placeholder
     """
     tables = parse_sql(database, sql, has_parameters=has_parameters)
     if tables is None:
@@ -120,7 +120,7 @@ def read_query(
     if columns is None:
         filled = tables.selected
     else:
-        # The parser does not tell the order of the query's columns, so that names alone lead nowhere.
+        # The parser does not report the order of the query's columns, so a list of names cannot be matched.
         renamed = columns if isinstance(columns, Mapping) else {}
         filled = {renamed[name]: origins for name, origins in tables.selected.items() if name in renamed}
     return [table_dataset(database, name) for name in tables.read], column_facet(database, filled)
@@ -129,9 +129,9 @@ def read_query(
 def table_dataset(database: Database, name: Name, facets: dict[str, Any] | None = None) -> Dataset:
     """Return the dataset of a table.
 
-    :param database: where it is
+    :param database: the table's database
     :param name: its schema and name
-    :param facets: what is known of it
+    :param facets: the dataset's facets
     """
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
@@ -146,14 +146,14 @@ def file_datasets(paths: Any) -> list[Dataset]:
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
     several = isinstance(paths, Sequence) and not isinstance(paths, str)
-    names = dict.fromkeys(map(file_name, paths[:MOST_FILES] if several else [paths]))
+    names = dict.fromkeys(map(file_name, paths[:MAX_FILES] if several else [paths]))
     return [Dataset(namespace=name[0], name=name[1]) for name in names if name]
 
 
 def column_facet(database: Database, columns: Mapping[str, Iterable[tuple[Name, str]]]) -> dict[str, Any]:
-    """Return the facet that says which columns a table's columns come from; nothing where none is known.
+    """Return the facet of the column lineage; empty if no origin is known.
 
-    :param database: where they come from
+    :param database: database of the origins
     :param columns: origins by column
     """
     from airflow.providers.common.compat.openlineage.facet import ColumnLineageDatasetFacet, Fields, InputField
@@ -174,21 +174,21 @@ def column_facet(database: Database, columns: Mapping[str, Iterable[tuple[Name, 
 
 
 def sql_facet(sql: str | Sequence[str]) -> dict[str, Any]:
-    """Return the facet that holds SQL as it was written, without values of parameters; none where it is too long.
+    """Return the facet with the text of the SQL, without parameter values; empty if the text is too long.
 
     :param sql: a text, or a list of texts
     """
     from airflow.providers.common.compat.openlineage.facet import SQLJobFacet
 
     query = sql if isinstance(sql, str) else ";\n".join(sql)
-    return {"sql": SQLJobFacet(query=query)} if len(query) <= MOST_CHARACTERS else {}
+    return {"sql": SQLJobFacet(query=query)} if len(query) <= MAX_CHARACTERS else {}
 
 
-def tell_collector(hook: Any, target: Name | None) -> None:
-    """Tell Airflow's hook lineage of a load, so that a task's own Python code has an output too.
+def report_to_hook_lineage(hook: Any, target: Name | None) -> None:
+    """Report a load to Airflow's hook lineage, which serves Python tasks.
 
     :param hook: the hook that loaded
-    :param target: the table it loaded into
+    :param target: schema and name of the table that it loaded into
     """
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
@@ -197,4 +197,4 @@ def tell_collector(hook: Any, target: Name | None) -> None:
             collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
             collector.add_output_asset(context=hook, uri=uri)
     except Exception as error:
-        hook.log.info("Hook lineage was not told of the load: %s", type(error).__name__)
+        hook.log.info("The load is not reported to hook lineage: %s", type(error).__name__)

@@ -1,4 +1,4 @@
-"""What SQL reads and writes, by its text. The parser gets texts of a bounded length only."""
+"""The tables that SQL reads and writes, from its text. The length of what is parsed is bounded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from airflow_provider_lakebase.core.sql.split import split_statements
 from airflow_provider_lakebase.lineage.names import Database, Name
 
-MOST_CHARACTERS = 20_000
-"""Characters of SQL that are parsed, for which the parser's stack suffices; of longer texts nothing is reported."""
+MAX_CHARACTERS = 20_000
+"""Longest SQL, in characters, that is parsed: a longer text may exhaust the parser's stack."""
 _PLACEHOLDER = re.compile(r"%%|%(?:\([^)%]*\))?[sbt]")
 _GAP = r"(?:\s|--[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)"
 _CREATE = re.compile(
@@ -31,13 +31,13 @@ _CATALOGS = ("pg_catalog", "information_schema")
 
 @dataclass
 class Tables:
-    """Hold what SQL reads and writes, in the order it is first met.
+    """The tables that SQL reads and writes, in the order of their first appearance.
 
     :param read: tables that it reads
-    :param written: tables that it writes, each with the columns of which it is known what they come from
-    :param selected: columns of its result, and what they come from
-    :param errors: how many statements were not understood
-    :param statements: how many it consists of
+    :param written: tables that it writes, with the origins of their columns as far as they are known
+    :param selected: columns of its result, with their origins
+    :param errors: number of statements that could not be parsed
+    :param statements: number of statements
     """
 
     read: dict[Name, None] = field(default_factory=dict)
@@ -48,14 +48,14 @@ class Tables:
 
 
 def parse_sql(database: Database, sql: str | Sequence[str], *, has_parameters: bool = False) -> Tables | None:
-    """Return what SQL reads and writes; None where it is too long.
+    """Return the tables that SQL reads and writes; None if the SQL is too long.
 
-    :param database: where it runs
-    :param sql: a text of one or several statements, or a list of such
-    :param has_parameters: whether ``%s`` in it stands for a parameter
+    :param database: database of the SQL
+    :param sql: a text of one or more statements, or a list of such texts
+    :param has_parameters: whether ``%s`` in the SQL is a placeholder
     """
     texts = [sql] if isinstance(sql, str) else list(sql)
-    if sum(map(len, texts)) > MOST_CHARACTERS:
+    if sum(map(len, texts)) > MAX_CHARACTERS:
         return None
     statements = [statement for text in texts for statement, _ in split_statements(text)]
     found = Tables(statements=len(statements))
@@ -83,7 +83,7 @@ def _parse_statement(found: Tables, temporary: set[Name], statement: str, databa
     functions = set(map(_plain, _CALL.findall(statement))) - {table for _, table in sources}
 
     def is_table(name: Name) -> bool:
-        """Return whether it is none of what the parser takes for a table too."""
+        """Return whether a name is a table, and not one of the other things that the parser reports as tables."""
         is_defined = name[0] == (database.schema or "") and name[1].lower() in defined
         return _counts(name, temporary) and not is_defined and name[1].lower() not in functions
 
@@ -93,7 +93,7 @@ def _parse_statement(found: Tables, temporary: set[Name], statement: str, databa
     columns: dict[str, list[tuple[Name, str]]] = {}
     for each in result.column_lineage:
         origins = [(_name_of(column.origin, fold), column.name) for column in each.lineage if column.origin]
-        # It tells of tables below a WITH by their columns only, and knows no schema of a column's own table name.
+        # The parser reports tables inside a WITH only as origins of columns, there without their schemas.
         read.update(
             name for name, _ in origins if {(name[0].lower(), name[1].lower()), ("", name[1].lower())} & sources
         )
@@ -104,13 +104,13 @@ def _parse_statement(found: Tables, temporary: set[Name], statement: str, databa
     found.read.update(dict.fromkeys(filter(is_table, sorted(read))))
     for name in filter(lambda name: _counts(name, temporary), written):
         filled = found.written.setdefault(name, {})
-        # Of an INSERT the parser tells the names that the query gives its columns, not those that they go into.
+        # For an INSERT, the parser reports the query's column names, not the table's.
         if create:
             filled.update(columns)
 
 
 def _name_of(table: Any, fold: bool) -> Name:
-    """Return schema and table as the database keeps them; the parser drops quotes and folds nothing."""
+    """Return schema and table as the database stores them; the parser drops quotes and does not fold case."""
 
     def part(name: str) -> str:
         value = getattr(table, name) or ""
@@ -124,7 +124,7 @@ def _counts(name: Name, temporary: set[Name]) -> bool:
 
 
 def _among(names: set[Name], name: Name) -> Name | None:
-    """Return which of the tables a name means that may lack its schema; None where that is not clear."""
+    """Resolve a possibly unqualified table name; None if it is ambiguous."""
     alike = [each for each in names if each[1] == name[1]]
     return name if name in names else alike[0] if len(alike) == 1 else None
 

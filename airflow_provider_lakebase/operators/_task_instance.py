@@ -1,4 +1,4 @@
-"""A task instance's identity for the ledger."""
+"""Names of task instances, for the ledger."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 
 
 def name_task_instance(context: Context) -> str:
-    """Name the task instance as no other one is named, and all of its tries alike.
+    """Return a name that is the same for all tries of a task instance, and differs from any other's.
 
-    :param context: Airflow's, of the task
+    :param context: the task's context
+    :raises LakebaseSettingsError: outside a task
     """
     if "ti" not in context:
-        hint = "Run it as a task, for example by dag.test(), or give the operator exactly_once=False."
-        raise LakebaseSettingsError("There is no task instance whose load could be done once", hint=hint)
+        hint = "Run the operator as a task, for example with dag.test(), or pass exactly_once=False."
+        raise LakebaseSettingsError("There is no task instance to record in the ledger", hint=hint)
     ti = context["ti"]
     map_index = -1 if ti.map_index is None else ti.map_index
     return f"dag_id={ti.dag_id} run_id={ti.run_id} task_id={ti.task_id} map_index={map_index}"

@@ -1,4 +1,4 @@
-"""Load what a query on any other database returns."""
+"""Load the result of a query on any other database."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ CURSOR_NAME = "sql_to_lakebase"
 
 
 class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
-    """Load a query's rows from any database that has a ``DbApiHook``, past the worker's disk and in constant memory.
+    """Load the rows of a query on any database with a ``DbApiHook``, in constant memory, without using the disk.
 
-    Rows are streamed: by a server-side cursor from Postgres and MySQL, whose drivers would otherwise hold the whole
-    result, and by the driver's own cursor from all others.
+    Rows are streamed: through a server-side cursor from Postgres and MySQL, whose drivers otherwise hold the whole
+    result in memory, and through the driver's own cursor from all others.
 
     :param source_conn_id: Airflow connection of the database to read (templated)
     :param sql: one query, or path of a ``.sql`` file (templated)
-    :param parameters: parameters of the query, in the driver's own style (templated)
-    :param source_hook_params: further arguments of that database's hook (templated)
-    :param kwargs: ``table``, ``mode``, ``key_columns``, ``columns``, ``casts``, ``update_columns``, ``duplicates``,
-        ``version_column``, ``replace_where``, ``exactly_once`` and ``ledger_schema`` of
+    :param parameters: parameters of the query, in the style of its driver (templated)
+    :param source_hook_params: additional arguments of the hook of that database (templated)
+    :param kwargs: ``table``, ``exactly_once`` and the options of
         :class:`~airflow_provider_lakebase.operators.load.LakebaseLoadBaseOperator`, ``lakebase_conn_id``,
         ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
         :class:`~airflow_provider_lakebase.operators._base.LakebaseOperatorMixin`, and the arguments of ``BaseOperator``
@@ -66,7 +65,7 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         super().__init__(**kwargs)
         self.source_conn_id = source_conn_id
         self.sql = sql
-        # The OpenLineage provider puts an attribute of the name "parameters", values and all, into every event.
+        # The OpenLineage provider copies an attribute named "parameters", with its values, into every event.
         self.sql_parameters = parameters
         self.source_hook_params = source_hook_params
         self._source: Any = None
@@ -74,23 +73,23 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the rows and load them.
 
-        :raises AirflowFailException: when no retry can help: arguments, a row the table cannot take, settings, login,
-            or a session lost during COMMIT of an ``append`` that is not ``exactly_once``
-        :raises AirflowException: when the session was lost during COMMIT and a retry is safe
-        :raises Exception: as the source's driver raised it
+        :raises AirflowFailException: if no retry can help: invalid arguments, a row that the table rejects, settings,
+            login, or a session lost during COMMIT of an ``append`` without ``exactly_once``
+        :raises AirflowException: if the session was lost during COMMIT and a retry is safe
+        :raises Exception: as the driver of the source raises it
         :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
         """
-        from airflow_provider_lakebase.core.bulk.sources import NamedRows
+        from airflow_provider_lakebase.core.bulk.source import NamedRows
 
         with fail_without_retry(), record_links(context, self._hook), self._query() as cursor:
-            # Some server-side cursors know their columns only once something was fetched.
+            # Some server-side cursors know their columns only after the first fetch.
             first = cursor.fetchmany(BATCH_ROWS)
             names = _names(cursor.description)
             rows = _rows(first, cursor)
-            return self._load(context, NamedRows(rows, names), columns=self.columns)
+            return self._load(context, NamedRows(rows, names))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
-        """Return the tables that are read and the one that is written; nothing is asked of either database."""
+        """Return the tables that are read and the one that is written, without a query to either database."""
         return report(self, self._report)
 
     def _report(self) -> OperatorLineage[Any, Any]:
@@ -104,7 +103,7 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         return lineage
 
     def _source_database(self) -> Database | None:
-        """Return the other database; None where it cannot be known, which does not keep the load from being told."""
+        """Return the other database; None if it is unknown, and then only the load is reported."""
         try:
             connection: Any = BaseHook.get_connection(self.source_conn_id)
             hook = connection.get_hook(hook_params=self.source_hook_params)
@@ -117,40 +116,39 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
 
     @contextmanager
     def _query(self) -> Iterator[Any]:
-        """Run the query and give its cursor; the connection is closed when the block ends."""
+        """Run the query for the block, which gets its cursor; then close the connection."""
         connection: Any = BaseHook.get_connection(self.source_conn_id)
         hook = connection.get_hook(hook_params=self.source_hook_params)
         if not isinstance(hook, DbApiHook):
             raise LakebaseSettingsError(
                 f"Connection '{self.source_conn_id}' is of a type whose hook, {type(hook).__name__}, runs no SQL",
-                hint="Name a connection of a database.",
+                hint="Name the connection of a database.",
             )
         with ExitStack() as last, closing(hook.get_conn()) as self._source:
             cursor = _open_cursor(self._source)
-            # After a failure the connection is closed first: to close MySQL's cursor on an open one is to read all rows
-            # that are left.
+            # After a failure, close the connection first: on an open one, closing MySQL's cursor reads all other rows.
             last.callback(_close, cursor)
             cursor.arraysize = BATCH_ROWS
-            # A driver that is given parameters, be they empty, takes every % of the query for one.
+            # Given parameters, even empty ones, a driver interprets every % of the query.
             cursor.execute(self.sql, *([self.sql_parameters] if self.sql_parameters else []))
             yield cursor
             cursor.close()
 
     def on_kill(self) -> None:
-        """Cancel the load on the server, and the query on the other database where its driver can.
+        """Cancel the load on the server, and the query on the other database if its driver can.
 
-        Some drivers, psycopg2 among them, let Python see no signal before the rows they wait for are there.
+        Some drivers, such as psycopg2, block signals while they wait for rows.
         """
         super().on_kill()
         if self._source is not None:
-            # psycopg's plain cancel would stop every thread of the process until the server has answered.
+            # psycopg's plain cancel blocks all threads of the process until the server answers.
             names = ("cancel_safe", "cancel", "close")
             with suppress(Exception):
                 next(getattr(self._source, name) for name in names if hasattr(self._source, name))()
 
 
 def _open_cursor(connection: Any) -> Any:
-    """Return a cursor that streams, where the driver's plain one would fetch the whole result first."""
+    """Return a cursor that streams, also for drivers whose default one fetches the whole result first."""
     drivers = {each.__module__.partition(".")[0] for each in type(connection).__mro__}
     if drivers & {"psycopg", "psycopg2"}:
         return connection.cursor(name=CURSOR_NAME)
@@ -160,7 +158,7 @@ def _open_cursor(connection: Any) -> Any:
 
 
 def _close(cursor: Any) -> None:
-    """Close a cursor whose connection is closed, of which some drivers complain."""
+    """Close a cursor whose connection is closed, which some drivers refuse."""
     with suppress(Exception):
         cursor.close()
 
@@ -172,12 +170,12 @@ def _names(description: Sequence[Sequence[Any]] | None) -> list[str]:
 
 
 def _rows(batch: Sequence[Any], cursor: Any) -> Iterator[tuple[Any, ...]]:
-    """Give the rows of the batch and of all that follow it."""
+    """Yield the rows of the batch and of all that follow it."""
     while batch:
         yield from map(_to_tuple, batch)
         batch = cursor.fetchmany(BATCH_ROWS)
 
 
 def _to_tuple(row: Any) -> tuple[Any, ...]:
-    """Return a row of whatever class as a tuple; a connection's ``cursor`` extra may make it a mapping."""
+    """Return a row of any class as a tuple; the ``cursor`` extra of a connection may make it a mapping."""
     return tuple(row.values() if isinstance(row, Mapping) else row)

@@ -31,7 +31,8 @@ from fsspec.spec import AbstractBufferedFile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_lakebase.core.bulk.load import LoadOptions, load
+from airflow_provider_lakebase.core.bulk.load import load
+from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseLoadError, LakebaseSettingsError
 
@@ -56,7 +57,7 @@ class Server:
             self.connection.execute(f"CREATE TABLE public.t ({table})".encode())
             if isinstance(source, bytes):
                 source = io.BytesIO(source)
-            load(self.connection, source, LoadOptions(table="public.t", **options))
+            load(self.connection, source, "public.t", LoadOptions(**options))
             return self.connection.execute("SELECT * FROM public.t ORDER BY ctid").fetchall()
         finally:
             self.connection.rollback()
@@ -119,8 +120,8 @@ def test_a_malformed_file_is_refused_by_line_and_column(server: Server, content:
 def test_quotes_are_read_the_same_wherever_blocks_of_the_file_end(
     newest: Server, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str, size: int
 ):
-    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.files.BLOCK_BYTES", size)
-    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.files._FIRST_BYTES", 1)
+    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv.BLOCK_BYTES", size)
+    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv._FIRST_BYTES", 1)
     newest.refuses(content, re.sub(", column ., ", "", said))
     good = b'a,b\r\n"x""y\r\n\\.\r\nz",\\.\r\n\\.,""""\r\n,""\r\n'
     assert newest.load(good) == [('x"y\r\n\\.\r\nz', "\\."), ("\\.", '"'), (None, "")]
@@ -132,8 +133,8 @@ def test_quotes_are_read_the_same_wherever_blocks_of_the_file_end(
 def test_rows_with_dates_are_looked_at_wherever_blocks_of_the_file_end(
     newest: Server, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str, size: int
 ):
-    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.files.BLOCK_BYTES", size)
-    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.files._FIRST_BYTES", 1)
+    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv.BLOCK_BYTES", size)
+    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv._FIRST_BYTES", 1)
     end = content[3:5] if content[3:5] == b"\r\n" else content[3:4]
     head, rest = content[: 3 + len(end)], content[3 + len(end) :]
     dated = head.replace(b"a,b", b"d,a,b") + rest.replace(end, end + b"2026-01-05,").removesuffix(b"2026-01-05,")
@@ -169,12 +170,12 @@ def test_a_quote_in_the_header_swallows_no_rows(server: Server):
     ],
 )
 def test_a_line_that_postgres_refuses_is_counted_as_an_editor_counts_it(server: Server, content: bytes, row: str):
-    said = server.refuses(content, f"does not take {row}, column a, of", "a int, b text", columns=["a", "b"])
+    said = server.refuses(content, f"rejects {row}, column a, of", "a int, b text", columns=["a", "b"])
     assert "integer" in said
     if row.startswith("line"):
         without = content[content.index(b"\n1" if b"\n1" in content else b"\r1") + 1 :]
         lines = int(row[5:]) - (2 if b"c" in content else 1)
-        server.refuses(without, f"does not take line {lines}, column a, of", "a int, b text", header=False)
+        server.refuses(without, f"rejects line {lines}, column a, of", "a int, b text", header=False)
 
 
 # ── The end of data ──
@@ -278,8 +279,8 @@ def test_a_quoted_text_of_null_is_null_where_it_is_no_value(server: Server, null
 
 @pytest.mark.parametrize("null", ['""', '"', ",", "\n", "a\r"])
 def test_a_text_of_null_that_cannot_be_is_refused_as_an_argument(null: str):
-    with pytest.raises(LakebaseSettingsError, match="null holds a quote.*A quoted empty value is NULL by itself"):
-        LoadOptions(table="t", null=null)
+    with pytest.raises(LakebaseSettingsError, match="null contains a quote.*a quoted empty value is NULL in any case"):
+        LoadOptions(null=null)
 
 
 # ── Dates and times ──
@@ -514,10 +515,10 @@ def test_a_file_that_cannot_be_read_is_refused(newest: Server, tmp_path: Path):
             (closed, "it is closed, or not open for reading"),
             (writing, "not open for reading"),
             (text, "was opened as text.*'rb'"),
-            (tmp_path / "empty.csv.gz", "damaged or cut short"),
-            (tmp_path / "empty.jsonl.gz", "damaged or cut short"),
-            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:-5]), "damaged or cut short"),
-            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:5]), "damaged or cut short"),
+            (tmp_path / "empty.csv.gz", "damaged or truncated"),
+            (tmp_path / "empty.jsonl.gz", "damaged or truncated"),
+            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:-5]), "damaged or truncated"),
+            (io.BytesIO(gzip.compress(CONTENT, mtime=0)[:5]), "damaged or truncated"),
         ):
             with pytest.raises(LakebaseError, match=said):
                 newest.load(source, format="jsonl" if "jsonl" in str(source) else "csv", mode="replace")

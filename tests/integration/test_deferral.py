@@ -114,7 +114,7 @@ def test_a_sensor_on_an_endpoint_that_is_awake_is_done_without_deferring(emulato
     LakebaseEndpointSensor(task_id="wait", deferrable=True, wake=False).execute(CONTEXT)
 
 
-def test_a_sensor_defers_before_it_knocks_and_the_triggerer_wakes_the_endpoint(emulator: LakebaseEmulator):
+def test_a_sensor_defers_before_it_probes_and_the_triggerer_wakes_the_endpoint(emulator: LakebaseEmulator):
     emulator.suspend()
     task = LakebaseEndpointSensor(task_id="wait", deferrable=True, poke_interval=1, timeout=60)
     trigger = defer(task)
@@ -124,7 +124,7 @@ def test_a_sensor_defers_before_it_knocks_and_the_triggerer_wakes_the_endpoint(e
     task.execute_complete(CONTEXT, event.payload)
 
 
-def test_many_waiters_for_one_endpoint_share_its_readings_and_the_knock(emulator: LakebaseEmulator):
+def test_many_waiters_for_one_endpoint_share_its_readings_and_the_probe(emulator: LakebaseEmulator):
     emulator.suspend()
     emulator.wake_seconds = 4  # before Airflow 3.3, triggers read their connections one after the other
     LakebaseHook().endpoint_status()  # signs in
@@ -139,7 +139,7 @@ def test_many_waiters_for_one_endpoint_share_its_readings_and_the_knock(emulator
     assert len(emulator.requests) - calls <= 16  # one about every 0.45 s
 
 
-def test_who_comes_during_a_knock_is_told_by_it(emulator: LakebaseEmulator):
+def test_a_waiter_that_comes_during_a_probe_is_served_by_it(emulator: LakebaseEmulator):
     emulator.suspend()
     emulator.wake_seconds = 2
 

@@ -137,7 +137,7 @@ def test_nested_values_are_json_in_a_table_that_the_load_makes(hook: LakebaseHoo
 def test_two_columns_of_one_name_are_refused(hook: LakebaseHook):
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["id", "id"])
     for columns in (None, {"id": "id"}):
-        with pytest.raises(LakebaseSettingsError, match="two columns of the name 'id'"):
+        with pytest.raises(LakebaseSettingsError, match="two columns named 'id'"):
             hook.load(table, TABLE, columns=columns)
 
 

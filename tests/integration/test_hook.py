@@ -264,9 +264,7 @@ def test_test_connection(hook: LakebaseHook, emulator: LakebaseEmulator, connect
     assert message.startswith(
         f"Connected to database databricks_postgres as role {hook.settings.session.user}, PostgreSQL 18"
     )
-    assert message.endswith(
-        "The server was not verified: set 'sslmode' to 'verify-full' in the extra to have it verified."
-    )
+    assert message.endswith("The server was not verified; set 'sslmode' to 'verify-full' in the extra to verify it.")
     assert "The endpoint was ACTIVE." in message
 
 
@@ -285,7 +283,7 @@ def test_neither_parameters_nor_rows_are_in_the_log(hook: LakebaseHook, table: s
 
 def test_neither_parameters_are_in_the_lineage(hook: LakebaseHook, monkeypatch: pytest.MonkeyPatch):
     sent: list[dict[str, Any]] = []
-    for module in ("lakebase", "_data_frames"):
+    for module in ("lakebase", "_queries"):
         name = f"airflow_provider_lakebase.hooks.{module}.send_sql_hook_lineage"
         monkeypatch.setattr(name, lambda **values: sent.append(values))
     hook.get_first("SELECT %s::text", ["confidential"])

@@ -20,7 +20,7 @@ MIB = 1 << 20
 # In a process of its own: the emulator's memory is not the loader's.
 LOAD = """
 import io, resource, sys
-from airflow_provider_lakebase.core.bulk.load import LoadOptions, load
+from airflow_provider_lakebase.core.bulk.load import load
 import psycopg
 
 
@@ -48,10 +48,9 @@ def peak():
 
 
 with psycopg.connect(sys.argv[1]) as connection:
-    request = LoadOptions("large.t")
-    load(connection, io.BufferedReader(Generated(1 << 20)), request)
+    load(connection, io.BufferedReader(Generated(1 << 20)), "large.t")
     before = peak()
-    result = load(connection, io.BufferedReader(Generated(int(sys.argv[2])), 1 << 18), request)
+    result = load(connection, io.BufferedReader(Generated(int(sys.argv[2])), 1 << 18), "large.t")
     print(result.bytes, result.rows, peak() - before)
 """
 
@@ -78,7 +77,7 @@ def test_a_bad_value_on_line_777777_is_named_and_the_target_untouched(hook: Lake
     hook.run(f"ALTER TABLE {table} ADD PRIMARY KEY (id); INSERT INTO {table} VALUES (-1, 'old')")
     lines = [f"{number},n\n" for number in range(2, 800_001)]
     lines[777_775] = "confidential,n\n"
-    with pytest.raises(LakebaseLoadError, match="does not take line 777777, column id, of the file") as refused:
+    with pytest.raises(LakebaseLoadError, match="rejects line 777777, column id, of the file") as refused:
         hook.load(io.BytesIO(("id,note\n" + "".join(lines)).encode()), table, mode=mode)  # type: ignore[arg-type]
     assert "confidential" not in str(refused.value)
     assert hook.get_records(f"SELECT * FROM {table}") == [(-1, "old")]

@@ -16,7 +16,7 @@ from airflow.providers.openlineage.extractors.manager import ExtractorManager
 from airflow.utils.state import TaskInstanceState
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
-from airflow_provider_lakebase.lineage.sql import MOST_CHARACTERS
+from airflow_provider_lakebase.lineage.sql import MAX_CHARACTERS
 from airflow_provider_lakebase.operators.load import LakebaseExportOperator, LakebaseLoadOperator
 from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
 from airflow_provider_lakebase.sensors.query import LakebaseQuerySensor
@@ -193,7 +193,7 @@ def test_a_long_text_is_not_parsed(asks_nothing: Callable[[], None]):
     ["(1), ", "/* a */\n", "1+", "a||", ";", "(", "--", '"a', ", a", "FROM a.", "JOIN a ", "WITH ", "%(", "/*", "x, "],
 )
 def test_a_text_as_long_as_is_parsed_holds_a_task_for_a_moment(piece: str):
-    text = "SELECT 1 " + piece * ((MOST_CHARACTERS - 20) // len(piece)) + "1"
+    text = "SELECT 1 " + piece * ((MAX_CHARACTERS - 20) // len(piece)) + "1"
     started_at = time.monotonic()
     extract(LakebaseSQLOperator(task_id="sql", sql=text, parameters={"a": 1}), TaskInstanceState.RUNNING)
     assert time.monotonic() - started_at < 5

@@ -6,12 +6,20 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseLoadError
+from airflow_provider_lakebase.core.bulk.load import run_load
+from airflow_provider_lakebase.core.bulk.options import LoadOptions
+from airflow_provider_lakebase.exceptions import (
+    LakebaseError,
+    LakebaseExportError,
+    LakebaseLoadError,
+    LakebaseSettingsError,
+)
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 
@@ -72,7 +80,11 @@ def test_a_bad_row_is_named_by_its_line_and_nothing_is_loaded(
     with pytest.raises(LakebaseLoadError) as refused:
         hook.load(io.BytesIO(f"id,note\n{lines}".encode()), table, mode=mode)  # type: ignore[arg-type]
     message = str(refused.value)
-    assert f"does not take {place}" in message
+    assert f"rejects {place}" in message
+    line, _, column = place.removeprefix("line ").partition(", column ")
+    error = refused.value
+    assert (error.table, error.source, error.line, error.row) == (table, "the file", int(line), None)
+    assert error.column == column or not column
     assert " of the file: " in message
     assert "connection 'lakebase_default'" in message
     assert "confidential" not in message + repr(refused.value.__cause__) + task_log()
@@ -109,14 +121,14 @@ def test_bad_input_is_refused_before_anything_changes(hook: LakebaseHook, table:
 def test_a_bad_row_is_named_whatever_the_table_is_called(hook: LakebaseHook, table: str):
     name = 'load."a.""b"" c"'
     hook.run(f"CREATE TABLE {name} (LIKE {table})")
-    with pytest.raises(LakebaseLoadError, match="does not take line 3, column id, of the file"):
+    with pytest.raises(LakebaseLoadError, match="rejects line 3, column id, of the file"):
         hook.load(io.BytesIO(b"id,note\n1,a\nx,b\n"), name)
 
 
 @pytest.mark.parametrize("columns", [None, {"id": "id"}])
 @pytest.mark.parametrize("content", [b'{"id": 5, "note": "confidential"}\n', b"5,confidential\n", b"confidential,5\n"])
 def test_a_first_line_that_holds_values_is_not_shown(hook: LakebaseHook, table: str, content: bytes, columns: Any):
-    with pytest.raises(LakebaseError, match="no line of names, give header=False; where it is not CSV") as caught:
+    with pytest.raises(LakebaseError, match="no line of column names, set header=False; if it is not CSV") as caught:
         hook.load(io.BytesIO(content), table, columns=columns)
     assert "confidential" not in str(caught.value)
 
@@ -127,7 +139,7 @@ def test_a_first_line_that_holds_values_is_not_shown(hook: LakebaseHook, table: 
         (b"id,note\nNA,a\n", "22P02; the column is of type integer. If the text stands for NULL, name it as 'null'"),
         (b"id,note\n99999999999,a\n", r"22003; the column is of type integer \("),
         (b"id,note\n1\n", r"22P04: missing data for column \"note\" \("),
-        (b"id,note\n1,\xff\n", r"22021: it is not UTF-8, or holds a null byte \("),
+        (b"id,note\n1,\xff\n", r"22021: it is not UTF-8, or contains a null byte \("),
     ],
 )
 def test_what_is_wrong_with_a_line_is_told(hook: LakebaseHook, table: str, content: bytes, reason: str):
@@ -138,7 +150,7 @@ def test_what_is_wrong_with_a_line_is_told(hook: LakebaseHook, table: str, conte
 def test_a_file_that_is_a_json_array_is_refused_by_its_name(hook: LakebaseHook, table: str, tmp_path: Path):
     file = tmp_path / "t.jsonl"
     file.write_text('[{"id": 1}]\n')
-    with pytest.raises(LakebaseLoadError, match=f"does not take line 1 of {file}: it is not a JSON object"):
+    with pytest.raises(LakebaseLoadError, match=f"rejects line 1 of {file}: it is not a JSON object"):
         hook.load(file, table)
 
 
@@ -184,7 +196,33 @@ def test_an_error_of_a_trigger_shows_no_row(hook: LakebaseHook, table: str):
         'BEGIN RAISE EXCEPTION ''no''; END'; CREATE TRIGGER refuse BEFORE INSERT ON {table}
         FOR EACH ROW EXECUTE FUNCTION load.refuse()"""
     )
-    with pytest.raises(LakebaseLoadError, match="does not take line 2 of the file") as refused:
+    with pytest.raises(LakebaseLoadError, match="rejects line 2 of the file") as refused:
         hook.load(io.BytesIO(b"id,note\n1,confidential\n"), table)
     assert "confidential" not in str(refused.value)
     assert refused.value.__suppress_context__
+
+
+def test_an_error_carries_the_place_of_a_row(hook: LakebaseHook, table: str, tmp_path: Path):
+    with pytest.raises(LakebaseLoadError) as rejected:
+        hook.load([(1, "a"), ("x", "b")], table)
+    error = rejected.value
+    assert (error.table, error.source, error.row, error.line, error.column) == (table, "the source", 2, None, "id")
+    assert error.sqlstate == "22P02"
+    with pytest.raises(LakebaseLoadError) as rejected:
+        hook.load([(1, "a"), (1, "b")], table, mode="upsert", key_columns=["id"], duplicates="error")
+    assert (rejected.value.row, rejected.value.column) == (2, "id")
+    with pytest.raises(LakebaseExportError) as refused:
+        hook.export("SELECT 'infinity'::date AS day", tmp_path / "t.parquet")
+    assert refused.value.destination == str(tmp_path / "t.parquet")
+
+
+def test_a_program_without_airflow_loads_exactly_once(hook: LakebaseHook, table: str):
+    options = LoadOptions(load_id="test_load.run_load")
+    with closing(hook.get_conn()) as session:
+        results = [run_load(session, [(1, "a")], table, options) for _ in range(2)]
+        session.autocommit = True
+        with pytest.raises(LakebaseSettingsError, match="autocommit"):
+            run_load(session, [(2, "b")], table)
+    assert [(result.rows, result.already_loaded) for result in results] == [(1, False), (1, True)]
+    assert rows(hook, table) == [(1, "a")]
+    assert hook.forget_load("test_load.run_load") == 1

@@ -523,7 +523,7 @@ def test_the_querys_columns_are_loaded_under_the_names_given(hook: LakebaseHook,
     sql = "SELECT note, id + 1 AS a FROM s WHERE id = 1"
     transfer(sqlite_source, sql, columns={"a": "id"}, exactly_once=False)
     assert rows(hook) == [(1, "note 1"), (2, None)]
-    with pytest.raises(AirflowFailException, match="columns names 'b', which the source does not hold"):
+    with pytest.raises(AirflowFailException, match="columns names 'b', which the source does not have"):
         transfer(sqlite_source, sql, columns={"b": "id"}, mode="replace")
 
 

@@ -25,7 +25,9 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.load import LakebaseExportOperator, LakebaseLoadOperator
+from airflow_provider_lakebase.operators.role import LakebaseRoleBootstrapOperator
 from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
+from airflow_provider_lakebase.sensors.endpoint import LakebaseEndpointSensor
 from airflow_provider_lakebase.sensors.query import LakebaseQuerySensor
 from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger
 
@@ -246,7 +248,7 @@ def test_a_kill_between_two_statements_stops_the_rest(hook: LakebaseHook, autoco
     hook.run("CREATE TABLE parameters.killed (a int)")
     killed = LakebaseHook()
     statements = ["INSERT INTO parameters.killed VALUES (1) RETURNING a", "INSERT INTO parameters.killed VALUES (2)"]
-    with pytest.raises(AirflowException, match="Cancelled"):
+    with pytest.raises(AirflowException, match="The hook was cancelled"):
         killed.run(statements, autocommit=autocommit, handler=lambda _: killed.cancel())
     assert hook.get_records("SELECT a FROM parameters.killed") == ([(1,)] if autocommit else [])
 
@@ -291,9 +293,11 @@ def test_a_statement_that_changes_the_encoding_is_refused_before_anything_is_com
 
 CLASH: list[tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = [
     (LakebaseSQLOperator, {"sql": "SELECT 1"}, {"read_only": True}),
-    (LakebaseQuerySensor, {"sql": "SELECT 1"}, {}),
-    (LakebaseLoadOperator, {"source": "x.csv", "table": "t"}, {}),
-    (LakebaseExportOperator, {"destination": "x.csv", "table": "t"}, {}),
+    (LakebaseQuerySensor, {"sql": "SELECT 1"}, {"read_only": True}),
+    (LakebaseEndpointSensor, {}, {"read_only": True}),
+    (LakebaseLoadOperator, {"source": "x.csv", "table": "t"}, {"read_only": False}),
+    (LakebaseExportOperator, {"destination": "x.csv", "table": "t"}, {"read_only": True}),
+    (LakebaseRoleBootstrapOperator, {"identity": "etl"}, {"read_only": False}),
 ]
 
 
@@ -304,7 +308,7 @@ def test_an_argument_of_the_hook_is_given_once(task: Any, arguments: Any, more: 
             task(task_id="t", **arguments, **{name: value}, hook_params={name: value})
     with pytest.raises(LakebaseSettingsError, match="database is given twice"):
         task(task_id="t", **arguments, database="d", hook_params={"schema": "d"})
-    with pytest.raises(LakebaseSettingsError, match="hook_params names lakebase_conn_id"):
+    with pytest.raises(LakebaseSettingsError, match="hook_params contains lakebase_conn_id"):
         task(task_id="t", **arguments, hook_params={"lakebase_conn_id": "other"})
 
 

@@ -669,7 +669,7 @@ def test_replace_where_leaves_other_rows_alone_and_takes_none(
     assert days(ALL) == after
     place = {"csv": "line 3", "jsonl": "line 2"}.get(form, "row 2")
     source = source_of(form, [(6, "2024-01-01", "6.50"), (7, "2024-01-02", "7.50")], tmp_path)
-    with pytest.raises(LakebaseLoadError, match=f"does not take {place} of .*replace_where"):
+    with pytest.raises(LakebaseLoadError, match=f"rejects {place} of .*replace_where"):
         hook.load(source, "around.t", **where)  # type: ignore[arg-type]
     assert days(ALL) == after
 

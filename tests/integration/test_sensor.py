@@ -17,7 +17,7 @@ def sensor(**arguments: Any) -> LakebaseEndpointSensor:
     return LakebaseEndpointSensor(**{"task_id": "wait", "poke_interval": 0.2, "timeout": 30, **arguments})
 
 
-def test_a_poke_knocks_and_wakes(emulator: LakebaseEmulator):
+def test_a_poke_probes_and_wakes(emulator: LakebaseEmulator):
     emulator.suspend()
     assert sensor().poke({}) is True
     assert emulator.state == "ACTIVE"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import airflow_provider_lakebase
 
 HEAVY = ["databricks", "psycopg", "psycopg_pool", "pandas", "polars", "pyarrow"]
+PACKAGE = "airflow_provider_lakebase"
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+NAMED_ROWS = f"sql_to_lakebase.py: {PACKAGE}.core.bulk.source"
 PARTS = ("assets", "hooks", "lineage", "links", "operators", "sensors", "transfers", "triggers")
 
 
@@ -42,3 +47,20 @@ def test_discovery_imports_no_airflow():
     program = "import airflow_provider_lakebase.get_provider_info as info; import sys; info.get_provider_info()"
     check = "sys.exit('airflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", f"{program}; {check}"]).returncode == 0
+
+
+def core_imports_in_functions(path: Path) -> list[str]:
+    """Return what a module's functions import of the core."""
+    functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, FUNCTIONS))
+    imports = (node for function in functions for node in ast.walk(function) if isinstance(node, ast.ImportFrom))
+    return [f"{path.name}: {node.module}" for node in imports if f"{PACKAGE}.core" in (node.module or "")]
+
+
+def test_only_hooks_load_the_heavy_part_of_the_core():
+    """What heavy modules of the core do is a method or a function of the hooks, wherever it is needed."""
+    root = Path(airflow_provider_lakebase.__file__).parent
+    modules = [path for part in PARTS if part != "hooks" for path in (root / part).rglob("*.py")]
+    modules += [path for part in PARTS if (path := root / f"{part}.py").exists()]
+    assert len(modules) > 20
+    found = [each for path in modules for each in core_imports_in_functions(path)]
+    assert [each for each in found if not each.startswith(NAMED_ROWS)] == []

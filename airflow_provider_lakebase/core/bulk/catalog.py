@@ -1,9 +1,9 @@
-"""Read from the catalogue what a load must know of its table."""
+"""Read from the catalogue what a load must know about its table, and create tables."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseLoadError
+from airflow_provider_lakebase.core.errors.session_context import session_context
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseLoadError, LakebaseSettingsError
 
-# Synced tables belong to a system role of the service. A write by a powerful role would break the sync.
+# Synced tables belong to a system role of the service. A write by a role that may do so would break the sync.
 _SYNCED_OWNER = re.compile(r"databricks_(writer_|synced_table)")
 _ROUNDING = ("numeric", "timestamp", "timestamptz", "time", "timetz", "interval")
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
@@ -26,7 +27,7 @@ _TABLE = """
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
     WHERE c.oid = %s::regclass
 """
-# A domain reads and writes as the type below it, whose modifier it may set.
+# A domain has the text and binary form of its base type, and may set the modifier of that type.
 _COLUMNS = """
     WITH RECURSIVE base AS (
         SELECT attnum, atttypid AS type, atttypmod AS modifier FROM pg_catalog.pg_attribute
@@ -60,7 +61,7 @@ _KEYS = """
 
 
 def identifiers(names: Iterable[str]) -> sql.Composed:
-    """Return names as a list of SQL.
+    """Return names as a comma-separated list of SQL identifiers.
 
     :param names: unquoted
     """
@@ -69,14 +70,17 @@ def identifiers(names: Iterable[str]) -> sql.Composed:
 
 @dataclass(frozen=True)
 class Column:
-    """Hold what decides how values get into a column.
+    """A column: what decides how values are written to it.
 
-    :param name: its name, unquoted
-    :param declared: its type as DDL writes it, with its modifier: ``numeric(10,2)``
-    :param bare: the type below a domain, without a modifier: ``numeric``
-    :param modifier: the type's modifier, -1 for none
-    :param kind: name of the type that its values are written as: ``int4``; ``text`` for an enum
+    :param name: unquoted
+    :param declared: type as DDL writes it, with its modifier: ``numeric(10,2)``
+    :param bare: base type of a domain, without a modifier: ``numeric``
+    :param modifier: of the type; -1 for none
+    :param kind: name of the type whose form its values have: ``int4``; ``text`` for an enum
     :param element: the same for the elements of an array
+    :param not_null: whether it is declared NOT NULL
+    :param generated: whether it is a generated column
+    :param identity: ``a`` for GENERATED ALWAYS AS IDENTITY, ``d`` for BY DEFAULT, else empty
     """
 
     name: str
@@ -90,22 +94,22 @@ class Column:
     identity: str = ""
 
     def as_text(self) -> Column:
-        """Return a column of text in its place, for what is cast afterwards."""
+        """Return a text column of that name, for values that are cast after COPY."""
         return replace(self, declared="text", bare="text", modifier=-1, kind="any text", element=None)
 
     @property
     def rounds(self) -> bool:
-        """Return whether Postgres fits a value that is too exact into the column without saying so."""
+        """Whether Postgres silently rounds a value to fit the column."""
         return self.modifier >= 0 and (self.element or self.kind) in _ROUNDING
 
     @property
     def length(self) -> int | None:
-        """Return the characters that a ``varchar`` or ``char`` holds; None for any number."""
+        """Characters that a ``varchar`` or ``char`` holds; None if unlimited."""
         return self.modifier - 4 if self.modifier >= 0 else None
 
     @property
     def scale(self) -> int:
-        """Return the decimal places of a ``numeric`` with a modifier: a signed number in its lowest 11 bits."""
+        """Decimal places of a ``numeric`` with a modifier, whose lowest 11 bits hold them as a signed number."""
         return ((self.modifier - 4 & 0x7FF) ^ 0x400) - 0x400
 
     def of_elements(self) -> Column:
@@ -115,17 +119,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Hold what a load must know of its table.
+    """A table: what a load must know about it.
 
     :param name: as the caller wrote it, for messages
-    :param path: its schema and name, unquoted
+    :param oid: object identifier
+    :param path: schema and name, unquoted
+    :param columns: all columns, in the order of the table
     :param keys: columns of each unique index that ON CONFLICT can use, the primary key first
-    :param primary_key: its columns; none when there is none
-    :param rows_estimate: rows as of the last ANALYZE, -1 when there was none
-    :param owned: whether the session's role may ANALYZE it
-    :param row_security: whether row-level security applies to the role, so that COPY cannot write into it
-    :param has_incoming_fks: whether foreign keys lead to it
-    :param has_triggers_or_rules: whether triggers or rules may see how rows come in
+    :param primary_key: columns of the primary key; empty if there is none
+    :param rows_estimate: rows as of the last ANALYZE; -1 if there was none
+    :param owned: whether the session's role owns it, and may ANALYZE it
+    :param row_security: whether row-level security applies to the role, so that COPY cannot write to it
+    :param has_incoming_fks: whether foreign keys reference it
+    :param has_triggers_or_rules: whether triggers or rules may see how rows are inserted
     """
 
     name: str
@@ -142,29 +148,29 @@ class Table:
 
     @cached_property
     def identifier(self) -> sql.Identifier:
-        """Return its name as SQL."""
+        """Its qualified name as SQL."""
         return sql.Identifier(*self.path)
 
     @cached_property
     def loadable(self) -> dict[str, Column]:
-        """Return the columns that a load may set, by name."""
+        """The columns that a load may fill, by name."""
         return {column.name: column for column in self.columns if not column.generated}
 
 
-def find_table(connection: psycopg.Connection[Any], name: str, *, context: ErrorContext = NO_CONTEXT) -> Table:
-    """Return the table that SQL means by a name.
+def find_table(connection: psycopg.Connection[Any], name: str) -> Table:
+    """Return the table of a name.
 
     :param connection: an open session
-    :param name: the name as SQL writes it: ``flights``, ``public.flights``, ``"Mixed Case"``
-    :param context: connection and endpoint, for messages
-    :raises LakebaseLoadError: when there is no such table, or it is none that takes rows
+    :param name: as in SQL: ``flights``, ``public.flights``, ``"Mixed Case"``
+    :raises LakebaseLoadError: if there is no such table, or it cannot be written to
     """
+    context = session_context(connection)
     try:
         with connection.transaction():
             row = connection.execute(_TABLE, [name]).fetchall()[0]
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.InvalidName, errors.SyntaxError) as error:
-        hint = "Create it first, or correct its name, as SQL writes it: schema.table."
-        raise LakebaseLoadError(f"There is no table {name}", context=context, hint=hint) from error
+        hint = "Create it first, or correct its name, written as in SQL: schema.table."
+        raise LakebaseLoadError(f"There is no table {name}", context=context, hint=hint, table=name) from error
     oid, schema, relation, kind, owner, estimate, owned, row_security, has_incoming_fks, has_triggers_or_rules = row
     _check_kind(name, kind, owner, context)
     columns = connection.execute(_COLUMNS, {"oid": oid}).fetchall()
@@ -189,21 +195,19 @@ def create_table(
     name: str,
     definitions: Sequence[tuple[str, str, bool]],
     key_columns: Sequence[str],
-    *,
-    context: ErrorContext = NO_CONTEXT,
 ) -> None:
-    """Make a table, unless there is one of that name.
+    """Create a table, unless one of that name exists.
 
     :param connection: an open session
-    :param name: the name as SQL writes it
-    :param definitions: name, type and whether it may be NULL, by column
+    :param name: as in SQL
+    :param definitions: name, type and nullability of each column
     :param key_columns: columns of its primary key
-    :param context: connection and endpoint, for messages
-    :raises LakebaseLoadError: when it cannot be made
+    :raises LakebaseLoadError: if it cannot be created
     """
+    context = session_context(connection)
     if missing := sorted(set(key_columns) - {column for column, _, _ in definitions}):
         hint = "Name columns of the source, by their names in the table."
-        raise LakebaseLoadError(f"key_columns holds '{missing[0]}', which is not loaded", context=context, hint=hint)
+        raise LakebaseLoadError(f"key_columns contains '{missing[0]}', which is not loaded", context=context, hint=hint)
     lines = [
         sql.SQL("{} {}{}").format(sql.Identifier(column), sql.SQL(kind), sql.SQL("" if nullable else " NOT NULL"))
         for column, kind, nullable in definitions
@@ -218,9 +222,28 @@ def create_table(
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
-        hint = "Create it first, or its schema, or let the role do so (LakebaseRoleBootstrapOperator)."
+        hint = "Create it first, or its schema, or bootstrap the role with the right to create them."
         what = f"Table {name} cannot be created: {error.diag.message_primary}"
         raise LakebaseLoadError(what, context=context, hint=hint) from error
+
+
+def check_types(connection: psycopg.Connection[Any], casts: Mapping[str, str]) -> None:
+    """Check that the option ``casts`` names types.
+
+    :param connection: an open session
+    :param casts: SQL type by column
+    :raises LakebaseSettingsError: for a type that does not exist
+    """
+    for column, kind in casts.items():
+        try:
+            with connection.transaction():
+                connection.execute("SELECT %s::regtype", [kind])
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            raise LakebaseSettingsError(
+                f"casts names '{kind}' for column '{column}', which is not a type",
+                context=session_context(connection),
+                hint="Name a type as in SQL.",
+            ) from error
 
 
 def _check_kind(name: str, kind: str, owner: str, context: ErrorContext) -> None:
@@ -231,5 +254,5 @@ def _check_kind(name: str, kind: str, owner: str, context: ErrorContext) -> None
             hint="Write to its source in Unity Catalog, or load into a table of your own.",
         )
     if kind not in ("r", "p"):
-        what = f"{name} is {_KINDS.get(kind, 'no table')}"
+        what = f"{name} is {_KINDS.get(kind, 'not a table')}"
         raise LakebaseLoadError(what, context=context, hint="Name the table that holds the rows.")

@@ -1,4 +1,4 @@
-"""Rows that an INSERT would store, by COPY: only where both come to the same."""
+"""Send rows by COPY in place of INSERT, where both store the same."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from typing import Any
 import psycopg
 
 from airflow_provider_lakebase.core.bulk.catalog import Column, Table, find_table
-from airflow_provider_lakebase.core.bulk.copy import BadValue, Progress, load_error
+from airflow_provider_lakebase.core.bulk.copy import BadValue, UnfitValue
+from airflow_provider_lakebase.core.bulk.formats.json_values import to_json
 from airflow_provider_lakebase.core.bulk.formats.rows import Rows
-from airflow_provider_lakebase.core.bulk.formats.values import UnfitValue, to_json
-from airflow_provider_lakebase.core.bulk.modes import LoadExecution, LoadPlan
+from airflow_provider_lakebase.core.bulk.modes import LoadExecution
+from airflow_provider_lakebase.core.bulk.plan import LoadPlan
+from airflow_provider_lakebase.core.bulk.progress import Progress
+from airflow_provider_lakebase.core.bulk.rejection import value_error
+from airflow_provider_lakebase.core.errors.session_context import session_context
 from airflow_provider_lakebase.core.frame_values import is_null
-from airflow_provider_lakebase.exceptions import NO_CONTEXT, LakebaseLoadError
+from airflow_provider_lakebase.exceptions import LakebaseLoadError
 
 _TEXTS = ("text", "varchar", "bpchar", "citext", "name")
 
 
 class CopyInsert:
-    """Stand in for the INSERTs of common-sql's ``insert_rows``.
+    """Insert or upsert batches of rows.
 
     :param connection: an open session
-    :param table: target, as SQL writes it
-    :param fields: columns to set, unquoted; by default the first ones, as many as a row has values
-    :param keys: columns of the key of an upsert, unquoted; None for a plain INSERT
-    :param update: columns that an upsert changes, unquoted; by default all but the key's
+    :param table: target, as in SQL
+    :param fields: columns to fill, unquoted; by default the first ones, one per value of a row
+    :param keys: key columns of an upsert, unquoted; None for a plain INSERT
+    :param update: columns that an upsert changes, unquoted; by default all except the key
     """
 
     def __init__(
@@ -46,20 +50,21 @@ class CopyInsert:
         self.table: Table | None
         try:
             self.table = find_table(connection, table)
-        except LakebaseLoadError:  # what an INSERT says of it stands
+        except LakebaseLoadError:  # INSERT raises Postgres's own error
             self.table = None
 
     def copy(self, rows: Sequence[Sequence[Any]]) -> bool:
-        """Send rows by COPY, unless an INSERT of them could do something else.
+        """Send rows by COPY, unless INSERT might store something else.
 
-        :param rows: of equal length
+        :param rows: rows of equal length
         :returns: whether they were sent
+        :raises LakebaseLoadError: for a value that cannot be stored exactly; names row and column
         """
         columns = self._columns(len(rows[0]))
         if self.table is None or not columns or not self._is_plain(columns):
             return False
-        source = Rows(rows, columns)
-        if len({len(row) for row in rows} | {len(columns)}) > 1 or not source.encodes(rows):
+        part = Rows(rows, columns, before=self.before)
+        if len({len(row) for row in rows} | {len(columns)}) > 1 or not part.encodes(rows):
             return False
         if self.keys is None:
             plan = LoadPlan(self.table, "append", columns)
@@ -72,20 +77,20 @@ class CopyInsert:
             if not set(update) <= set(names):
                 return False
             plan = LoadPlan(self.table, "upsert", columns, self.keys, update)
-        with self.connection.transaction():  # in autocommit it would end before the temporary table is read
+        with self.connection.transaction():  # in autocommit, COPY would drop the staging table
             try:
-                LoadExecution(self.connection, plan, Progress("")).run([source])
+                execution = LoadExecution(self.connection, plan, Progress(""))
+                part.copy_to(execution.prepare(part))
+                execution.finish()
             except BadValue as bad:
-                number = None if bad.number is None else self.before + bad.number
-                place = BadValue(bad.reason, number, bad.column, unit=bad.unit)
-                raise load_error(place, source, self.name, NO_CONTEXT) from None
+                raise value_error(bad, self.name, session_context(self.connection), part) from None
         return True
 
     def prepared(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-        """Return rows for an INSERT, so that each value means what it means by COPY: lists for JSON are JSON.
+        """Return rows for INSERT whose values mean what they mean in COPY: a list for a JSON column is JSON.
 
-        :param rows: what :meth:`copy` did not send
-        :raises LakebaseLoadError: for a value that its column would take for another; names row and column
+        :param rows: rows that :meth:`copy` did not send
+        :raises LakebaseLoadError: for a value that its column would misread; names row and column
         """
         if self.table is None:
             return list(rows)
@@ -108,9 +113,8 @@ class CopyInsert:
                 ):
                     raise UnfitValue("NaN, a missing value in pandas and numpy, is not text; make it None")
             except UnfitValue as error:
-                raise load_error(
-                    BadValue(str(error), number, column.name, unit="row"), None, self.name, NO_CONTEXT
-                ) from None
+                bad = BadValue(str(error), number, column.name)
+                raise value_error(bad, self.name, session_context(self.connection)) from None
         return values
 
     def _columns(self, width: int) -> list[Column]:
@@ -122,7 +126,7 @@ class CopyInsert:
         return [self.table.loadable[name] for name in self.fields if name in self.table.loadable]
 
     def _is_plain(self, columns: Sequence[Column]) -> bool:
-        """Return whether nothing about the table sees a difference between COPY and INSERT."""
+        """Return whether COPY and INSERT do the same to the table."""
         assert self.table is not None  # noqa: S101 - for the type checker
         if (
             self.table.has_triggers_or_rules

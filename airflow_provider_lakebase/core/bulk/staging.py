@@ -1,4 +1,4 @@
-"""The temporary table that rows wait in, and what is asked of them there."""
+"""The staging table: a temporary table that holds the rows between COPY and INSERT, and the checks on them there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.core.bulk.catalog import Column, Table, identifiers
-from airflow_provider_lakebase.core.bulk.copy import BadValue, Source
+from airflow_provider_lakebase.core.bulk.copy import Part
+from airflow_provider_lakebase.core.bulk.rejection import row_error
+from airflow_provider_lakebase.core.errors.session_context import session_context
+from airflow_provider_lakebase.exceptions import LakebaseLoadError
 
-# A constraint of PostgreSQL 18 may be NOT ENFORCED; older versions have no column that says so.
+# A constraint of PostgreSQL 18 may be NOT ENFORCED; older versions have no column for it.
 _CHECKS = """
     SELECT conname, pg_get_expr(conbin, conrelid) FROM pg_catalog.pg_constraint
     WHERE conrelid = %s::oid AND contype = 'c' AND pg_get_constraintdef(oid) !~ 'NOT ENFORCED$' AND NOT EXISTS (
@@ -26,7 +29,7 @@ _ROUNDED = (
     *("time without time zone", "time with time zone"),
 )
 _TOO_EXACT = r"{text} ~ '[.,]\d{{6}}\d*[1-9]'"
-# Of a text that has a zone already, a second one makes no text of that type.
+# Text that already has a zone is not valid with a second one.
 _HAS_ZONE = """
     pg_input_is_valid({text}, 'timestamptz') AND NOT pg_input_is_valid({text} || ' UTC', 'timestamptz')
     AND CASE WHEN pg_input_is_valid({text}, 'timestamp') THEN isfinite({text}::timestamp) ELSE true END
@@ -47,14 +50,14 @@ _LOSSES = {
     "time with time zone": ("pg_input_is_valid({text}, 'timestamptz')", _TOO_EXACT),
     "interval": (_TOO_EXACT, r"{text} ~* '[.,]\d*[1-9]\d*\s*(y|dec|c|mil|ms|u|e)'"),
 }
-"""By type, what a text of a date or time says beyond what the type keeps."""
+"""By type, conditions on the text of a date or time that says more than the type keeps."""
 _COLLATIONS = """
     SELECT attname, quote_ident(nspname) || '.' || quote_ident(collname)
     FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type t ON t.oid = atttypid
     JOIN pg_catalog.pg_collation c ON c.oid = attcollation JOIN pg_catalog.pg_namespace n ON n.oid = collnamespace
     WHERE attrelid = %s::oid AND attnum > 0 AND NOT attisdropped AND attcollation <> typcollation
 """
-# A trigger before the INSERT, or a rule, may make another row of it: bits of tgtype are ROW, BEFORE and INSERT.
+# A BEFORE INSERT trigger, or a rule, may change the row. The bits of tgtype are ROW, BEFORE and INSERT.
 _REWRITES = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = %(oid)s::oid AND relhasrules) OR EXISTS (
         SELECT FROM pg_catalog.pg_trigger WHERE tgtype & 7 = 7 AND tgenabled <> 'D' AND tgrelid IN (
@@ -65,13 +68,13 @@ _REWRITES = """
 
 
 class Staging:
-    """Hold rows between COPY and the table, until the transaction ends.
+    """A temporary table for the rows of a load, dropped when the transaction ends.
 
     :param connection: an open session
     :param table: the target
-    :param columns: the target's columns that get values
+    :param columns: columns of the target that get values
     :param casts: SQL type by column, that its text is cast to
-    :param required: columns that must not be NULL, beside those the table says
+    :param required: columns that must not be NULL, beside those that the target declares NOT NULL
     """
 
     def __init__(
@@ -83,18 +86,19 @@ class Staging:
         required: Sequence[str],
     ) -> None:
         self.connection = connection
+        self.table = table
         self.columns = columns
         self.casts = casts
         self.required = required
         name = f"lakebase_load_{uuid4().hex}"
         self.path = ("pg_temp", name)
-        self.number = sql.Identifier(f"{name}_row")
+        self.row_order = sql.Identifier(f"{name}_row")
         self.relation = sql.Identifier(*self.path)
-        self.sent: list[tuple[Source, int]] = []
+        self.sent: list[tuple[Part, int]] = []
         self._create(table, required)
 
     def _create(self, table: Table, required: Sequence[str]) -> None:
-        # A column that would round is staged without its limit, to see whether it does.
+        # A column that rounds is staged without its modifier, to see whether it would.
         types = {column.name: column.bare if column.rounds else column.declared for column in self.columns}
         types |= dict.fromkeys(self.casts, "text")
         collations = dict(self.connection.execute(_COLLATIONS, [table.oid]).fetchall())
@@ -106,12 +110,12 @@ class Staging:
             )
             for name, kind in types.items()
         ]
-        # Where rows of different sizes lie in a table does not tell which came first.
+        # The physical position of rows does not tell their order.
         counted = sql.SQL("{} bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000)")
-        definitions.append(counted.format(self.number))
+        definitions.append(counted.format(self.row_order))
         create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP")
         self._execute(create.format(self.relation, sql.SQL(", ").join(definitions)))
-        # What the table would refuse is refused here as well, since COPY can tell the row.
+        # COPY can name the row that a constraint rejects, so the staging table has the table's constraints.
         exact = [name for name in types if name not in self.casts]
         ((rewritten,),) = self.connection.execute(_REWRITES, {"oid": table.oid}).fetchall()
         never_null = set() if rewritten else {column.name for column in self.columns if column.not_null}
@@ -125,20 +129,20 @@ class Staging:
             add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})")
             self._execute(add.format(self.relation, sql.Identifier(name), sql.SQL(expression)))
 
-    def expect(self, source: Source, rows: int) -> None:
-        """Make room for a source's columns that the table does not have, and remember where its rows begin.
+    def expect(self, part: Part, rows: int) -> None:
+        """Add the columns of a part that are not loaded, and remember where its rows begin.
 
-        :param source: about to be sent
+        :param part: the next part to be sent
         :param rows: rows that were sent before
         """
-        self.sent.append((source, rows))
-        for name in {column.name for column in source.columns} - {column.name for column in self.columns}:
+        self.sent.append((part, rows))
+        for name in {column.name for column in part.columns} - {column.name for column in self.columns}:
             add = sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} text")
             self._execute(add.format(self.relation, sql.Identifier(name)))
 
     @property
     def values(self) -> sql.Composed:
-        """Return what a SELECT takes from the rows for the table's columns."""
+        """What a SELECT takes from the rows for the columns of the target."""
         return sql.SQL(", ").join(
             sql.SQL("CAST({0} AS {1}) AS {0}").format(sql.Identifier(name), sql.SQL(wanted))
             for name, wanted in self._wanted().items()
@@ -149,9 +153,9 @@ class Staging:
 
     @contextmanager
     def locating(self) -> Iterator[None]:
-        """Run a statement over the rows; when a value does not fit, say which.
+        """If a statement in the block fails because a value does not fit, raise an error that names its row.
 
-        :raises BadValue: for the first one that does not
+        :raises LakebaseLoadError: for the first one
         """
         try:
             with self.connection.transaction():
@@ -160,36 +164,36 @@ class Staging:
             suspects = [column.name for column in self.columns if column.rounds or column.name in self.casts]
             condition = sql.SQL("NOT pg_input_is_valid({}::text, {})")
             wanted = self._wanted()
-            self._refuse_first(
+            self._reject_first(
                 {name: condition.format(sql.Identifier(name), sql.Literal(wanted[name])) for name in suspects},
                 {name: f"it does not fit {wanted[name]}" for name in suspects},
             )
             raise
 
     def check_rounding(self) -> None:
-        """Keep out values that their columns would round: a cast does so in silence.
+        """Reject values that their columns would round, which a cast does silently.
 
-        :raises BadValue: for the first one
+        :raises LakebaseLoadError: for the first one
         """
         rounding = {
             column.name: column.declared for column in self.columns if column.rounds and column.name not in self.casts
         }
         condition = sql.SQL("{0} IS DISTINCT FROM {0}::{1}")
         with self.locating():
-            self._refuse_first(
+            self._reject_first(
                 {n: condition.format(sql.Identifier(n), sql.SQL(wanted)) for n, wanted in rounding.items()},
                 {name: f"it has more digits than {wanted} keeps" for name, wanted in rounding.items()},
             )
             self._check_text_of_casts()
             self._check_after_casts()
             required = {name: self.casts[name] for name in self.required if name in self.casts}
-            self._refuse_first(
+            self._reject_first(
                 {n: sql.SQL("{}::{} IS NULL").format(sql.Identifier(n), sql.SQL(kind)) for n, kind in required.items()},
                 dict.fromkeys(required, "it must not be NULL"),
             )
 
     def _check_text_of_casts(self) -> None:
-        """Keep out text of dates and times that says more than the type that it is cast to keeps."""
+        """Reject text of dates and times that says more than the type of its cast keeps."""
         conditions: dict[str, sql.Composable] = {}
         reasons = {}
         for name, kind in self.casts.items():
@@ -202,11 +206,11 @@ class Staging:
             if parts:
                 either = sql.SQL(" OR ").join(sql.SQL(f"({part})").format(**names) for part in parts)
                 conditions[name] = sql.SQL("CASE WHEN {} IS NULL THEN false ELSE {} END").format(text, either)
-                reasons[name] = f"it says more than {kind} keeps: a zone, a date, a time of day or further digits"
-        self._refuse_first(conditions, reasons)
+                reasons[name] = f"it says more than {kind} keeps: a zone, a date, a time of day or more digits"
+        self._reject_first(conditions, reasons)
 
     def _check_after_casts(self) -> None:
-        """Keep out what the column would change of the type that it was cast to first."""
+        """Reject values that the column would change after their cast."""
         changed = sql.SQL("{0}::{1}::{2}::{1} IS DISTINCT FROM {0}::{1}")
         declared = {column.name: column.declared for column in self.columns}
         conditions, reasons = {}, {}
@@ -216,27 +220,27 @@ class Staging:
                 with self.connection.transaction():
                     self._execute(sql.SQL("SELECT {}").format(changed.format(sql.SQL("NULL"), *parts)))
             except psycopg.ProgrammingError:
-                continue  # there is no way back to compare by
+                continue  # no cast back to compare with
             conditions[name] = changed.format(sql.Identifier(name), *parts)
             reasons[name] = f"as {kind} it does not fit {declared[name]} exactly"
-        self._refuse_first(conditions, reasons)
+        self._reject_first(conditions, reasons)
 
     def check_repeats(self, keys: Sequence[str]) -> None:
-        """Keep out a second row with the same key.
+        """Reject a second row with the same key.
 
-        :param keys: the key's columns
-        :raises BadValue: for the first one
+        :param keys: columns of the key
+        :raises LakebaseLoadError: for the first one
         """
         query = sql.SQL("""
-            SELECT {number} FROM (
-                SELECT {number}, row_number() OVER (PARTITION BY {keys} ORDER BY {number}) AS nth
-                FROM (SELECT {number}, {values} FROM {staging}) AS row WHERE num_nulls({keys}) = 0
-            ) AS row WHERE nth > 1 ORDER BY {number} LIMIT 1
-        """).format(keys=identifiers(keys), values=self.values, staging=self.relation, number=self.number)
+            SELECT {order} FROM (
+                SELECT {order}, row_number() OVER (PARTITION BY {keys} ORDER BY {order}) AS nth
+                FROM (SELECT {order}, {values} FROM {staging}) AS row WHERE num_nulls({keys}) = 0
+            ) AS row WHERE nth > 1 ORDER BY {order} LIMIT 1
+        """).format(keys=identifiers(keys), values=self.values, staging=self.relation, order=self.row_order)
         if row := self.connection.execute(query).fetchone():
-            raise self._bad(row[0], ", ".join(keys), "a row before it has the same key")
+            raise self._bad(row[0], ", ".join(keys), "an earlier row has the same key") from None
 
-    def _refuse_first(self, conditions: Mapping[str, sql.Composable], reasons: Mapping[str, str]) -> None:
+    def _reject_first(self, conditions: Mapping[str, sql.Composable], reasons: Mapping[str, str]) -> None:
         if not conditions:
             return
         cases = sql.SQL(" ").join(
@@ -245,25 +249,25 @@ class Staging:
         query = sql.SQL("""
             SELECT number, name FROM (SELECT {} AS number, CASE {} END AS name FROM {}) AS row
             WHERE name IS NOT NULL ORDER BY number LIMIT 1
-        """).format(self.number, cases, self.relation)
+        """).format(self.row_order, cases, self.relation)
         if row := self.connection.execute(query).fetchone():
-            raise self._bad(row[0], row[1], reasons[row[1]])
+            raise self._bad(row[0], row[1], reasons[row[1]]) from None
 
     def check_condition(self, condition: str) -> None:
-        """Say which row does not meet a condition, if the condition can be put to the rows that wait.
+        """Reject the first row that does not match a condition, if the staged rows have the columns that it needs.
 
-        :param condition: SQL on the table's columns
-        :raises BadValue: for the first one that does not
+        :param condition: SQL on the columns of the target
+        :raises LakebaseLoadError: for the first one
         """
         with suppress(psycopg.Error), self.connection.transaction():
-            self._refuse_first(
-                {"": sql.SQL("({}) IS NOT TRUE").format(sql.SQL(condition))}, {"": "it does not meet replace_where"}
+            self._reject_first(
+                {"": sql.SQL("({}) IS NOT TRUE").format(sql.SQL(condition))}, {"": "it does not match replace_where"}
             )
 
-    def _bad(self, number: int, column: str, reason: str) -> BadValue:
-        source, before = next(each for each in reversed(self.sent) if each[1] < number)
-        unit, counted = source.locate(number - before)
-        return BadValue(reason, counted, column, source, unit)
+    def _bad(self, number: int, column: str, reason: str) -> LakebaseLoadError:
+        """Return the error for a staged row, to be raised without the error of Postgres, which may quote a value."""
+        part, before = next(each for each in reversed(self.sent) if each[1] < number)
+        return row_error(reason, self.table.name, session_context(self.connection), part, number - before, column)
 
     def _execute(self, statement: sql.Composed) -> None:
         self.connection.execute(statement)

@@ -1,7 +1,7 @@
-"""Put parameters into SQL, by one rule for a statement alone, for several, and for a query inside a COPY.
+"""Bind parameters to SQL in one way for a single statement, for several, and for a query inside a COPY.
 
-The server takes parameters only for a statement alone, and only where a value may stand. So psycopg writes each as a
-literal of its type: https://www.psycopg.org/psycopg3/docs/advanced/cursors.html#client-side-binding-cursors
+The server binds parameters only for a single statement, and only in the place of values. Therefore psycopg writes each
+one as a literal: https://www.psycopg.org/psycopg3/docs/advanced/cursors.html#client-side-binding-cursors
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _QUOTED_LINE = re.compile(r"\nLINE \d+: [^\n]*(?:\n *\^)?")
 
 
 def bind(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], text: str, parameters: Any) -> str:
-    """Return a text of one or more statements with its parameters written into it.
+    """Return SQL with its parameters written into it as literals.
 
-    :param session: an open session, whose adapters and encoding count
-    :param text: SQL; with parameters, ``%s`` or ``%(name)s`` for each and ``%%`` for a per cent sign
-    :param parameters: a mapping, or another iterable of values; without any the text stays as it is
-    :raises LakebaseSettingsError: when placeholders and parameters do not belong together, a placeholder is inside
-        quotes or a comment, or a value has no form in SQL
+    :param session: an open session, whose adapters and encoding apply
+    :param text: one or more statements; with parameters, ``%s`` or ``%(name)s`` for each and ``%%`` for a percent sign
+    :param parameters: a mapping, or another collection of values; without any, the text is returned unchanged
+    :raises LakebaseSettingsError: if placeholders and parameters do not match, a placeholder is inside quotes or a
+        comment, or a value cannot be written in SQL
     """
     values = read_parameters(parameters)
     if values is None:
         return text
     if "\\" in text and session.info.parameter_status("standard_conforming_strings") == "off":
         raise LakebaseSettingsError(
-            "standard_conforming_strings is off, so that a backslash may end no string where it seems to",
+            "standard_conforming_strings is off, so a backslash may hide the end of a string",
             context=getattr(session, "context", NO_CONTEXT),
-            hint="Switch it on, and write E'…' for a string with escapes.",
+            hint="Turn it on, and write strings with escapes as E'…'.",
         )
     check_placeholders(text, values)
     cursor: Any = (
@@ -47,7 +47,7 @@ def bind(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], text: 
         if isinstance(session, psycopg.AsyncConnection)
         else psycopg.ClientCursor(session)
     )
-    # Not for the session, whose COPY keeps psycopg's own, which are compiled.
+    # Only on the cursor: COPY uses the session's dumpers, where psycopg's compiled ones are faster.
     for kind, dumper in _LITERALS.items():
         cursor.adapters.register_dumper(kind, dumper)
     try:
@@ -59,30 +59,30 @@ def bind(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], text: 
         raise LakebaseSettingsError(
             f"A parameter cannot be written as SQL: {reason}; the parameters are of type {kinds}",
             context=getattr(session, "context", NO_CONTEXT),
-            hint="Give str, int, float, bool, Decimal, UUID, bytes, dates, times, None, lists of one type, or dicts.",
+            hint="Pass str, int, float, bool, Decimal, UUID, bytes, dates, times, None, lists of one type, or dicts.",
         ) from None
     return bound
 
 
 def check_encoding(session: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    """Refuse to go on once a statement has changed the client encoding: SQL is sent, and text is read, as UTF-8.
+    """Refuse a session whose client encoding a statement has changed: SQL is sent and text is read as UTF-8.
 
     :param session: an open session, before its transaction is committed
-    :raises LakebaseSettingsError: when its client encoding is not UTF8
+    :raises LakebaseSettingsError: if the client encoding is not UTF8
     """
     if (encoding := session.info.parameter_status("client_encoding")) not in (None, "UTF8"):
         raise LakebaseSettingsError(
             f"A statement changed client_encoding to {encoding}",
             context=getattr(session, "context", NO_CONTEXT),
-            hint="Leave it out: sessions are UTF8. Convert text with convert_to() and convert_from().",
+            hint="Do not change it: sessions use UTF8. Convert text with convert_to() and convert_from().",
         )
 
 
 @contextmanager
 def hide_values(parameters: Any) -> Iterator[None]:
-    """Leave out of a statement's error the line of SQL that libpq quotes, where parameters were written into it.
+    """Remove the line of SQL that libpq quotes from a statement's error, because parameters were written into it.
 
-    :param parameters: of the statement
+    :param parameters: parameters of the statement; without any, the error is left unchanged
     """
     try:
         yield
@@ -97,7 +97,7 @@ def _each(values: Any) -> Any:
 
 
 class _FloatDumper(FloatDumper):
-    """Write a float as double precision: a bare number with a point would be a numeric."""
+    """Write a float as double precision; a bare decimal number would be a numeric."""
 
     def dump(self, obj: float) -> bytes:
         return repr(float(obj)).encode()
@@ -108,7 +108,7 @@ class _FloatDumper(FloatDumper):
 
 
 class _RealDumper(Float4Dumper):
-    """Write a NumPy float of 4 bytes, or fewer, as real."""
+    """Write a NumPy float of at most 4 bytes as real."""
 
     def dump(self, obj: float) -> bytes:
         return repr(float(obj)).encode()
@@ -127,9 +127,9 @@ _LITERALS: dict[type | str, type[Dumper]] = {
 
 
 def register_types(adapters: AdaptersMap) -> None:
-    """Register how a session writes what psycopg does not know, or takes for something else.
+    """Register dumpers for types that psycopg does not know, or adapts to another type than expected.
 
-    :param adapters: of the session
+    :param adapters: the session's adapters
     """
     adapters.register_dumper(dict, JsonbDumper)
     register_frame_values(adapters)

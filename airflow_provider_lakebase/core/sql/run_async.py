@@ -63,11 +63,11 @@ async def run_statements(session: AsyncLakebaseSession, request: DeferredStateme
     schema = request.ledger_schema
     await session.execute(_TERMINATE_EARLIER, [request.session_name])
     if schema is not None:
-        await prepare_ledger_async(session, schema, context=session.context)
+        await prepare_ledger_async(session, schema)
     await session.commit()
     await session.execute(_LOCK, [request.session_name])
     if schema is not None:
-        earlier = await claim_load_async(session, schema, request.load_id, _TARGET, context=session.context)
+        earlier = await claim_load_async(session, schema, request.load_id, _TARGET)
         if earlier is not None:
             await session.rollback()
             return None

@@ -1,6 +1,7 @@
-"""SQL as text: where Postgres ends a statement, and what the placeholders of a statement stand for.
+"""SQL as text: where a statement ends, and which placeholders it has.
 
-Knows neither psycopg nor a session, so that hooks, operators and lineage read a text in the same way.
+This is the only SQL splitter, used by hooks, operators, lineage and triggers alike. It needs neither psycopg nor a
+session.
 Lexical rules: https://www.postgresql.org/docs/current/sql-syntax-lexical.html
 """
 
@@ -17,7 +18,7 @@ MAX_LOG_CHARACTERS = 200
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
-# Comments may be nested, and only E'…' knows a backslash. What nothing ends goes on to the end of the text.
+# Comments nest, and a backslash escapes only in E'…'. An unterminated token extends to the end of the text.
 _TOKEN = re.compile(
     r"""
     (?P<literal>[eE]'(?:[^'\\]|\\.|'')*+
@@ -33,7 +34,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT_MARK = re.compile(r"/\*|\*/")
-# As psycopg finds them.
+# The same placeholders as psycopg's.
 _PERCENT = re.compile(r"%(?:(?P<escaped>%)|\((?P<name>[^)]+)\)(?P<format>.?)|(?P<positional>.?))", re.DOTALL)
 _FORMATS = ("s", "b", "t")
 _CAST = re.compile(r"\s*::")
@@ -42,7 +43,7 @@ _QUOTED = {"literal": "a string literal", "name": "a quoted identifier", "line":
 
 
 class Statement(NamedTuple):
-    """One statement and its first words, in capitals."""
+    """A statement and its first four words, in upper case."""
 
     text: str
     words: tuple[str, ...]
@@ -58,7 +59,7 @@ def shorten(statement: str) -> str:
 
 
 def split_statements(text: str) -> list[Statement]:
-    """Split a text into its statements where Postgres ends one. A comment alone is no statement.
+    """Split SQL into statements, as Postgres does. A comment alone is not a statement.
 
     :param text: SQL
     """
@@ -70,7 +71,7 @@ def split_statements(text: str) -> list[Statement]:
         if kind == "word":
             is_empty = False
             word = text[begin:end].upper()
-            # A function's body between BEGIN ATOMIC and END holds semicolons of its own.
+            # The body of a function, from BEGIN ATOMIC to END, contains semicolons.
             body += (
                 (before == "BEGIN" and word == "ATOMIC")
                 + (body > 0 and word in ("CASE", "BEGIN"))
@@ -94,12 +95,12 @@ def split_statements(text: str) -> list[Statement]:
 
 
 def read_parameters(parameters: Any) -> Parameters:
-    """Return the parameters of a statement as a list or a dict; None where there are none.
+    """Return the parameters of a statement as a list or a dict; None if there are none.
 
-    :param parameters: a mapping from names to values, or a sequence or another collection in an order, such as the
-        outputs of mapped tasks. Inside it a sequence becomes a list and a mapping a dict; a tuple stays one
-    :raises LakebaseSettingsError: for a single value, text, a set, which has no order, or an iterator, which a second
-        statement would find empty
+    :param parameters: a mapping from names to values, or an ordered collection, such as the outputs of mapped tasks.
+        Nested sequences become lists and nested mappings dicts; tuples stay tuples
+    :raises LakebaseSettingsError: for a single value, text, a set, which has no order, or an iterator, which would be
+        exhausted after the first statement
     """
     if parameters is None:
         return None
@@ -109,13 +110,13 @@ def read_parameters(parameters: Any) -> Parameters:
     if isinstance(parameters, unfit) or not isinstance(parameters, Iterable):
         raise LakebaseSettingsError(
             f"The parameters of a statement are a {type(parameters).__name__}",
-            hint="Give a list of values for %s, or a dict for %(name)s.",
+            hint="Pass a list of values for %s, or a dict for %(name)s.",
         )
     return [_plain(value) for value in parameters] or None
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with every sequence in it as a list and every mapping as a dict, which psycopg knows."""
+    """Convert nested sequences to lists and mappings to dicts, which psycopg can adapt."""
     if isinstance(value, str | bytes | bytearray | memoryview | tuple):
         return value
     if isinstance(value, Sequence) and not type(value).__module__.startswith("psycopg"):
@@ -126,14 +127,14 @@ def _plain(value: Any) -> Any:
 
 
 def check_placeholders(text: str, parameters: Parameters) -> None:
-    """Refuse a text whose placeholders and parameters do not belong together.
+    """Refuse SQL whose placeholders do not match its parameters.
 
-    Postgres takes a parameter in place of a value only. Inside a string literal, a quoted identifier or a comment a
-    placeholder would be part of the text around it, and directly beside a name or another value a part of that.
+    Postgres accepts a parameter only in the place of a value. Inside a string literal, a quoted identifier or a
+    comment, a placeholder would become part of that text; directly next to a name or a value, part of that token.
 
     :param text: SQL with placeholders, ``%s`` or ``%(name)s``
-    :param parameters: from :func:`read_parameters`; without any, a ``%`` is only a ``%``
-    :raises LakebaseSettingsError: naming the placeholder, its line and how to write it
+    :param parameters: from :func:`read_parameters`; without parameters, ``%`` has no special meaning
+    :raises LakebaseSettingsError: with the placeholder, its line, and how to write it
     """
     if not parameters:
         return
@@ -162,9 +163,9 @@ def check_placeholders(text: str, parameters: Parameters) -> None:
 
 
 def protect_casts(text: str) -> str:
-    """Put parentheses around each placeholder before a ``::``, which binds closer than the sign of a negative number.
+    """Put each placeholder before a ``::`` in parentheses, because ``::`` binds more tightly than a minus sign.
 
-    :param text: SQL that :func:`check_placeholders` has taken
+    :param text: SQL that :func:`check_placeholders` has accepted
     """
     return _PERCENT.sub(
         lambda match: f"({match[0]})" if not match["escaped"] and _CAST.match(text, match.end()) else match[0], text
@@ -172,7 +173,7 @@ def protect_casts(text: str) -> str:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield kind, begin and end of each token."""
+    """Yield kind, start and end of each token."""
     position = 0
     while match := _TOKEN.match(text, position):
         position = _end_of_comment(text, match.end()) if match["block"] else match.end()
@@ -208,9 +209,9 @@ def _check_placeholder(text: str, match: re.Match[str], quoted: str) -> None:
 
 
 def _check_neighbours(text: str, spans: list[tuple[int, int, str]]) -> None:
-    """Refuse a placeholder that would become one with what stands beside it.
+    """Refuse a placeholder that would merge with an adjacent token.
 
-    Postgres reads two literals with only a line end between them as one.
+    Postgres joins two string literals that are separated only by a line break.
     """
     last, last_kind = -1, ""
     for begin, end, kind in spans:

@@ -30,12 +30,12 @@ def test_the_newest_credentials_are_masked_however_many_there_were():
     patterns = len(_masking._masker().patterns)
     for credential in credentials:
         _masking.mask_credential(credential)
-    for credential in credentials[-_masking.MOST_MASKED :]:
+    for credential in credentials[-_masking.MAX_MASKED :]:
         assert redact(f"it is {credential}") == "it is ***"
         assert redact(f"it is {credential.replace('/', '%2F')}") == "it is ***"
     assert redact(credentials[0]) == credentials[0]
     # Two forms each.
-    assert len(_masking._masker().patterns) == patterns + 2 * _masking.MOST_MASKED
+    assert len(_masking._masker().patterns) == patterns + 2 * _masking.MAX_MASKED
 
 
 def test_the_secrets_of_a_connection_stay_masked():
@@ -60,6 +60,6 @@ def test_a_masker_of_another_layout_keeps_its_masks(monkeypatch: pytest.MonkeyPa
     told: list[str] = []
     monkeypatch.setattr(_masking, "mask_secret", told.append)
     monkeypatch.setattr(_masking, "_masker", lambda: None)
-    for number in range(_masking.MOST_MASKED + 5):
+    for number in range(_masking.MAX_MASKED + 5):
         _masking.mask_credential(f"credential-{number}")
-    assert len(told) == _masking.MOST_MASKED + 5
+    assert len(told) == _masking.MAX_MASKED + 5

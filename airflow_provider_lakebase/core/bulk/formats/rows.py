@@ -1,4 +1,4 @@
-"""Tuples and dicts into COPY, batch by batch: binary as long as values are what their columns hold, then text."""
+"""Send tuples and dicts by COPY, batch by batch: in binary while every value fits its column's type, then as text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from psycopg import sql
 from psycopg.adapt import PyFormat, Transformer
 
 from airflow_provider_lakebase.core.bulk.catalog import Column
-from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Source, SourceFailed
-from airflow_provider_lakebase.core.bulk.formats.values import UnfitValue, binary_encoding, text_conversion
+from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part, SourceFailed, UnfitValue
+from airflow_provider_lakebase.core.bulk.formats.binary_values import binary_encoding
+from airflow_provider_lakebase.core.bulk.formats.text_values import text_conversion
 from airflow_provider_lakebase.core.frame_values import from_numpy, is_null
 
 ROWS_PER_BATCH = 200
-"""Rows looked at together; more are slower, since Python's garbage collector then walks through them."""
+"""Rows checked together; with more, Python's garbage collector walks through them, which is slower."""
 
 _NONE = type(None)
 _FRAME_VALUES = frozenset(("NaTType", "NAType", "datetime64", "timedelta64"))
@@ -26,17 +27,17 @@ _CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, T
 Row = Sequence[Any] | Mapping[str, Any]
 
 
-class Rows(Source):
-    """Send rows from any iterable, which is read once and never held as a whole.
+class Rows(Part):
+    """Send rows from any iterable, which is read once and never held in memory as a whole.
 
     :param rows: tuples, lists or other sequences of values, or dicts by the source's names
-    :param columns: the columns that the values are for
-    :param names: the columns' names in the source, for dicts
-    :param others: whether dicts may hold other names, which are left out, as long as each name is in one of them
-    :param label: what the source is called in messages
-    :param unit: what one row is called: ``row``, or ``line``
-    :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON itself
-    :param before: rows of the source that went another way
+    :param columns: the target columns of the values, in their order
+    :param names: names of the columns in the dicts
+    :param others: whether dicts may have other keys, which are skipped; each name must then be in at least one dict
+    :param label: what messages call the source
+    :param unit: what messages call a row: ``row`` or ``line``
+    :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON text
+    :param before: rows of the source that were sent before, which row numbers include
     """
 
     def __init__(
@@ -59,26 +60,43 @@ class Rows(Source):
         self.label = label
         self.unit = unit
         self.json_strings = json_strings
+        self.before = before
         self.sent = before
+        self._copied_from = before
 
-    def copy_to(self, destination: CopyTarget) -> None:
+    def locate(self, row: int) -> tuple[str, int]:
+        """Return unit and number of a row in the source.
+
+        :param row: number of the row among those sent, from 1
+        """
+        return self.unit, self.before + row
+
+    def locate_copied(self, line: int) -> tuple[str, int | None]:
+        """Return unit and number of a row in the source.
+
+        :param line: number of the row in the current COPY statement, from 1
+        """
+        return self.unit, self._copied_from + line
+
+    def copy_to(self, target: CopyTarget) -> None:
         """Send all rows.
 
-        :param destination: where to
+        :param target: the relation to write to
         :raises BadValue: for a value that its column cannot hold exactly
-        :raises psycopg.Error: as Postgres refuses a row
+        :raises SourceFailed: if the iterable raises
+        :raises psycopg.Error: if Postgres rejects a row
         """
         batches = self._batches()
-        left = self._copy_binary(batches, destination)
+        left = self._copy_binary(batches, target)
         if left is not None:
-            self._copy_text(chain([left], batches), destination)
+            self._copy_text(chain([left], batches), target)
         if self.unseen and self.sent:
             raise BadValue(f"none has a value for '{min(self.unseen)}', which columns names", None, unit="row")
 
     def encodes(self, rows: Sequence[Sequence[Any]]) -> bool:
-        """Return whether rows can go as binary, each value exactly.
+        """Return whether rows can be sent in binary, each value exactly.
 
-        :param rows: rows of as many values as there are columns
+        :param rows: rows of one value per column
         """
         encodings = [binary_encoding(column) for column in self.columns]
         return None not in encodings and self._fits(rows, encodings)
@@ -116,14 +134,12 @@ class Rows(Source):
     def _sequence(self, row: Any, number: int) -> Sequence[Any]:
         if isinstance(row, Mapping):
             if not self.others and (unknown := row.keys() - set(self.names)):
-                reason = (
-                    f"it has a value for '{min(unknown)}', which is none of the columns; name them all as 'columns'"
-                )
+                reason = f"it has the key '{min(unknown)}', which is not one of the columns; list all in 'columns'"
                 raise BadValue(reason, number)
             if self.unseen:
                 self.unseen -= row.keys()
             return [row.get(name) for name in self.names]
-        # A set has no order, and iterating over an object of other kinds may give something else than its values.
+        # A set has no order, and iterating over other objects may not yield their values.
         is_ordered = hasattr(row, "__next__") or (hasattr(row, "__getitem__") and hasattr(row, "__len__"))
         if isinstance(row, str | bytes | bytearray | memoryview) or not is_ordered or hasattr(row, "dtypes"):
             raise BadValue(f"it is a {type(row).__name__}, not a tuple or dict", number)
@@ -132,28 +148,30 @@ class Rows(Source):
         except TypeError:
             raise BadValue(f"it is a {type(row).__name__}, not a tuple or dict", number) from None
 
-    def _copy_binary(self, batches: Iterator[list[Any]], destination: CopyTarget) -> list[Any] | None:
-        """Send batches as long as they can go as binary; return the first that cannot."""
+    def _copy_binary(self, batches: Iterator[list[Any]], target: CopyTarget) -> list[Any] | None:
+        """Send batches while they can be sent in binary; return the first one that cannot, None at the end."""
         encodings = [binary_encoding(column) for column in self.columns]
         batch = next(batches, None)
         if batch is None or None in encodings or not self._fits(batch, encodings):
             return batch
         converts = [(n, each.convert) for n, each in enumerate(encodings) if each and each.convert]
-        with destination.copy(sql.SQL("FORMAT binary"), first=self.sent) as copy:
+        self._copied_from = self.sent
+        with target.copy(sql.SQL("FORMAT binary")) as copy:
             copy.set_types([each.dumper for each in encodings if each])
             while batch is not None and self._fits(batch, encodings):
                 self._write(batch, converts, copy.write_row)
-                destination.progress.add(rows=len(batch))
+                target.progress.add(rows=len(batch))
                 batch = next(batches, None)
         return batch
 
-    def _copy_text(self, batches: Iterable[list[Any]], destination: CopyTarget) -> None:
+    def _copy_text(self, batches: Iterable[list[Any]], target: CopyTarget) -> None:
         found = [text_conversion(column, json_strings=self.json_strings) for column in self.columns]
         converts = [(n, convert) for n, convert in enumerate(found) if convert]
-        with destination.copy(sql.SQL("FORMAT text"), first=self.sent) as copy:
+        self._copied_from = self.sent
+        with target.copy(sql.SQL("FORMAT text")) as copy:
             for batch in batches:
                 self._write(_without_frame_values(batch), converts, copy.write_row)
-                destination.progress.add(rows=len(batch))
+                target.progress.add(rows=len(batch))
 
     def _write(self, batch: list[Any], converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
         written = 0
@@ -169,7 +187,7 @@ class Rows(Source):
         for encoding, column in zip(encodings, zip(*batch, strict=True), strict=True):
             values: Sequence[Any] = column
             types = [*map(type, values)]
-            # Mostly all values are of one type, and a comparison is faster than a set.
+            # Most columns have values of one type, for which comparing lists is faster than making a set.
             if types != [types[0]] * len(types) or types[0] not in encoding.types:
                 if not encoding.types.issuperset(each for each in set(types) if each is not _NONE):
                     return False
@@ -181,7 +199,7 @@ class Rows(Source):
     def _blame(
         self, row: Sequence[Any], converts: Sequence[tuple[int, Any]], number: int, error: Exception
     ) -> Exception:
-        """Return which value of a row cannot be written; the original error may quote it."""
+        """Return the error for the value of a row that cannot be written. The original error may quote it."""
         by_position = dict(converts)
         for position, (column, value) in enumerate(zip(self.columns, row, strict=True)):
             try:
@@ -190,11 +208,11 @@ class Rows(Source):
                     Transformer().dump_sequence([converted], [format])
             except _CANNOT_BE_WRITTEN as found:
                 return BadValue(_reason(value, found), number, column.name)
-        return BadValue(f"one of its values is beyond what Postgres holds ({type(error).__name__})", number)
+        return BadValue(f"one of its values is out of the range of Postgres ({type(error).__name__})", number)
 
 
 def _without_frame_values(batch: list[Any]) -> list[Any]:
-    """Return the rows with the NULLs of pandas and numpy as None, and numpy's times as Python's."""
+    """Return rows with the NULLs of pandas and numpy as None, and numpy's times as Python's."""
     kinds = {type(value) for row in batch for value in row}
     if not any(kind.__name__ in _FRAME_VALUES for kind in kinds):
         return batch
@@ -207,7 +225,7 @@ def _plain(value: Any) -> Any:
     try:
         return from_numpy(value)
     except psycopg.DataError:
-        return value  # the column's own check names the place
+        return value  # the column's own check reports the place
 
 
 def _convert(row: Sequence[Any], converts: Sequence[tuple[int, Any]]) -> list[Any]:
@@ -223,9 +241,9 @@ def _reason(value: Any, error: Exception) -> str:
     if isinstance(error, UnfitValue):
         return str(error)
     if isinstance(error, UnicodeError):
-        return "text with half of a surrogate pair is not Unicode"
+        return "text with an unpaired surrogate is not Unicode"
     if isinstance(error, psycopg.DataError) and isinstance(value, str):
-        return "text must hold no null byte"
+        return "text must not contain a null byte"
     if isinstance(error, psycopg.DataError) and isinstance(value, list):
-        return "a list must hold values of one type, and text without null bytes"
-    return f"a {kind} is none of the values that the column holds"
+        return "a list must contain values of one type, and text without null bytes"
+    return f"a {kind} does not fit the type of the column"

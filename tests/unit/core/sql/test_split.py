@@ -78,7 +78,7 @@ def test_a_mapping_may_hold_more_than_a_statement_uses():
 
 @pytest.mark.parametrize("given", ["ab", b"ab", {1, 2}, 5, iter([1]), {"a": 1}.keys()])
 def test_parameters_are_a_list_or_a_mapping(given):
-    with pytest.raises(LakebaseSettingsError, match="Give a list of values"):
+    with pytest.raises(LakebaseSettingsError, match="Pass a list of values"):
         read_parameters(given)
 
 

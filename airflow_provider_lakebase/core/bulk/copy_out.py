@@ -1,0 +1,80 @@
+"""COPY … TO STDOUT: in blocks of rows, in settings under which every value has its exact text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import IO, Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_provider_lakebase.core.bulk.progress import Progress
+
+# Independent of the session's own settings: all digits, and dates that read the same everywhere.
+EXACT_SETTINGS = (
+    "SET LOCAL DateStyle TO ISO, YMD; SET LOCAL IntervalStyle TO postgres; "
+    "SET LOCAL extra_float_digits TO 1; SET LOCAL bytea_output TO hex"
+)
+_QUERY_WORDS = ("select", "with", "values", "table")
+_ROWS_PER_BLOCK = 128
+"""Rows written together."""
+
+
+def select(query_or_table: str) -> sql.Composable:
+    """Return a query that COPY accepts.
+
+    :param query_or_table: a query with its parameters bound, or a table name as in SQL
+    """
+    text = query_or_table.strip().rstrip(";").rstrip()
+    word = text.lstrip("( \t\r\n").split(None, 1)[0].lower() if text else ""
+    if not text.startswith("(") and word not in _QUERY_WORDS and not text.startswith(("--", "/*")):
+        return sql.SQL("SELECT * FROM {}").format(sql.SQL(text))
+    return sql.SQL(text)
+
+
+def write_copy(
+    connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed, file: IO[bytes], progress: Progress
+) -> int:
+    """Write what a ``COPY … TO STDOUT`` sends to a file, and return the number of rows.
+
+    :param connection: an open session
+    :param statement: the statement
+    :param file: open for writing bytes
+    :param progress: counts rows and bytes
+    """
+    with connection.cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            for rows, block in read_blocks(copy):
+                file.write(block)
+                progress.add(rows=rows, bytes=len(block))
+        return cursor.rowcount
+
+
+def read_blocks(copy: psycopg.Copy) -> Iterator[tuple[int, bytes]]:
+    """Yield what COPY sends, which is one row at a time, in blocks: the number of rows, and their bytes.
+
+    :param copy: a running ``COPY … TO STDOUT``
+    """
+    rows = iter(copy)
+    while parts := list(islice(rows, _ROWS_PER_BLOCK)):
+        yield len(parts), b"".join(parts)
+
+
+@contextmanager
+def reading_only(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Make the session's next transaction read-only for the block.
+
+    :param connection: an open session, outside a transaction
+    :raises psycopg.errors.ReadOnlySqlTransaction: if a statement writes; a note says what to do
+    """
+    connection.read_only = True
+    try:
+        yield
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        error.add_note(
+            "Rows are returned before all are read, so what a statement writes could not be committed. Use get_df(), "
+            "get_arrow() or run(), which commit."
+        )
+        raise

@@ -1,0 +1,280 @@
+"""CSV files: sent as they are, so that Postgres parses the values, after a check of quotes, dates and times."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, Unreadable, open_as_text
+from airflow_provider_lakebase.core.bulk.catalog import Column, identifiers
+from airflow_provider_lakebase.core.bulk.columns import ColumnMapper, ignored_column
+from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part
+from airflow_provider_lakebase.core.bulk.copy_out import write_copy
+from airflow_provider_lakebase.core.bulk.formats.csv_dates import DateCheck
+from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck, end_of_row, quote_end_marks
+from airflow_provider_lakebase.core.bulk.options import ExportOptions
+from airflow_provider_lakebase.core.bulk.progress import Progress
+
+_FIRST_BYTES = 1 << 16
+_MOST_HEADER_BYTES = 1 << 20
+_HEADER_HINT = (
+    "Give a CSV file in UTF-8. If it has no line of column names, set header=False; if it is not CSV, set 'format'."
+)
+_TEXT_TYPES = ("text", "character varying", "character", "name", '"char"', "citext", "xml")
+
+
+def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
+    """Read the header of a file and return what sends the rest.
+
+    :param file: open for reading bytes
+    :param label: what messages call it
+    :param mapper: maps names to the table's columns
+    :raises Unreadable: if it does not start with a line of column names in UTF-8
+    :raises LakebaseLoadError: if the names are not the table's
+    """
+    text = open_as_text(file)
+    header = rest = b""
+    if mapper.options.header:
+        header, rest, names = read_header(text)
+        _check_names(names, label, mapper)
+    else:
+        names = mapper.names_by_position()
+    columns = mapper.map(names, label, is_header=bool(header))
+    return CsvPart(
+        text,
+        [column or ignored_column(number) for number, column in enumerate(columns)],
+        header=header,
+        rest=rest,
+        names=[column.name if column else f"{number} of the file" for number, column in enumerate(columns, 1)],
+        null=mapper.options.null,
+        forced_null=_forced_null([column for column in columns if column], mapper),
+        label=label,
+    )
+
+
+def write_query(
+    connection: psycopg.Connection[Any],
+    query: sql.Composable,
+    file: IO[bytes],
+    options: ExportOptions,
+    progress: Progress,
+) -> int:
+    """Write the rows of a query.
+
+    :param connection: an open session
+    :param query: the query
+    :param file: open for writing bytes
+    :param options: ``header`` and ``null`` have an effect
+    :param progress: counts rows and bytes
+    :returns: rows written
+    """
+    return write_copy(connection, copy_out(query, options), file, progress)
+
+
+def copy_out(query: sql.Composable, options: ExportOptions) -> sql.Composed:
+    """Return the statement that writes a query as CSV.
+
+    :param query: the query
+    :param options: ``header`` and ``null`` have an effect
+    """
+    # The line break keeps a comment at the end of the query away from the parenthesis.
+    statement = sql.SQL("COPY ({}\n) TO STDOUT (FORMAT csv, HEADER {}, NULL {}, ENCODING 'UTF8')")
+    return statement.format(query, sql.SQL("true" if options.header else "false"), sql.Literal(options.null))
+
+
+def read_header(file: io.RawIOBase) -> tuple[bytes, bytes, list[str]]:
+    """Return the first line as it is, the bytes that were read after it, and its names; '' for a missing name.
+
+    :param file: UTF-8 text, open for reading bytes
+    :raises Unreadable: if it does not start with a line of names in UTF-8
+    """
+    data, size = b"", _FIRST_BYTES
+    while len(data) < _MOST_HEADER_BYTES and (more := file.read(size)):
+        data += more
+        if end_of_row(data) is not None:
+            break
+        size = len(data)
+    end = end_of_row(data)
+    if end is None and len(data) >= _MOST_HEADER_BYTES:
+        raise Unreadable("its first line does not end within 1 MiB, or a quote in it is never closed", _HEADER_HINT)
+    header, rest = (data, b"") if end is None else (data[:end], data[end:])
+    return header, rest, _parse_names(header)
+
+
+def _parse_names(header: bytes) -> list[str]:
+    check = QuoteCheck(1, b"\n", ())
+    try:
+        if header:
+            check.read(header)
+        check.finish()
+        names = next(csv.reader(io.StringIO(header.decode(), newline="")), [])
+    except BadValue as bad:
+        raise Unreadable(f"in line {bad.number}, in its header, {bad.reason}", _HEADER_HINT) from None
+    except (UnicodeDecodeError, csv.Error):
+        names = []
+    if not any(names):
+        raise Unreadable("it does not begin with a line of UTF-8 text that names its columns", _HEADER_HINT)
+    return names
+
+
+def _check_names(names: Sequence[str], label: str, mapper: ColumnMapper) -> None:
+    """Reject a header that leaves open which column is which."""
+    wanted = mapper.options.columns
+    if wanted and not isinstance(wanted, Mapping):
+        return  # by position
+    given = [name for name in names if name and (not isinstance(wanted, Mapping) or name in wanted)]
+    if len(set(given)) < len(given):
+        hint = "Name all columns in the order of the file as a list: columns=['a', 'b', …]."
+        raise mapper.error(f"{label} cannot be read: its first line names a column twice", hint)
+    if "" in names and not wanted:
+        raise mapper.error(
+            f"{label} cannot be read: column {names.index('') + 1} has no name in its first line",
+            "To skip it, give 'columns' as a mapping, {'name in the file': 'name in the table'}; to load it, give "
+            "'columns' as a list of the table's columns in the order of the file.",
+        )
+
+
+def _forced_null(columns: Sequence[Column], mapper: ColumnMapper) -> list[str]:
+    """Return the columns that take the text of NULL, even in quotes, as NULL: those for which it is no value."""
+    casts = mapper.options.casts or {}
+    found = []
+    for column in columns:
+        kind = casts.get(column.name, column.declared)
+        if kind == column.declared and column.bare in _TEXT_TYPES:
+            continue
+        try:
+            with mapper.connection.transaction():
+                query = "SELECT pg_input_is_valid(%s, %s)"
+                (is_value,) = mapper.connection.execute(query, [mapper.options.null, kind]).fetchall()[0]
+        except psycopg.DataError:  # the type of an extension
+            is_value = False
+        if not is_value:
+            found.append(column.name)
+    return found
+
+
+class CsvPart(Part):
+    """Send a CSV file as it is.
+
+    :param file: UTF-8 text after its header, open for reading bytes
+    :param columns: the target columns of its columns
+    :param header: its first line, if that holds the names
+    :param rest: bytes that were read after the header
+    :param names: what messages call its columns
+    :param null: unquoted text that stands for NULL
+    :param forced_null: names of the columns in which that text stands for NULL in quotes, too
+    :param label: what messages call it
+    """
+
+    unit = "line"
+    has_null_text = True
+
+    def __init__(
+        self,
+        file: io.RawIOBase,
+        columns: Sequence[Column],
+        *,
+        header: bytes,
+        rest: bytes,
+        names: Sequence[str],
+        null: str,
+        forced_null: Sequence[str] = (),
+        label: str,
+    ) -> None:
+        self.file = file
+        self.columns = columns
+        self.names = names
+        self.header = header
+        self.rest = rest
+        self.null = null
+        self.forced_null = forced_null
+        self.label = label
+        self._header_lines = header.count(b"\r" if header.endswith(b"\r") else b"\n")
+        self._lines = self._rows = 0
+        self._line_end = b""
+        self._quotes = QuoteCheck(self._header_lines + 1, b"\n", names)
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """Return the line of a row, or its number if values contain line breaks.
+
+        :param row: number of the row, from 1
+        """
+        has_a_line_each = self._lines - self._header_lines in (self._rows, self._rows - 1)
+        return ("line", row + self._header_lines) if has_a_line_each else ("row", row)
+
+    def locate_copied(self, line: int) -> tuple[str, int | None]:
+        """Return the line of the file, or the row, for the line that an error of COPY names.
+
+        :param line: as Postgres counts it
+        """
+        behind_own_header = line - (1 if self._line_end else 0)
+        counted = self._quotes.postgres_counts
+        if counted == "line":
+            return "line", self._header_lines + behind_own_header
+        return "row", behind_own_header if counted == "row" else None
+
+    def copy_to(self, target: CopyTarget) -> None:
+        """Send the file.
+
+        :param target: the relation to write to
+        :raises BadValue: for a misplaced quote, and for a date or time that its column would change
+        :raises psycopg.Error: if Postgres rejects a line
+        """
+        first = self.rest or self.file.read(BLOCK_BYTES)
+        if not self.header and end_of_row(first) is None:  # to see how its lines end
+            first += self.file.read(BLOCK_BYTES)
+        self._line_end = _line_end(self.header or first)
+        self._quotes = QuoteCheck(self._header_lines + 1, self._line_end or b"\n", self.names)
+        before = target.rows
+        with target.copy(self._copy_options()) as copy:
+            if self._line_end:
+                # A first line of our own tells Postgres how lines end, so that it counts line breaks in quotes right.
+                own_header = b"header" + self._line_end
+                copy.write(own_header)
+                target.progress.add(bytes=len(self.header) - len(own_header))
+            row_bytes = 0.0
+            for block in quote_end_marks(self._checked(first), self.null, lambda: self._quotes.is_inside):
+                # An estimate for the log, until Postgres has counted the rows.
+                row_bytes = row_bytes or len(block) / max(block.count(b"\n"), 1)
+                target.progress.add(rows=int(len(block) / row_bytes))
+                copy.write(block)
+        self._lines = self._quotes.line - 1
+        self._rows = target.rows - before
+
+    def _copy_options(self) -> sql.Composed:
+        options = sql.SQL("FORMAT csv, HEADER {}, NULL {}, ENCODING 'UTF8'").format(
+            sql.SQL("true" if self._line_end else "false"), sql.Literal(self.null)
+        )
+        return (
+            options + sql.SQL(", FORCE_NULL ({})").format(identifiers(self.forced_null))
+            if self.forced_null
+            else options
+        )
+
+    def _checked(self, block: bytes) -> Iterator[bytes]:
+        quotes, dates = self._quotes, DateCheck(self.columns, self.null)
+        while block:
+            if dates.checks:
+                block = dates.read(block, quotes)
+            else:
+                quotes.read(block)
+            if block:
+                yield block
+            # A row longer than a block is checked again with the next block, so take ever larger ones.
+            block = self.file.read(max(BLOCK_BYTES, dates.waiting))
+        if last := dates.finish(quotes):
+            yield last
+        quotes.finish()
+
+
+def _line_end(data: bytes) -> bytes:
+    """Return the characters that end the first row; none if it has no end."""
+    end = end_of_row(data)
+    if end is None:
+        return b"\r" if data.endswith(b"\r") else b""
+    return b"\r\n" if data[end - 2 : end] == b"\r\n" else data[end - 1 : end]

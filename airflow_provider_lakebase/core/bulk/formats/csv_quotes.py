@@ -1,0 +1,198 @@
+"""Check the quotes of a CSV file on its way into COPY, which accepts misplaced ones and changes the values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from airflow_provider_lakebase.core.bulk.copy import BadValue
+
+# A quote opens right after a comma or line end and closes right before one; doubled within quotes, it is a quote.
+_WELL_QUOTED = re.compile(
+    rb'(?:[^"]*+(?<![^,\r\n"])"[^"]*+"(?![^,\r\n"]))*+[^"]*+(?P<open>(?<![^,\r\n"])"[^"]*+)?+', re.DOTALL
+)
+_REST_OF_QUOTED = re.compile(rb'[^"]*+"(?![^,\r\n"])')
+_MARKS = re.compile(rb'["\r\n,]')
+_END_MARK = re.compile(rb'"[^"]*+"?|(?<![^\r\n])\\\.(?![^\r\n])')
+ROW = re.compile(rb'(?:[^"\r\n]++|"[^"]*+")*+(?P<end>\r\n|[\r\n])?+')
+QUOTE = ord('"')
+_WITHIN = "a quote stands within a value that is not quoted. Quote the whole value, and double each quote in it"
+_BEHIND = "text follows the quote that closes a value. Double each quote within a quoted value"
+
+
+def end_of_row(data: bytes) -> int | None:
+    """Return the position after the first row and its line end; None if the data ends before.
+
+    :param data: text from the start of a row
+    """
+    found = ROW.match(data)
+    return found.end() if found and found["end"] and (found["end"] != b"\r" or found.end() < len(data)) else None
+
+
+class QuoteCheck:
+    """Reject quotes that are not where RFC 4180 allows them, block by block.
+
+    :param line: number of the first line of the first block
+    :param line_end: characters that end a line
+    :param columns: column names, for messages
+    """
+
+    def __init__(self, line: int, line_end: bytes, columns: Sequence[str]) -> None:
+        self.line = line
+        self.columns = columns
+        self._line_end = line_end
+        self._newline = line_end[-1:]
+        self._inside = False
+        self._before = b"\n"
+        self._last: tuple[bytes, bool, bool] | None = None
+        self._opened_on = line
+        self._has_returns = self._has_newlines = False
+
+    @property
+    def postgres_counts(self) -> str | None:
+        """What Postgres calls a line in its errors so far: a ``line``, a ``row``, or None for neither.
+
+        In files with CRLF line ends, it counts a line break in quotes by its CR.
+        """
+        if not self._has_newlines:
+            return "line"
+        return None if self._has_returns else "row"
+
+    def read(self, block: bytes) -> None:
+        """Check the next block.
+
+        :param block: not empty
+        :raises BadValue: for the first misplaced quote
+        """
+        was_inside = self._inside
+        has_quotes = QUOTE in block
+        if has_quotes or self._before == b'"':
+            self._check(block)
+        if has_quotes or was_inside:
+            self._count_breaks(block, was_inside)
+        self.line += block.count(self._newline)
+        self._last = (block, was_inside, self._last is None)
+        self._before = block[-1:]
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the data so far ends within quotes."""
+        return self._inside
+
+    def skip(self, rows: bytes) -> None:
+        """Count whole rows that are known to be well quoted.
+
+        :param rows: not empty
+        """
+        if QUOTE in rows:
+            self._count_breaks(rows, False)
+        self.line += rows.count(self._newline)
+        self._last = None
+        self._before = rows[-1:]
+
+    def look_ahead(self, start: bytes) -> None:
+        """Check the start of a row that will be read again as a whole.
+
+        :param start: its first bytes, not empty
+        :raises BadValue: for the first misplaced quote
+        """
+        if QUOTE in start:
+            self._check(start)
+            self._inside = False
+
+    def _count_breaks(self, block: bytes, was_inside: bool) -> None:
+        if self._line_end != b"\r\n":
+            return
+        quoted = block.split(b'"')[0 if was_inside else 1 :: 2]
+        returns = sum(part.count(b"\r") for part in quoted)
+        self._has_returns |= returns > 0
+        self._has_newlines |= returns != sum(part.count(b"\n") for part in quoted)
+
+    def finish(self) -> None:
+        """Check the end of the file.
+
+        :raises BadValue: if it is within quotes
+        """
+        if self._inside:
+            raise BadValue("the quote that opens a value there is never closed", self._opened_on)
+
+    def _check(self, block: bytes) -> None:
+        data = self._before + block
+        start = 1
+        if self._inside:
+            found = _REST_OF_QUOTED.match(data, start)
+            if not found:
+                if (quote := data.find(b'"', start)) >= 0:
+                    raise self._misplaced(block, quote + 1, _BEHIND)
+                return
+            start = found.end()
+            self._inside = False
+        elif self._before == b'"' and data[1:2] not in (b",", b"\r", b"\n", b'"'):
+            raise self._misplaced(block, 1, _BEHIND)
+        match = _WELL_QUOTED.match(data, start)
+        assert match is not None  # noqa: S101 - it also matches nothing
+        if match.end() < len(data):
+            is_behind = match["open"] is not None
+            raise self._misplaced(block, match.end() + is_behind, _BEHIND if is_behind else _WITHIN)
+        if match["open"] is not None:
+            self._inside = True
+            opened = match.start("open")
+            while opened > 0 and data[opened - 1] == QUOTE:  # the second one of a doubled quote
+                opened = data.rfind(b'"', 0, opened - 1)
+            if opened > 0:
+                self._opened_on = self.line + block.count(self._newline, 0, opened - 1)
+
+    def _misplaced(self, block: bytes, position: int, what: str) -> BadValue:
+        """Return the error for a byte of the block, counted from 1."""
+        before = block[: position - 1]
+        last, inside, knows = self._last or (b"", False, True)
+        number: int | None = 0 if knows else None
+        for mark in _MARKS.finditer(last + before):
+            if mark[0] == b'"':
+                inside = not inside
+            elif not inside and mark[0] == b",":
+                number = None if number is None else number + 1
+            elif not inside:
+                number = 0
+        name = self.columns[number] if number is not None and number < len(self.columns) else None
+        return BadValue(what, self.line + before.count(self._newline), name)
+
+
+def quote_end_marks(blocks: Iterator[bytes], null: str, is_inside: Callable[[], bool]) -> Iterator[bytes]:
+    r"""Quote each line that is only ``\.``: before version 18, Postgres takes it as the end of the data.
+
+    :param blocks: well-quoted text
+    :param null: unquoted text that stands for NULL
+    :param is_inside: returns whether the last block ended within quotes
+    """
+    inside, before, held = False, b"\n", b""
+    for read in blocks:
+        block = held + read
+        held = b""
+        for tail in (b"\\.", b"\\"):
+            if block.endswith(tail):
+                block, held = block[: -len(tail)], tail
+                break
+        if not block:
+            continue
+        if b"\\" in block:
+            yield _quote_end_marks(block, inside, before, null, is_last=not held)
+        else:
+            yield block
+        inside = is_inside()
+        before = block[-1:]
+    if held:
+        yield _quote_end_marks(held, inside, before, null, is_last=True)
+
+
+def _quote_end_marks(block: bytes, inside: bool, before: bytes, null: str, *, is_last: bool) -> bytes:
+    start = block.find(b'"') + 1 if inside else 0
+    if inside and not start:
+        return block
+
+    def quote(mark: re.Match[bytes]) -> bytes:
+        return b'"\\."' if mark[0] == b"\\." and null != "\\." else mark[0]
+
+    # A line may start with the block, so the pattern must see the byte before it.
+    prefix = b"," if start else before
+    return block[:start] + _END_MARK.sub(quote, (prefix if prefix != b'"' else b",") + block[start:])[1:]

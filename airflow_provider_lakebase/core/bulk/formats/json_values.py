@@ -1,0 +1,72 @@
+"""Write Python values as JSON without losing digits or keys."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import uuid
+from decimal import Decimal
+from typing import Any
+
+from airflow_provider_lakebase.core.bulk.copy import UnfitValue
+from airflow_provider_lakebase.core.bulk.formats.time_values import has_nanoseconds
+
+_JSON_TYPES = frozenset((str, int, float, bool, type(None)))
+
+
+def to_json(value: Any) -> str:
+    """Return a value as JSON, decimals with all their digits.
+
+    :param value: dict, list, str, int, float, bool, Decimal or None; dates, times, UUIDs and bytes become strings
+    :raises UnfitValue: for what JSON cannot express, such as NaN and infinity
+    """
+    try:
+        return json.dumps(value, allow_nan=False) if _is_simple(value) else _to_json(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, UnfitValue):
+            raise
+        raise UnfitValue("JSON has no form for it: no NaN, no infinity, no unlimited nesting") from None
+
+
+def _is_simple(value: Any) -> bool:
+    """Return whether Python's own encoder writes the value exactly; it turns keys of other types into strings."""
+    if isinstance(value, dict):
+        return all(type(key) is str for key in value) and all(map(_is_simple, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_simple, value))
+    return type(value) in _JSON_TYPES
+
+
+def _to_json(value: Any) -> str:
+    if isinstance(value, Decimal) and value.is_finite():
+        return str(value)
+    if isinstance(value, dict):
+        items = {_json_key(key): item for key, item in value.items()}
+        if len(items) < len(value):
+            raise UnfitValue("two of its keys are the same as text")
+        return "{" + ", ".join(f"{json.dumps(key)}: {_to_json(item)}" for key, item in items.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_to_json, value)) + "]"
+    if value is None or isinstance(value, str | int | float):
+        return json.dumps(value, allow_nan=False)
+    if (text := _json_text(value)) is not None:
+        return json.dumps(text)
+    raise UnfitValue(f"a {type(value).__name__} has no form in JSON")
+
+
+def _json_key(key: Any) -> str:
+    text = str(key) if type(key) is int else key if isinstance(key, str) else _json_text(key)
+    if text is None or isinstance(key, bytes):
+        raise UnfitValue(f"a key that is a {type(key).__name__} has no form in JSON")
+    return text
+
+
+def _json_text(value: Any) -> str | None:
+    """Return the string that Postgres's ``to_jsonb`` makes of a value; None if there is no single one."""
+    if has_nanoseconds(value):
+        raise UnfitValue("it has nanoseconds, which Postgres does not keep; round it")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    return f"\\x{bytes(value).hex()}" if isinstance(value, bytes | bytearray | memoryview) else None

@@ -1,0 +1,94 @@
+"""Convert Python's numbers for COPY in text format, and reject those that a column would round."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import struct
+from collections.abc import Sequence
+from decimal import Decimal, DecimalException
+from typing import Any
+
+from airflow_provider_lakebase.core.bulk.catalog import Column
+from airflow_provider_lakebase.core.bulk.copy import UnfitValue
+
+_FLOAT_DIGITS = 17
+_NUMERIC_DIGITS = 131_072
+"""Digits that a numeric without limits keeps before the point."""
+_NUMERIC_SCALE = 16_383
+"""Digits that it keeps behind it."""
+
+
+def to_integer(column: Column, value: Any) -> Any:
+    """Return what stands for a value in text COPY into an integer column.
+
+    :param column: the target column
+    :param value: any value but None
+    :raises UnfitValue: if the column would round it
+    """
+    if isinstance(value, float | Decimal) and value == value and abs(value) != math.inf and value == int(value):
+        return int(value)
+    return value
+
+
+def to_float(column: Column, value: Any) -> Any:
+    """Return what stands for a value in text COPY into a float column.
+
+    :param column: the target column
+    :param value: any value but None
+    :raises UnfitValue: if the column would round it
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral | Decimal):
+        return value
+    number = Decimal(int(value)) if isinstance(value, numbers.Integral) else value
+    if not number.is_finite():
+        return value
+    try:
+        wide = float(number)
+        if column.kind == "float4" and isinstance(value, numbers.Integral):
+            wide = float(struct.unpack("<f", struct.pack("<f", wide))[0])
+    except OverflowError:
+        raise UnfitValue("a number is out of the column's range") from None
+    # Every float has several texts of up to 17 digits; Postgres and Python may choose different ones.
+    _, digits, exponent = number.as_tuple()
+    is_text_of_float = len(digits) == _FLOAT_DIGITS or (exponent != 0 and len(digits) < _FLOAT_DIGITS)
+    if math.isinf(wide) or (
+        (isinstance(value, numbers.Integral) or not is_text_of_float) and Decimal(repr(wide)) != number
+    ):
+        raise UnfitValue(f"a {type(value).__name__} has more digits than the column keeps")
+    return value
+
+
+def to_numeric(column: Column, value: Any) -> Any:
+    """Return what stands for a value in text COPY into a numeric column.
+
+    :param column: the target column
+    :param value: any value but None
+    :raises UnfitValue: if the column would round it
+    """
+    if isinstance(value, Decimal) and not are_numerics((value,)):
+        raise UnfitValue("a number is out of the column's range")
+    if column.modifier >= 0 and not isinstance(value, bool) and not _has_scale(column, value):
+        raise UnfitValue(f"a {type(value).__name__} has more decimal places than {column.declared} keeps; round it")
+    return value
+
+
+def _has_scale(column: Column, value: Any) -> bool:
+    is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    try:
+        number = Decimal(repr(float(value)) if is_float else str(value))
+    except DecimalException:  # Postgres rejects it, or knows a form that Python does not
+        return True
+    if not number.is_finite():
+        return True
+    _, digits, exponent = number.as_tuple()
+    excess = -int(exponent) - column.scale
+    return excess <= 0 or not any(digits[-excess:])
+
+
+def are_numerics(values: Sequence[Decimal | int]) -> bool:
+    """Return whether a numeric can hold all values; psycopg before 3.3.6 sends other numbers for those it cannot.
+
+    :param values: decimals and ints
+    """
+    return all(type(value) is int or -_NUMERIC_SCALE <= value.adjusted() < _NUMERIC_DIGITS for value in values)  # type: ignore[union-attr]

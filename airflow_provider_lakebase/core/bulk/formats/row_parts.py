@@ -1,0 +1,70 @@
+"""Rows in memory, or read one by one, as parts of a load: which of the table's columns their values are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
+from airflow_provider_lakebase.core.bulk.copy import BadValue
+from airflow_provider_lakebase.core.bulk.formats.rows import Rows
+from airflow_provider_lakebase.core.bulk.rejection import value_error
+
+
+def tuples_part(rows: Iterable[Any], label: str, mapper: ColumnMapper) -> Rows:
+    """Return what sends rows whose values have no names.
+
+    :param rows: tuples or other sequences
+    :param label: what messages call the source
+    :param mapper: maps names to the table's columns
+    """
+    columns = mapper.map(mapper.names_by_position(), label)
+    return Rows(rows, [column for column in columns if column], label=label)
+
+
+def named_rows_part(rows: Iterable[Sequence[Any]], names: Sequence[str], label: str, mapper: ColumnMapper) -> Rows:
+    """Return what sends the rows of a query.
+
+    :param rows: tuples of values
+    :param names: the name of each value
+    :param label: what messages call the source
+    :param mapper: maps names to the table's columns
+    """
+    columns = mapper.map(names, label)
+    positions = [number for number, column in enumerate(columns) if column]
+    if len(positions) < len(columns):
+        rows = (tuple(row[position] for position in positions) for row in rows)
+    return Rows(rows, [column for column in columns if column], label=label)
+
+
+def dicts_part(
+    rows: Iterator[Any], label: str, mapper: ColumnMapper, *, unit: str = "row", json_strings: bool = False
+) -> Rows:
+    """Return what sends dicts; unless the option ``columns`` names them, the columns are the keys of the first one.
+
+    :param rows: dicts by source name
+    :param label: what messages call the source
+    :param mapper: maps names to the table's columns
+    :param unit: what messages call a dict: ``row`` or ``line``
+    :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON text
+    """
+    names = list(mapper.options.columns or ())
+    if not names:
+        try:
+            first = next(rows, None)
+        except BadValue as bad:
+            part = Rows(rows, (), label=label, unit=unit)
+            raise value_error(bad, mapper.table.name, mapper.context, part) from None
+        names = list(first or mapper.table.loadable)
+        rows = chain([first] if first is not None else [], rows)
+    columns = mapper.map(names, label)
+    return Rows(
+        rows,
+        [column for column in columns if column],
+        names=names,
+        others=mapper.skips_names,
+        label=label,
+        unit=unit,
+        json_strings=json_strings,
+    )

@@ -1,0 +1,125 @@
+"""Convert Python's dates, times and intervals, and their texts, for COPY in text format."""
+
+from __future__ import annotations
+
+import datetime
+import numbers
+import re
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_lakebase.core.bulk.catalog import Column
+from airflow_provider_lakebase.core.bulk.copy import UnfitValue
+from airflow_provider_lakebase.core.bulk.formats.date_text import text_check
+
+_FRACTION = re.compile(r":\d\d[.,](\d+)")
+
+
+def to_date(column: Column, value: Any) -> Any:
+    """Return what stands for a value in text COPY into a date column.
+
+    :param column: the target column
+    :param value: any value but None
+    :raises UnfitValue: if the column does not keep it exactly
+    """
+    check_text(column, value)
+    value_read = _read(column, value, datetime.datetime.fromisoformat)
+    if isinstance(value_read, datetime.datetime):
+        if value_read.tzinfo is not None or value_read.time() != datetime.time() or has_nanoseconds(value_read):
+            raise UnfitValue("a time of day does not fit into a date; make it a date")
+        return value_read.date()
+    return value
+
+
+def to_timestamp(column: Column, value: Any) -> Any:
+    """Return what stands for a value in text COPY into a timestamp column, with or without a time zone.
+
+    :param column: the target column
+    :param value: any value but None
+    :raises UnfitValue: if the column does not keep it exactly
+    """
+    check_text(column, value)
+    value_read = _read(column, value, datetime.datetime.fromisoformat)
+    _check_zone(column, value, value_read)
+    _check_precision(column, value_read)
+    return value
+
+
+def to_time(column: Column, value: Any) -> Any:
+    """Return what stands for a value in text COPY into a time column, with or without a time zone.
+
+    :param column: the target column
+    :param value: any value but None
+    :raises UnfitValue: if the column does not keep it exactly
+    """
+    check_text(column, value)
+    value_read = _read(column, value, datetime.time.fromisoformat)
+    if isinstance(value_read, datetime.datetime):
+        raise UnfitValue("a date does not fit into a time of day; make it a time")
+    _check_zone(column, value, value_read)
+    _check_precision(column, value_read)
+    return value
+
+
+def to_interval(column: Column, value: Any) -> Any:
+    """Return what stands for a value in text COPY into an interval column.
+
+    :param column: the target column
+    :param value: any value but None
+    :raises UnfitValue: if the column does not keep it exactly
+    """
+    check_text(column, value)
+    _check_precision(column, _read(column, value, lambda text: text))
+    return value
+
+
+def check_text(column: Column, value: Any) -> Any:
+    """Return a value; if it is text, check first that the column keeps all that it says.
+
+    :param column: the target column
+    :param value: any value
+    :raises UnfitValue: for text that says more
+    """
+    if isinstance(value, str) and (check := text_check(column)):
+        check(value)
+    return value
+
+
+def has_nanoseconds(value: Any) -> bool:
+    """Return whether a pandas or numpy time has digits below a microsecond.
+
+    :param value: any value
+    """
+    return bool(getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0))
+
+
+def _read(column: Column, value: Any, parse: Callable[[str], Any]) -> Any:
+    """Parse text in ISO form; return any other value as it is. Numbers are rejected: Postgres would misread them."""
+    if isinstance(value, numbers.Number):
+        raise UnfitValue(f"a {type(value).__name__} is no {column.bare}")
+    if not isinstance(value, str):
+        return value
+    if (digits := _FRACTION.search(value)) and digits[1][6:].strip("0"):
+        raise UnfitValue("it has more than six digits of a second, and Postgres keeps six; round it")
+    try:
+        return parse(value)
+    except ValueError:  # another form of Postgres's, or none
+        return value
+
+
+def _check_zone(column: Column, value: Any, value_read: Any) -> None:
+    if getattr(value_read, "tzinfo", None) is not None and column.kind in ("timestamp", "time"):
+        raise UnfitValue(
+            f"a time zone does not fit into {column.bare}; convert the {type(value).__name__} to one without"
+        )
+
+
+def _check_precision(column: Column, value: Any) -> None:
+    if has_nanoseconds(value):
+        raise UnfitValue("it has nanoseconds, which Postgres does not keep; round it")
+    microseconds = int(getattr(value, "microsecond", None) or getattr(value, "microseconds", None) or 0)
+    if isinstance(value, str) and (digits := _FRACTION.search(value)):
+        microseconds = int(digits[1][:6].ljust(6, "0"))
+    precision = column.modifier & 0xFFFF if column.modifier >= 0 else 6
+    if precision < 6 and microseconds % 10 ** (6 - precision):
+        raise UnfitValue(f"it is more precise than {column.declared}; round it")

@@ -1,0 +1,94 @@
+"""Create the target table from the schema of Parquet files or Arrow data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from airflow_provider_lakebase.core.bulk.catalog import create_table
+from airflow_provider_lakebase.core.bulk.columns import match_names
+from airflow_provider_lakebase.core.bulk.files import open_to_read
+from airflow_provider_lakebase.core.bulk.formats import import_format, import_from_extra
+from airflow_provider_lakebase.core.bulk.options import LoadOptions
+from airflow_provider_lakebase.core.bulk.parts import reading_file
+from airflow_provider_lakebase.core.bulk.source import ROWS_LABEL, ArrowSource, Files, Source
+from airflow_provider_lakebase.core.errors.session_context import session_context
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseLoadError, LakebaseSettingsError
+
+_SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+_NAME_BYTES = 63
+
+
+def create_table_for(connection: psycopg.Connection[Any], source: Source, table: str, options: LoadOptions) -> None:
+    """Create the target table unless it exists.
+
+    :param connection: an open session
+    :param source: what is to be loaded
+    :param table: the target, as in SQL
+    :param options: of the load
+    :raises LakebaseSettingsError: for a source without a schema, or a type without a Postgres counterpart
+    :raises LakebaseLoadError: for an unreadable file, a name that no column can have, or a missing privilege
+    """
+    context = session_context(connection)
+    label, schema = _read_schema(source, context)
+    definitions = define_columns(schema, options, label, context)
+    create_table(connection, table, definitions, options.key_columns or ())
+
+
+def _read_schema(source: Source, context: ErrorContext) -> tuple[str, Any]:
+    if isinstance(source, Files) and source.files[0].kind.has_schema:
+        file = source.files[0]
+        with reading_file(file.label, context), open_to_read(file.opener) as opened:
+            return file.label, import_format(file.format).read_schema(opened, file.label, context)
+    if isinstance(source, ArrowSource):
+        return ROWS_LABEL, source.schema
+    raise LakebaseSettingsError(
+        "create_table is given, but the source has no schema",
+        context=context,
+        hint="Create the table first, or give a Parquet file, Arrow data, or a data frame of pandas or polars.",
+    )
+
+
+def define_columns(schema: Any, options: LoadOptions, label: str, context: ErrorContext) -> list[tuple[str, str, bool]]:
+    """Return name, Postgres type and nullability of each column to create.
+
+    :param schema: Arrow schema of the source
+    :param options: of the load
+    :param label: what messages call the source
+    :param context: for errors
+    """
+    fields = import_from_extra("arrow").fields_to_load(schema, options.columns, ())
+    targets = match_names([field.name for field in fields], options.columns, label)
+    _check_names([target for target in targets if target is not None], label, context)
+    postgres_type = import_from_extra("arrow_types").postgres_type
+    definitions = []
+    for field, target in zip(fields, targets, strict=True):
+        if target is None:
+            continue
+        kind = postgres_type(field.type)
+        if kind is None:
+            what = f"Column {field.name} is of type {field.type}, which has no Postgres counterpart"
+            hint = "Create the table first, or skip the column with 'columns'."
+            raise LakebaseSettingsError(what, context=context, hint=hint)
+        definitions.append((target, (options.casts or {}).get(target, kind), field.nullable))
+    return definitions
+
+
+def _check_names(names: Sequence[str], label: str, context: ErrorContext) -> None:
+    for name in names:
+        if reason := _name_problem(name):
+            what = f"A column of {label} {reason}" if not name else f"The column name '{name}' of {label} {reason}"
+            hint = "Rename it with 'columns': a mapping from the source's names, or a list in its order."
+            raise LakebaseLoadError(f"{what}, so no table can be created", context=context, hint=hint, source=label)
+
+
+def _name_problem(name: str) -> str:
+    if not name:
+        return "has no name"
+    if "\0" in name:
+        return "contains a null character"
+    if name in _SYSTEM_COLUMNS:
+        return "is a system column's"
+    return f"has more than {_NAME_BYTES} bytes" if len(name.encode()) > _NAME_BYTES else ""

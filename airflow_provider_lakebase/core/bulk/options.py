@@ -1,0 +1,191 @@
+"""The options of loads and exports: their names, types, defaults, documentation and checks.
+
+``LakebaseHook.load`` and ``export`` and the operators derive their arguments from the dataclasses below. Importing this
+module loads no driver, so DAG files may import it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple, TypedDict, get_args, get_type_hints
+
+from airflow_provider_lakebase.core.bulk.formats import FORMATS, FormatName
+from airflow_provider_lakebase.core.connection.fields import LEDGER_SCHEMA
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+
+Mode = Literal["append", "replace", "upsert"]
+Duplicates = Literal["last", "error"]
+
+_CSV_ONLY: Mapping[str, Any] = {"format": "csv", "needs_file": True}
+_FILES_ONLY: Mapping[str, Any] = {"needs_file": True}
+"""For options that do not apply to the rows of a query. The hook also takes them with Arrow data."""
+_PARAM = re.compile(r"^ *:param (\w+): *(.*(?:\n(?! *:| *$).*)*)", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """How a file is read or written.
+
+    :param format: ``csv``, ``jsonl`` or ``parquet``; by default the file name decides, ignoring a final ``.gz`` or
+        ``.zst``
+    :param header: whether the first line of a CSV file holds the column names
+    :param null: unquoted text that stands for NULL in a CSV file
+    :raises LakebaseSettingsError: if a value is invalid
+    """
+
+    format: FormatName | None = field(default=None, metadata=_FILES_ONLY)
+    header: bool = field(default=True, metadata=_CSV_ONLY)
+    null: str = field(default="", metadata=_CSV_ONLY)
+
+    def given_for_one_format(self) -> Iterator[tuple[str, FormatName]]:
+        """Yield name and format of each option that has an effect on one format only and is not at its default."""
+        for each in fields(self):
+            if "format" in each.metadata and getattr(self, each.name) != each.default:
+                yield each.name, each.metadata["format"]
+
+    def __post_init__(self) -> None:
+        if self.format is not None:
+            _check_choice("format", self.format, tuple(FORMATS))
+        if not isinstance(self.null, str) or set(self.null) & set('",\r\n\0'):
+            raise LakebaseSettingsError(
+                "null contains a quote, a comma, a line break or a null byte",
+                hint="Give the text exactly as the file has it, without quotes. In columns that are not text, a quoted "
+                "empty value is NULL in any case.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(FileOptions):
+    """How rows are exported to a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions(FileOptions):
+    """How rows are loaded into a table.
+
+    :param mode: ``append``; ``replace`` all rows, or those that match ``replace_where``, while readers see the old rows
+        until the commit; or ``upsert`` on ``key_columns``
+    :param columns: target columns in the order of the source, or a mapping from source names to target columns, which
+        skips the names that it does not list; by default the names of the source, or all columns if it has none
+    :param key_columns: columns of the unique index that an upsert matches rows by; by default the primary key
+    :param update_columns: columns that an upsert changes in existing rows; by default all loaded columns except the
+        key. An empty list leaves existing rows unchanged
+    :param duplicates: what an upsert does with several source rows of the same key: the ``last`` one wins, or
+        ``error``
+    :param version_column: an upsert changes an existing row only if this column is larger in the source
+    :param replace_where: SQL condition on unqualified columns of the table, which selects the rows to ``replace``; all
+        loaded rows must match it too
+    :param casts: SQL types by target column: the text of the source is cast to that type before it is stored
+    :param create_table: create the table from the Parquet or Arrow schema if it does not exist, with ``key_columns`` as
+        its primary key
+    :param load_id: identity of the load in the ledger, which is written in the same transaction: another load of the
+        same identity into the table does nothing
+    :param ledger_schema: schema of the ledger; created if the role may
+    :raises LakebaseSettingsError: if a value is invalid, or contradicts another one
+    """
+
+    mode: Mode = "append"
+    columns: Sequence[str] | Mapping[str, str] | None = None
+    key_columns: Sequence[str] | None = None
+    update_columns: Sequence[str] | None = None
+    duplicates: Duplicates = "last"
+    version_column: str | None = None
+    replace_where: str | None = None
+    casts: Mapping[str, str] | None = None
+    create_table: bool = field(default=False, metadata=_FILES_ONLY)
+    load_id: str | None = None
+    ledger_schema: str = LEDGER_SCHEMA
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice("mode", self.mode, get_args(Mode))
+        _check_choice("duplicates", self.duplicates, get_args(Duplicates))
+        for name in ("update_columns", "version_column"):
+            self._check_mode(name, "upsert")
+        self._check_mode("replace_where", "replace")
+        if self.key_columns and not self.create_table:
+            self._check_mode("key_columns", "upsert")
+        if self.load_id is not None and not self.load_id.strip():
+            raise LakebaseSettingsError("load_id is empty", hint="Give each load its own identity, or None.")
+        for name in ("columns", "key_columns", "update_columns"):
+            if isinstance(getattr(self, name), str):
+                raise LakebaseSettingsError(f"{name} is a str", hint="Give a list of names.")
+
+    def _check_mode(self, name: str, mode: Mode) -> None:
+        if getattr(self, name) is not None and self.mode != mode:
+            raise LakebaseSettingsError(f"{name} is given with mode '{self.mode}'", hint=f"Use mode '{mode}'.")
+
+
+class FileKeywords(TypedDict, total=False):
+    """The fields of :class:`FileOptions` as keyword arguments."""
+
+    format: FormatName | None
+    header: bool
+    null: str
+
+
+class ExportKeywords(FileKeywords, total=False):
+    """The fields of :class:`ExportOptions` as keyword arguments."""
+
+
+class LoadKeywords(FileKeywords, total=False):
+    """The fields of :class:`LoadOptions` as keyword arguments."""
+
+    mode: Mode
+    columns: Sequence[str] | Mapping[str, str] | None
+    key_columns: Sequence[str] | None
+    update_columns: Sequence[str] | None
+    duplicates: Duplicates
+    version_column: str | None
+    replace_where: str | None
+    casts: Mapping[str, str] | None
+    create_table: bool
+    load_id: str | None
+    ledger_schema: str
+
+
+class Option(NamedTuple):
+    """An option as callers see it.
+
+    :param name: its name
+    :param annotation: its type
+    :param default: its default
+    :param description: its documentation, on one line
+    :param needs_file: whether it applies to files, but not to the rows of a query
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    description: str
+    needs_file: bool
+
+
+def list_options(options: type[FileOptions], *, without: Sequence[str] = ()) -> tuple[Option, ...]:
+    """Return the options of a dataclass, its own before those that it inherits.
+
+    :param options: one of the dataclasses of this module
+    :param without: names to skip
+    """
+    types = get_type_hints(options)
+    known = {each.name: each for each in fields(options)}
+    return tuple(
+        Option(name, types[name], known[name].default, text, "needs_file" in known[name].metadata)
+        for name, text in _describe(options)
+        if name not in without
+    )
+
+
+def _describe(options: type[FileOptions]) -> Iterator[tuple[str, str]]:
+    """Yield each option and its ``:param:`` text on one line; of Python without docstrings, an empty text."""
+    for each in options.__mro__:
+        texts = dict(_PARAM.findall(each.__doc__ or ""))
+        for name in vars(each).get("__annotations__", {}):
+            yield name, " ".join(texts.get(name, "").split())
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise LakebaseSettingsError(f"{name} is {value!r}", hint=f"Choose from {', '.join(choices)}.")

@@ -1,0 +1,164 @@
+"""Find out, once, what a caller gave to be loaded: files, Arrow data, or rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any, TypeAlias
+
+from airflow_provider_lakebase.core.bulk.copy import BadValue
+from airflow_provider_lakebase.core.bulk.files import describe_file, find_format, is_open_file, is_path
+from airflow_provider_lakebase.core.bulk.formats import FORMATS, FileFormat, FormatName, import_from_extra
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+
+ROWS_LABEL = "the source"
+"""What messages call a source that is not a file."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to load.
+
+    :param opener: its path, or an open file
+    :param format: its format
+    """
+
+    opener: Any
+    format: FormatName
+
+    @cached_property
+    def label(self) -> str:
+        """What messages call it."""
+        return describe_file(self.opener)
+
+    @property
+    def kind(self) -> FileFormat:
+        """Its row in the table of formats."""
+        return FORMATS[self.format]
+
+
+@dataclass(frozen=True)
+class Files:
+    """One or more files, loaded in one transaction."""
+
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True)
+class ArrowSource:
+    """Arrow data; each batch has the columns of the schema, in its order."""
+
+    schema: Any
+    batches: Iterable[Any]
+
+
+@dataclass(frozen=True)
+class NamedRows:
+    """Rows whose values have names, such as those of a query.
+
+    :param rows: tuples of values
+    :param names: the name of each value
+    """
+
+    rows: Iterable[Sequence[Any]]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Dicts:
+    """Dicts by column name."""
+
+    rows: Iterator[Any]
+
+
+@dataclass(frozen=True)
+class Tuples:
+    """Rows whose values have no names."""
+
+    rows: Iterator[Any]
+
+
+Source: TypeAlias = Files | ArrowSource | NamedRows | Dicts | Tuples
+
+
+def classify(source: Any, format: FormatName | None = None) -> Source:
+    """Return what a source is. Files are not opened; of an iterable the first item is read.
+
+    :param source: what the caller gave
+    :param format: the option of that name
+    :raises LakebaseSettingsError: for a source that cannot be loaded, or a file whose format is unknown
+    """
+    if isinstance(source, NamedRows):
+        return source
+    if _is_library(source, "pyarrow") and hasattr(source, "iter_batches"):  # an opened Parquet file
+        return ArrowSource(source.schema_arrow, source.iter_batches())
+    if files := _list_files(source):
+        return Files(tuple(File(file, find_format(file, format)) for file in files))
+    if _is_library(source, "pyarrow") and hasattr(source, "schema"):
+        return ArrowSource(source.schema, _batches(source))
+    if _is_frame(source):
+        table = import_from_extra("frames").frame_to_arrow(source)
+        return ArrowSource(table.schema, _batches(table))
+    return _classify_rows(source)
+
+
+def _list_files(source: Any) -> list[Any]:
+    # A reader of pandas also has a method of that name, but yields frames.
+    has_bytes = hasattr(source, "read") and not _is_library(source, "pandas")
+    if is_path(source) or is_open_file(source) or has_bytes:
+        return [source]
+    if isinstance(source, list | tuple) and source and all(is_path(each) or is_open_file(each) for each in source):
+        return list(source)
+    return []
+
+
+def _classify_rows(source: Any) -> Source:
+    if hasattr(source, "dtypes"):  # another kind of data frame, which iterates over the names of its columns
+        hint = "Give its rows as Arrow data, or as a data frame of pandas or polars."
+        raise LakebaseSettingsError(f"source is a {type(source).__name__}", hint=hint)
+    if isinstance(source, bytes | Mapping) or not isinstance(source, Iterable):
+        what = f"source is a {type(source).__name__}"
+        raise LakebaseSettingsError(what, hint="Give rows, paths of files or Arrow data.")
+    rows = iter(source)
+    first = next(rows, None)
+    if first is None:
+        return Tuples(rows)
+    rows = chain([first], rows)
+    if _is_frame(first):
+        return _unite(import_from_extra("frames").frames_to_arrow(rows))
+    if _is_library(first, "pyarrow") and hasattr(first, "schema"):
+        return _unite(rows)
+    if hasattr(first, "read"):
+        raise LakebaseSettingsError("source is a list of open files", hint="Load one at a time, or give their paths.")
+    return Dicts(rows) if isinstance(first, Mapping) else Tuples(rows)
+
+
+def _is_library(value: Any, *names: str) -> bool:
+    return type(value).__module__.partition(".")[0] in names
+
+
+def _is_frame(value: Any) -> bool:
+    return _is_library(value, "pandas", "polars") and bool(import_from_extra("frames").is_frame(value))
+
+
+def _batches(data: Any) -> Iterable[Any]:
+    if hasattr(data, "to_batches"):
+        return data.to_batches()  # type: ignore[no-any-return]
+    return [data] if hasattr(data, "num_rows") else data
+
+
+def _unite(parts: Iterator[Any]) -> ArrowSource:
+    first = next(parts)
+    return ArrowSource(first.schema, _alike(chain([first], parts), first.schema))
+
+
+def _alike(parts: Iterable[Any], schema: Any) -> Iterator[Any]:
+    """Yield the batches of several tables in the column order of the first. Their column types may differ."""
+    for part in parts:
+        if part.schema.names != schema.names:
+            if sorted(part.schema.names) != sorted(schema.names) or len(set(schema.names)) < len(schema.names):
+                raise BadValue("its record batch has other columns than the first one", None)
+            part = part.select(schema.names)
+        yield from _batches(part)

@@ -1,0 +1,74 @@
+"""Run SQL of which the last statement returns rows that are read while they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
+
+from airflow_provider_lakebase.core.sql.split import split_statements
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+
+if TYPE_CHECKING:
+    from airflow_provider_lakebase.core.session.connections import LakebaseSession
+    from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+
+_WRITING = (("INSERT",), ("UPDATE",), ("DELETE",), ("MERGE",))
+
+
+@contextmanager
+def run_up_to_last(
+    hook: LakebaseHook, sql: str | Iterable[str], parameters: Any, *, read_only: bool = False
+) -> Iterator[tuple[LakebaseSession, str]]:
+    """Run all statements except the last one, and commit after the block, which gets the session and the last one.
+
+    :param hook: opens the session
+    :param sql: one or more texts, each with one or more statements
+    :param parameters: of each text
+    :param read_only: reject statements that write, for results that a caller may not read to the end
+    :raises LakebaseSettingsError: if there is no statement, or the last one is not a query
+    """
+    from airflow_provider_lakebase.core.bulk.copy_out import reading_only
+    from airflow_provider_lakebase.core.sql.binding import bind, check_encoding, hide_values
+
+    with hook._create_autocommit_connection() as session, hide_values(parameters):
+        bound = [bind(session, text, parameters) for text in ([sql] if isinstance(sql, str) else sql)]
+        statements = [statement.text for text in bound for statement in split_statements(text)]
+        if not statements:
+            raise LakebaseSettingsError("There is no SQL statement", hint="Give a query.")
+        if split_statements(statements[-1])[0].words[:1] in _WRITING:
+            hint = "Use get_df() or get_records(), which commit what they write, or write WITH … AS (…) SELECT."
+            raise LakebaseSettingsError(
+                "The last statement writes, so its rows cannot be read by this method", hint=hint
+            )
+        with reading_only(session) if read_only else nullcontext():
+            for statement in statements[:-1]:
+                hook._check_cancelled()
+                session.execute(statement.encode())
+                check_encoding(session)
+            yield session, statements[-1]
+        session.commit()
+
+
+@contextmanager
+def read_arrow(
+    hook: LakebaseHook, sql: str, parameters: Any, *, read_only: bool = False
+) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Run SQL for the block, which gets the Arrow schema of the last statement's rows and their record batches.
+
+    :param hook: opens the session
+    :param sql: one or more statements, or a table name as in SQL
+    :param parameters: of the statements
+    :param read_only: reject statements that write
+    """
+    from airflow_provider_lakebase.core.bulk import query_arrow
+    from airflow_provider_lakebase.core.bulk.copy_out import select
+    from airflow_provider_lakebase.core.bulk.progress import Progress
+
+    with run_up_to_last(hook, sql, parameters, read_only=read_only) as (connection, query):
+        progress = Progress("Reading", hook._check_cancelled)
+        with query_arrow.read_arrow(connection, select(query), progress) as result:
+            yield result
+    send_sql_hook_lineage(context=hook, sql=sql)

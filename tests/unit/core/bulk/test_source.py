@@ -1,0 +1,112 @@
+"""What a source is, is found out once, without a server and without opening a file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas
+import polars
+import pyarrow
+import pytest
+
+from airflow_provider_lakebase.core.bulk.source import ArrowSource, Dicts, Files, NamedRows, Tuples, classify
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+
+TABLE = pyarrow.table({"a": [1, 2], "b": ["x", "y"]})
+
+
+@pytest.mark.parametrize(
+    ("source", "format", "expected"),
+    [
+        ("a.csv", None, ["csv"]),
+        ("a.CSV.gz", None, ["csv"]),
+        (Path("a.ndjson.zst"), None, ["jsonl"]),
+        (["a.parquet", "b.pq"], None, ["parquet", "parquet"]),
+        ("a", "jsonl", ["jsonl"]),
+        ("a.csv", "parquet", ["parquet"]),
+        (io.BytesIO(b""), None, ["csv"]),
+    ],
+)
+def test_files_have_the_format_of_their_name_or_the_given_one(source: Any, format: Any, expected: list[str]):
+    found = classify(source, format)
+    assert isinstance(found, Files)
+    assert [file.format for file in found.files] == expected
+
+
+def test_a_file_whose_name_does_not_tell_its_format_is_rejected():
+    with pytest.raises(LakebaseSettingsError, match="The format of a.dat is unknown.*csv, jsonl, parquet"):
+        classify("a.dat")
+
+
+def test_a_file_is_named_without_secrets():
+    found = classify("s3://user:secret@bucket/a.csv")
+    assert isinstance(found, Files)
+    assert "secret" not in found.files[0].label
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        TABLE,
+        TABLE.to_batches()[0],
+        TABLE.to_reader(),
+        [TABLE, TABLE.select(["b", "a"])],
+        iter(TABLE.to_batches()),
+        TABLE.to_pandas(),
+        [TABLE.to_pandas()],
+        polars.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+    ],
+)
+def test_arrow_data_and_frames_are_batches_of_one_schema(source: Any):
+    found = classify(source)
+    assert isinstance(found, ArrowSource)
+    assert found.schema.names == ["a", "b"]
+    assert [batch.schema.names for batch in found.batches][0] == ["a", "b"]
+
+
+def test_a_reader_of_pandas_is_not_a_file(tmp_path: Path):
+    TABLE.to_pandas().to_csv(tmp_path / "a.csv", index=False)
+    with pandas.read_csv(tmp_path / "a.csv", chunksize=1) as reader:
+        assert isinstance(classify(reader), ArrowSource)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ([(1, 2)], Tuples),
+        ([], Tuples),
+        (iter([[1, 2]]), Tuples),
+        ([{"a": 1}], Dicts),
+        (({"a": n} for n in range(2)), Dicts),
+        (NamedRows([(1,)], ["a"]), NamedRows),
+    ],
+)
+def test_rows_are_told_apart_by_the_first_one(source: Any, expected: type[Any]):
+    assert isinstance(classify(source), expected)
+
+
+def test_no_row_is_lost():
+    found = classify(iter([(1,), (2,)]))
+    assert isinstance(found, Tuples)
+    assert list(found.rows) == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (b"a.csv", "source is a bytes"),
+        ({"a": 1}, "source is a dict"),
+        (5, "source is a int"),
+        (pandas.Series([1]), "source is a Series"),
+        ([io.BytesIO(b"")], "a list of open files"),
+        (polars.LazyFrame({"a": [1]}), r"collect\(\)"),
+        ([TABLE.to_pandas(), (1,)], "Item 2 of the source is a tuple"),
+    ],
+)
+def test_what_cannot_be_loaded_is_rejected(source: Any, said: str):
+    with pytest.raises(LakebaseSettingsError, match=said):
+        found = classify(source)
+        assert isinstance(found, ArrowSource)
+        list(found.batches)
