@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from airflow_provider_lakebase.core.sql.split import split_statements
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 if TYPE_CHECKING:
+    from airflow_provider_lakebase.core.bulk.source import NamedRows
     from airflow_provider_lakebase.core.session.connections import LakebaseSession
     from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
@@ -87,3 +88,14 @@ def read_arrow(
         with query_arrow.read_arrow(connection, select(query), progress) as result:
             yield result
     send_sql_hook_lineage(context=hook, sql=sql)
+
+
+def name_rows(rows: Iterable[tuple[Any, ...]], names: Sequence[str]) -> NamedRows:
+    """Return rows as :meth:`LakebaseHook.load` takes them to match their values to columns by name.
+
+    :param rows: tuples of values
+    :param names: the name of each value
+    """
+    from airflow_provider_lakebase.core.bulk.source import NamedRows
+
+    return NamedRows(rows, names)
