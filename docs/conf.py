@@ -1,4 +1,4 @@
-"""Configuration of Sphinx; scripts/docs builds."""
+"""Configuration of Sphinx, for scripts/docs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ autodoc_typehints_description_target = "documented_params"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 add_module_names = False
-# What these modules import for type checkers alone, put where autodoc looks for it.
+# autodoc resolves annotations in a module's namespace; these names are imported there only for type checkers.
 _VALUES = (
     "core.bulk.export.ExportResult",
     "core.bulk.load.LoadResult",
@@ -45,7 +45,7 @@ for _module in ("hooks.lakebase", "emulator"):
         _home, _, _name = _value.rpartition(".")
         setattr(import_module(f"{_OURS}.{_module}"), _name, getattr(import_module(f"{_OURS}.{_home}"), _name))
 
-# The build reads nothing from the network, so names of other projects lead nowhere.
+# The build does not use the network, so it cannot resolve names of other projects.
 nitpick_ignore = [
     ("py:class", "Asset"),  # airflow
     ("py:class", "AsyncEngine"),  # sqlalchemy

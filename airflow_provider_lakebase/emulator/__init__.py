@@ -1,7 +1,7 @@
-"""A stand-in for a Databricks workspace with one Lakebase project, on this machine.
+"""An emulator of a Databricks workspace with one Lakebase project, on this machine.
 
-PostgreSQL is real; databricks-sdk and any Postgres driver talk to it unmodified. What it believes of Lakebase is
-listed, with sources, in ``tests/contract``. It shares no code with the provider, or both could be wrong alike.
+It runs a real PostgreSQL; databricks-sdk and Postgres drivers talk to it unmodified. ``tests/contract`` lists what it
+assumes about Lakebase, with sources. It shares no code with the provider, so that both are not wrong in the same way.
 """
 
 from __future__ import annotations
@@ -29,21 +29,26 @@ __all__ = ["LakebaseEmulator", "MissingExtraError", "Principal"]
 
 
 class MissingExtraError(RuntimeError):
-    """What the emulator runs on is not installed."""
+    """The extra ``[emulator]`` is not installed."""
 
 
 class LakebaseEmulator(Behaviour):
-    """The emulator; a context manager, or call ``start`` and ``stop``.
+    """The emulator: use it in a ``with`` statement, or call ``start`` and ``stop``. Only this machine can reach it.
 
-    ``suspend_timeout`` is in seconds. ``clock`` gives seconds since 1970 and decides when credentials expire and when
-    an endpoint has been idle for long enough; a wake takes real time. ``asleep`` starts the first endpoint suspended.
-    Only this machine can reach it. How it behaves may be changed while it runs, and before:
+    These attributes change its behaviour, before it starts and while it runs:
 
-    - ``faults``: what shall break, see ``Faults``
+    - ``faults``: the faults to inject, see ``Faults``
     - ``wake_seconds``: how long a wake takes
-    - ``credential_seconds``: credentials live no longer than that, whatever their expire_time says (None: they do)
-    - ``max_sessions``: an endpoint has room for that many sessions (None: as many as PostgreSQL has)
-    - ``native_login``: roles with a password of PostgreSQL's own may log in, on the pooled host too (False)
+    - ``credential_seconds``: the longest that a credential works, whatever its ``expire_time`` says; None (the default)
+      follows ``expire_time``
+    - ``max_sessions``: the largest number of sessions of an endpoint; None (the default) is PostgreSQL's own limit
+    - ``native_login``: whether roles with a PostgreSQL password may log in, also on the pooled host (default: False)
+
+    :param wake_seconds: how long a wake takes, in seconds of real time
+    :param suspend_timeout: seconds without traffic after which an endpoint suspends
+    :param clock: returns seconds since 1970; credentials expire and endpoints suspend by it
+    :param asleep: start with the first endpoint suspended
+    :param postgres_version: 16 or 18
     """
 
     def __init__(
@@ -72,18 +77,21 @@ class LakebaseEmulator(Behaviour):
         self._state.owner = self.administrator.role
 
     def start(self) -> Self:
-        """Start it; raise ``MissingExtraError`` without the extra, ``RuntimeError`` where PostgreSQL does not start."""
+        """Start the emulator and return it.
+
+        Raise ``MissingExtraError`` without the extra ``[emulator]``, ``RuntimeError`` if PostgreSQL does not start.
+        """
         if self._running:
-            raise RuntimeError("the emulator is running already")
+            raise RuntimeError("the emulator is already running")
         _require_extra()
-        # Not at the top: without the extra, importing them fails where nobody can explain it.
+        # Imported only now: without the extra this import fails, and _require_extra explains why.
         from airflow_provider_lakebase.emulator.server import Server
 
         self._running = Server(self._state, self.administrator)
         return self
 
     def stop(self) -> None:
-        """Stop it, cut every client and remove every file; do nothing if it is not running."""
+        """Stop the emulator, disconnect every client and remove its files; do nothing if it is not running."""
         running, self._running = self._running, None
         if running:
             running.stop()
@@ -96,7 +104,7 @@ class LakebaseEmulator(Behaviour):
     ) -> None:
         self.stop()
 
-    # -- how to reach it
+    # -- addresses and connections
 
     @property
     def workspace_url(self) -> str:
@@ -105,29 +113,29 @@ class LakebaseEmulator(Behaviour):
 
     @property
     def port(self) -> int:
-        """Return the port of the Postgres protocol, on ``localhost`` and on the host of every other endpoint."""
+        """Return the Postgres port, which is the same on the host of every endpoint."""
         return self._server.port
 
     @property
     def ca_file(self) -> Path:
-        """Return the PEM file of the authority that signed the Postgres host's certificate."""
+        """Return the PEM file of the certificate authority that signed the Postgres hosts' certificate."""
         return self._server.ca_file
 
     @property
     def superuser_conninfo(self) -> str:
-        """Return a libpq connection string of the superuser, over a Unix socket, past credentials and states."""
+        """Return a libpq connection string of the superuser, which needs no credential and no wake."""
         return self._server.postgres.superuser_conninfo
 
     @property
     def connections(self) -> dict[str, str]:
-        """Return Airflow connections as JSON by their ids: the administrator's and the service principal's."""
+        """Return the administrator's and the service principal's Airflow connections: JSON by connection id."""
         return {
             "lakebase_admin": self.connection(self.administrator),
             "lakebase_default": self.connection(self.service_principal),
         }
 
     def connection(self, principal: Principal) -> str:
-        """Return an Airflow connection for a principal, as JSON."""
+        """Return an Airflow connection that signs in as a principal, as JSON."""
         return json.dumps(
             {
                 "conn_type": "lakebase",
@@ -148,7 +156,13 @@ class LakebaseEmulator(Behaviour):
         workspace_access: bool = True,
         can_use_project: bool = True,
     ) -> Principal:
-        """Add an identity to the workspace, without a Postgres role; raise ``ValueError`` for an unknown type."""
+        """Add an identity to the workspace. It has no Postgres role yet.
+
+        :param display_name: name to show; a user's e-mail address or a group's name is also its Postgres role
+        :param identity_type: ``SERVICE_PRINCIPAL``, ``USER`` or ``GROUP``; any other raises ``ValueError``
+        :param workspace_access: whether it has the entitlement *Workspace access*
+        :param can_use_project: whether it has *Can Use* on the project
+        """
         principal = self._identities.add_principal(
             display_name,
             identity_type=identity_type,
@@ -160,46 +174,46 @@ class LakebaseEmulator(Behaviour):
         return principal
 
     def add_member(self, group: Principal, principal: Principal) -> None:
-        """Make an identity a member of a group, for which it may then mint credentials by ``group_name``."""
+        """Make an identity a member of a group. It may then mint credentials for the group, with ``group_name``."""
         self._identities.add_member(group, principal)
 
     def issue_personal_access_token(self, principal: Principal) -> str:
-        """Return a personal access token of an identity: it opens the workspace API, never the database."""
+        """Return a personal access token of an identity. It is valid for the workspace API, never for the database."""
         return self._identities.issue_personal_access_token(principal)
 
     def trust_identity_token(self, token: str, principal: Principal) -> None:
-        """Let ``token``, of some other identity provider, be exchanged for workspace tokens of ``principal``.
+        """Accept an identity token of another identity provider in exchange for workspace tokens of ``principal``.
 
-        The token is compared and not looked into: it needs no signature, and it does not expire.
+        The token is compared as text: it needs no signature and does not expire.
         """
         self._identities.trust_identity_token(token, principal)
 
     def expire_credentials(self) -> None:
-        """Expire every database credential issued so far; open sessions go on."""
+        """Expire every database credential issued so far. Open sessions continue."""
         self._identities.expire_credentials()
 
-    # -- the endpoints; those that name none mean the first
+    # -- endpoints, by resource name; None is the first one
 
     @property
     def state(self) -> str:
-        """Return ``IDLE``, ``INIT`` or ``ACTIVE``, of the first endpoint."""
+        """Return the state of the first endpoint: ``IDLE``, ``INIT`` or ``ACTIVE``."""
         return self.endpoint_state()
 
     @property
     def disabled(self) -> bool:
-        """Return whether the first endpoint refuses to be woken."""
+        """Return whether the first endpoint is disabled."""
         return self._endpoint(None).disabled
 
     def endpoint_state(self, endpoint: str | None = None) -> str:
-        """Return ``IDLE``, ``INIT`` or ``ACTIVE``."""
+        """Return the state of an endpoint: ``IDLE``, ``INIT`` or ``ACTIVE``."""
         return self._endpoint(endpoint).state
 
     def endpoint_host(self, endpoint: str | None = None, *, read_only: bool = False) -> str:
-        """Return the host of an endpoint, or its host for reading only; raise ``ValueError`` where it has none."""
+        """Return the host of an endpoint, or its read-only host; raise ``ValueError`` if it has no read-only host."""
         found = self._endpoint(endpoint)
         host = found.read_only_address if read_only else found.host
         if host is None:
-            raise ValueError(f"{found.name} has no host for reading only; call enable_readable_secondary")
+            raise ValueError(f"{found.name} has no read-only host; call enable_readable_secondary")
         return host
 
     def add_endpoint(
@@ -210,12 +224,13 @@ class LakebaseEmulator(Behaviour):
         branch: str = "production",
         suspend_timeout: float | None = None,
     ) -> str:
-        """Add an endpoint, and its branch where that is missing; return the endpoint's resource name.
+        """Add an active endpoint, and its branch if it does not exist; return the endpoint's resource name.
 
-        It is awake, has a host of its own, and leads to the same data as every other one: a branch is no copy here.
-        Sessions on a read-only endpoint cannot write unless they say that they want to, which Lakebase would refuse.
-        Raise ``ValueError`` for one that exists and for a second one that writes in one branch, ``OSError`` where
-        another program has the port on its address.
+        The endpoint has its own host but the same data as every other endpoint: branches are not copies here. Sessions
+        on a read-only endpoint are read-only by default; unlike on Lakebase, they can turn that off.
+
+        Raise ``ValueError`` if the endpoint exists or the branch already has a read-write endpoint, ``OSError`` if
+        another program uses the port on its address.
         """
         added = self._state.add_endpoint(
             endpoint_id, endpoint_type=endpoint_type, branch=branch, suspend_timeout=suspend_timeout
@@ -228,25 +243,25 @@ class LakebaseEmulator(Behaviour):
         return added.name
 
     def remove_endpoint(self, endpoint: str) -> None:
-        """Delete an endpoint: its sessions are cut, and the workspace and its host know it no more."""
+        """Cut an endpoint's sessions and delete it from the workspace."""
         found = self._endpoint(endpoint)
         found.set_disabled(True)
         self._server.gate.suspend(found)
         self._state.remove_endpoint(found)
 
     def enable_readable_secondary(self, endpoint: str | None = None) -> str:
-        """Give an endpoint that writes a host for reading only as well, and return that host."""
+        """Give a read-write endpoint a read-only host as well, and return that host."""
         found = self._endpoint(endpoint)
         host = self._state.enable_readable_secondary(found)
         self._open(found)
         return host
 
     def suspend(self, endpoint: str | None = None) -> None:
-        """Suspend an endpoint: its sessions are cut with 57P01 when this returns; the next login wakes it."""
+        """Suspend an endpoint. When this returns, its sessions are cut with 57P01; the next login wakes it."""
         self._server.gate.suspend(self._endpoint(endpoint))
 
     def wake(self, endpoint: str | None = None) -> None:
-        """Wake an endpoint, return when it is active; raise ``RuntimeError`` if it is disabled or a fault fails it."""
+        """Wake an endpoint and wait until it is active; raise ``RuntimeError`` if that fails."""
         found = self._endpoint(endpoint)
         if found.disabled:
             raise RuntimeError("the endpoint is disabled; enable it first")
@@ -259,12 +274,12 @@ class LakebaseEmulator(Behaviour):
         self._server.gate.suspend(found)
 
     def enable(self, endpoint: str | None = None) -> None:
-        """Let logins wake an endpoint again; it stays asleep until one does."""
+        """Allow logins to an endpoint again. It stays suspended until the next login."""
         self._endpoint(endpoint).set_disabled(False)
 
     @contextlib.contextmanager
     def refuse_connections(self) -> Iterator[None]:
-        """Refuse every connection to the Postgres port, as if nobody listened, inside the block; sessions go on."""
+        """Close the Postgres port inside the ``with`` block: new connections are refused, open sessions continue."""
         self._server.gate.shut()
         try:
             yield
@@ -274,28 +289,28 @@ class LakebaseEmulator(Behaviour):
     def _endpoint(self, name: str | None) -> Endpoint:
         found = self._state.endpoints.get(name or self.endpoint)
         if found is None:
-            raise ValueError(f"there is no endpoint {name!r}, but {', '.join(self._state.endpoints)}")
+            raise ValueError(f"there is no endpoint {name!r}; there are {', '.join(self._state.endpoints)}")
         return found
 
     def _open(self, endpoint: Endpoint) -> None:
         if self._running:
             self._running.gate.open(endpoint)
 
-    # -- what happened
+    # -- records of what happened
 
     @property
     def requests(self) -> list[Request]:
-        """Return the HTTP requests so far, oldest first; status 0 is one that a fault left without an answer."""
+        """Return the HTTP requests so far, oldest first. Status 0 means that a fault left it unanswered."""
         return self._server.web.requests
 
     @property
     def logins(self) -> list[Login]:
-        """Return the attempts to log in to Postgres so far, oldest first."""
+        """Return the Postgres login attempts so far, oldest first."""
         return self._server.gate.logins
 
     @property
     def secrets(self) -> list[str]:
-        """Return every client secret, token and credential ever given out, and the identity tokens trusted."""
+        """Return every client secret, token and credential issued so far, and every trusted identity token."""
         return self._identities.secrets
 
     @property

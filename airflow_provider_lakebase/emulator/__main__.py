@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_lakebase.emulator``: run the emulator until it is told to stop."""
+"""``python -m airflow_provider_lakebase.emulator``: run the emulator until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_lakebase.emulator",
-        description="Run a stand-in for a Databricks workspace with one Lakebase project on this machine.",
+        description="Run an emulator of a Databricks workspace with one Lakebase project on this machine.",
     )
-    parser.add_argument("--wake-seconds", type=float, default=0.5, metavar="S", help="how long a wake takes (0.5)")
+    parser.add_argument("--wake-seconds", type=float, default=0.5, metavar="S", help="seconds that a wake takes (0.5)")
     parser.add_argument(
-        "--suspend-timeout", type=float, default=300.0, metavar="S", help="idle time until a suspend (300)"
+        "--suspend-timeout", type=float, default=300.0, metavar="S", help="seconds of idle time until a suspend (300)"
     )
     parser.add_argument("--asleep", action="store_true", help="start with the endpoint suspended")
     return parser.parse_args()
@@ -49,9 +49,9 @@ def _greeting(emulator: LakebaseEmulator) -> str:
     exports = (f"export AIRFLOW_CONN_{name.upper()}='{value}'" for name, value in emulator.connections.items())
     return "\n".join(
         [
-            f"# A stand-in for a Lakebase workspace: API {emulator.workspace_url}, Postgres localhost:{emulator.port}.",
-            "# lakebase_admin owns the database; lakebase_default has no role yet: creating it is the first task.",
-            "# Stop it with Ctrl-C; nothing stays behind.",
+            f"# Lakebase emulator: workspace API {emulator.workspace_url}, Postgres localhost:{emulator.port}.",
+            "# lakebase_admin owns the database; lakebase_default has no Postgres role yet: create it first.",
+            "# Stop it with Ctrl-C; it removes all its files.",
             *exports,
         ]
     )

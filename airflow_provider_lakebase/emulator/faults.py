@@ -1,6 +1,6 @@
-"""What shall break, and how often: faults wait in one list until a request or a connection uses them up.
+"""Faults to inject, in one list. A request or connection takes the oldest fault that applies to it; it is then used up.
 
-Knows no sockets. Who could break asks by the kind of fault; the oldest that fits is taken, and is then gone.
+No I/O.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TypeVar
 
 @dataclass(frozen=True)
 class RequestFault:
-    """A fault of the workspace API, for requests whose path contains ``path_part``; an empty one fits all."""
+    """A fault of the workspace API, for requests whose path contains ``path_part``; an empty one matches all."""
 
     path_part: str
 
 
 @dataclass(frozen=True)
 class Answer(RequestFault):
-    """Answer with an error instead."""
+    """Answer with an error."""
 
     status: int
     error_code: str
@@ -34,7 +34,7 @@ class Drop(RequestFault):
 
 @dataclass(frozen=True)
 class Delay(RequestFault):
-    """Answer as ever, but later."""
+    """Answer normally, but later."""
 
     seconds: float
 
@@ -46,7 +46,7 @@ class Swallow(RequestFault):
 
 @dataclass(frozen=True)
 class RefuseLogin:
-    """Answer a password with this error."""
+    """Refuse a login with this error once its password arrived."""
 
     text: str
 
@@ -58,7 +58,7 @@ class HangUp:
 
 @dataclass(frozen=True)
 class Ignore:
-    """Accept a connection and never say anything."""
+    """Accept a connection and never send anything."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class CutAfter:
 
 @dataclass(frozen=True)
 class FailWake:
-    """Let a wake fail with this error."""
+    """Make a wake fail with this error."""
 
     text: str
 
@@ -92,16 +92,16 @@ _ERROR_CODES = {
 
 
 class Faults:
-    """The faults to come. Each method adds ``times`` faults; any thread may call.
+    """The faults that were not used yet. Each method adds ``times`` faults of its kind; all methods are thread-safe.
 
-    A request or a connection uses up one fault, the oldest that fits it.
+    A request or connection uses up one fault: the oldest that applies to it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pending: list[Fault] = []
 
-    # -- the workspace API; its token endpoint and its well-known documents too
+    # -- the workspace API, including its token endpoint and discovery documents
 
     def answer(
         self,
@@ -113,61 +113,69 @@ class Faults:
         message: str | None = None,
         retry_after: int | None = None,
     ) -> None:
-        """Answer requests whose path contains ``path_part`` with an error, written as Databricks writes it."""
+        """Answer requests whose path contains ``path_part`` with an error in Databricks's form.
+
+        :param path_part: part of the path; empty matches every request
+        :param status: HTTP status
+        :param times: number of requests
+        :param error_code: Databricks's error code; by default the usual one of the status
+        :param message: text of the error
+        :param retry_after: seconds in the header ``Retry-After``; None sends no such header
+        """
         code = error_code or _ERROR_CODES.get(status, "UNKNOWN")
         self._add(
-            times, Answer(path_part, status, code, message or f"The emulator was told to say {code}.", retry_after)
+            times, Answer(path_part, status, code, message or f"The emulator was asked to answer {code}.", retry_after)
         )
 
     def drop(self, path_part: str, times: int = 1) -> None:
-        """Read requests whose path contains ``path_part`` and close the connection without an answer."""
+        """Close the connection after reading a request whose path contains ``path_part``, without an answer."""
         self._add(times, Drop(path_part))
 
     def delay(self, path_part: str, seconds: float, times: int = 1) -> None:
-        """Answer requests whose path contains ``path_part`` that many seconds later."""
+        """Answer requests whose path contains ``path_part`` after ``seconds`` seconds."""
         self._add(times, Delay(path_part, seconds))
 
     def swallow(self, path_part: str, times: int = 1) -> None:
-        """Read requests whose path contains ``path_part`` and never answer; the stop closes the connection."""
+        """Never answer requests whose path contains ``path_part``; keep their connections open until the stop."""
         self._add(times, Swallow(path_part))
 
     # -- the Postgres port
 
     def refuse_logins(self, text: str, times: int = 1) -> None:
-        """Answer the password of a login, whatever it is, with an error of this text."""
+        """Refuse logins with this error text, whatever their password."""
         self._add(times, RefuseLogin(text))
 
     def hang_up(self, times: int = 1) -> None:
-        """Close connections as soon as they are accepted, before TLS."""
+        """Close connections right after accepting them, before TLS."""
         self._add(times, HangUp())
 
     def ignore_connections(self, times: int = 1) -> None:
-        """Accept connections and never say anything; the stop closes them."""
+        """Accept connections and never send anything; they stay open until the emulator stops."""
         self._add(times, Ignore())
 
     def cut_after(self, size: int, times: int = 1) -> None:
-        """Cut a session once its client has sent ``size`` bytes after the login, both sides.
+        """Cut a session once its client has sent ``size`` bytes after the login.
 
-        PostgreSQL gets just these bytes and then the end of the connection; the client gets nothing that comes after.
+        PostgreSQL receives exactly these bytes and then the end of the connection; the client receives nothing more.
         """
         self._add(times, CutAfter(size))
 
     def fail_wakes(self, text: str, times: int = 1) -> None:
-        """Let a wake end with an error of this text, after the time that a wake takes; the endpoint is IDLE again."""
+        """Make wakes fail with this error text, after ``wake_seconds``; the endpoint is then IDLE again."""
         self._add(times, FailWake(text))
 
-    # -- all of them
+    # -- all faults
 
     def clear(self) -> None:
-        """Forget every fault that was not used yet."""
+        """Remove every fault that was not used yet."""
         with self._lock:
             self._pending.clear()
 
     def take(self, kind: type[F], path: str = "") -> F | None:
-        """Return the oldest fault of this kind that fits the path, and use it up; None if there is none."""
+        """Remove and return the oldest fault of this kind that applies to the path; None if there is none."""
         with self._lock:
             for position, fault in enumerate(self._pending):
-                if isinstance(fault, kind) and _fits(fault, path):
+                if isinstance(fault, kind) and _applies(fault, path):
                     del self._pending[position]
                     return fault
         return None
@@ -177,5 +185,5 @@ class Faults:
             self._pending.extend([fault] * times)
 
 
-def _fits(fault: Fault, path: str) -> bool:
+def _applies(fault: Fault, path: str) -> bool:
     return not isinstance(fault, RequestFault) or fault.path_part in path

@@ -1,4 +1,4 @@
-"""Starts PostgreSQL, the gate and the workspace API in this order, and stops them in reverse."""
+"""Start PostgreSQL, the gate and the workspace API, in this order; stop them in reverse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_lakebase.emulator.postgres_port.certificate import make_se
 from airflow_provider_lakebase.emulator.postgres_port.gate import Gate
 from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
 
-# The last one is for the pooled hosts of further endpoints.
+# The wildcard covers the pooled hosts of all endpoints but the first.
 _NAMES = ["localhost", "localhost-pooler", "*.localhost"]
 
 
@@ -22,7 +22,7 @@ class Server:
     """The running parts of an emulator."""
 
     def __init__(self, state: State, owner: Principal) -> None:
-        """Start everything; what was started is stopped again when a later part fails, with that part's error."""
+        """Start all parts. If one fails to start, stop the others and raise its error."""
         with contextlib.ExitStack() as started:
             self.postgres = Postgres(state.postgres_version)
             self.postgres.start()
@@ -41,7 +41,7 @@ class Server:
             self._started = started.pop_all()
 
     def publish_identities(self, state: State) -> None:
-        """Let ``databricks_create_role`` know the workspace's identities."""
+        """Write the workspace's identities to where ``databricks_create_role`` reads them."""
         self.postgres.write_identities(
             [
                 {"name": each.role, "type": each.identity_type, "id": each.scim_id}
@@ -50,5 +50,5 @@ class Server:
         )
 
     def stop(self) -> None:
-        """Stop everything and remove what it left on disk."""
+        """Stop all parts and remove their files."""
         self._started.close()

@@ -1,4 +1,4 @@
-"""Run SQL of which the last statement returns rows that are read while they arrive."""
+"""Run SQL whose last statement returns rows, which are read as they arrive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def run_up_to_last(
     :param read_only: reject statements that write, for results that a caller may not read to the end
     :raises LakebaseSettingsError: if there is no statement, or the last one is not a query
     """
-    from airflow_provider_lakebase.core.bulk.copy_out import reading_only
     from airflow_provider_lakebase.core.sql.binding import bind, check_encoding, hide_values
 
     with hook._create_autocommit_connection() as session, hide_values(parameters):
@@ -44,13 +43,29 @@ def run_up_to_last(
             raise LakebaseSettingsError(
                 "The last statement writes, so its rows cannot be read by this method", hint=hint
             )
-        with reading_only(session) if read_only else nullcontext():
+        with _read_only(session) if read_only else nullcontext():
             for statement in statements[:-1]:
                 hook._check_cancelled()
                 session.execute(statement.encode())
                 check_encoding(session)
             yield session, statements[-1]
         session.commit()
+
+
+@contextmanager
+def _read_only(session: LakebaseSession) -> Iterator[None]:
+    """Make the next transaction of a session read-only for the block, and say in a note what to do if it writes."""
+    from psycopg.errors import ReadOnlySqlTransaction
+
+    session.read_only = True
+    try:
+        yield
+    except ReadOnlySqlTransaction as error:
+        error.add_note(
+            "Rows are returned before all are read, so what a statement writes could not be committed. Use get_df(), "
+            "get_arrow() or run(), which commit."
+        )
+        raise
 
 
 @contextmanager

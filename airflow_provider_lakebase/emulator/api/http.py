@@ -1,4 +1,4 @@
-"""Serves the workspace API over HTTP on 127.0.0.1. Keeps no body and no header, and logs nothing."""
+"""The workspace API over HTTP on 127.0.0.1. It stores neither bodies nor headers, and logs nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _MAX_BODY = 1 << 20
 
 @dataclass(frozen=True)
 class Request:
-    """One request; ``principal`` is the client ID of who asked, where that is known.
+    """A request that arrived.
 
-    A request that a fault left without an answer has status 0.
+    :param principal: client ID of the caller, or None if it is unknown
+    :param status: HTTP status of the answer; 0 if a fault left the request unanswered
     """
 
     method: str
@@ -31,7 +32,7 @@ class Request:
 
 
 class Web(http.server.ThreadingHTTPServer):
-    """An HTTP server in threads of its own; ``answer`` turns a call into a reply."""
+    """An HTTP server with one thread for each connection; ``answer`` turns a call into a reply."""
 
     request_queue_size = 128
 
@@ -43,15 +44,15 @@ class Web(http.server.ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self._serving: dict[threading.Thread, socket.socket] = {}
-        # Daemons: a program that forgets to stop the emulator shall still end.
+        # Daemon threads: a program that does not stop the emulator can still exit.
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="lakebase-web", daemon=True)
 
     def start(self) -> None:
-        """Serve from now on; the port is bound since the object was made."""
+        """Start serving. The constructor has already bound the port."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Close every connection, also those that a client keeps alive, and end the threads."""
+        """Close every connection, kept-alive ones included, and end the threads."""
         self.stopping.set()
         self.shutdown()
         self._thread.join()
@@ -61,7 +62,7 @@ class Web(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve the connection in a thread, and remember both; only the thread of ``serve_forever`` comes here."""
+        """Serve a connection in a new thread. Only the thread of ``serve_forever`` calls this."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), name="lakebase-web-call", daemon=True
         )
@@ -70,7 +71,7 @@ class Web(http.server.ThreadingHTTPServer):
         thread.start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client went away in the middle, which is its own affair."""
+        """Ignore errors of a connection: the client closed it early."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -129,5 +130,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def _shut(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:  # it is closed already
+    except OSError:  # already closed
         pass

@@ -1,6 +1,6 @@
-"""A request of the workspace API and its reply, apart from how they travel.
+"""Requests of the workspace API and their replies, independent of HTTP.
 
-Errors are Databricks': ``{"error_code", "message"}``; those of the token endpoint have the form that OAuth gives them.
+Errors have Databricks's form, ``{"error_code", "message"}``; those of the token endpoint have OAuth's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOKEN_PATH = "/oidc/v1/token"  # noqa: S105 - a path
 
 @dataclass(frozen=True)
 class Call:
-    """A request: ``url`` is that of the workspace, ``path`` has no query; header values are as they came."""
+    """A request. ``url`` is the workspace's; ``path`` excludes the query; ``authorization`` is the raw header."""
 
     method: str
     url: str
@@ -41,7 +41,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; ``principal`` is the client ID of who asked, where that is known. A text is a page for a browser."""
+    """An answer. ``principal`` is the caller's client ID, if known. A ``body`` of type str is an HTML page."""
 
     status: int
     body: Json | str
@@ -59,7 +59,7 @@ class ApiError(Exception):
 
 
 class OAuthError(ApiError):
-    """An error reply of the token endpoint, which has a form of its own."""
+    """An error reply of the token endpoint, in OAuth's form."""
 
     def __init__(self, status: int, error: str, description: str) -> None:
         super().__init__(status, error, description)
@@ -67,7 +67,7 @@ class OAuthError(ApiError):
 
 
 def invalid(message: str) -> ApiError:
-    """Return the error for a field that cannot be as it is."""
+    """Return the error for an invalid field."""
     return ApiError(400, "INVALID_PARAMETER_VALUE", message)
 
 
@@ -77,7 +77,7 @@ def not_found(kind: str) -> ApiError:
 
 
 def fault_reply(call: Call, fault: Answer) -> Reply:
-    """Return the reply that a fault asks for."""
+    """Return the error reply of a fault."""
     kind = OAuthError if call.path == TOKEN_PATH else ApiError
     error = kind(fault.status, fault.error_code, fault.message)
     headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}

@@ -1,4 +1,4 @@
-"""How a client gets a workspace token: the discovery documents and the token endpoint. Needs no authentication."""
+"""The discovery documents and the token endpoint, which issue workspace tokens. They need no workspace token."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _by_identity_token(state: State, call: Call, form: dict[str, str]) -> Princi
 
 
 def _client(call: Call, form: dict[str, str]) -> tuple[str, str]:
-    """Return client ID and secret: from HTTP Basic, else from the form."""
+    """Return client ID and secret, from HTTP Basic authentication or else from the form."""
     scheme, _, value = call.authorization.partition(" ")
     if scheme.lower() != "basic":
         return form.get("client_id", ""), form.get("client_secret", "")

@@ -1,4 +1,4 @@
-"""How the workspace API shows its resources: state in, JSON out."""
+"""The resources of the workspace API as JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from airflow_provider_lakebase.emulator.model.workspace import BRANCH, PROJECT, 
 
 
 def timestamp(seconds: float) -> str:
-    """Return seconds since 1970 as RFC 3339 in UTC."""
+    """Format seconds since 1970 as RFC 3339 in UTC."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def me(principal: Principal) -> Json:
-    """Return an identity as SCIM shows it to itself."""
+    """Return an identity as the SCIM API ``Me`` does."""
     return {
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
         "id": principal.scim_id,
@@ -28,7 +28,7 @@ def me(principal: Principal) -> Json:
 
 
 def project(state: State) -> Json:
-    """Return the project."""
+    """Return the project's JSON."""
     return {
         **_common(PROJECT, state.project_uid, state.created_at),
         "status": {
@@ -50,7 +50,7 @@ def project(state: State) -> Json:
 
 
 def branch(state: State, name: str) -> Json:
-    """Return a branch."""
+    """Return a branch's JSON."""
     return {
         **_common(name, state.branches[name], state.created_at),
         "status": {
@@ -64,7 +64,7 @@ def branch(state: State, name: str) -> Json:
 
 
 def endpoint(endpoint: Endpoint) -> Json:
-    """Return an endpoint with the state it is in."""
+    """Return an endpoint's JSON, with its current state."""
     view = endpoint.view
     has_secondary = endpoint.endpoint_type != READ_ONLY and endpoint.read_only_address is not None
     computes = 2 if has_secondary else 1
@@ -90,13 +90,16 @@ def endpoint(endpoint: Endpoint) -> Json:
 
 
 def page(state: State, path: str) -> str | None:
-    """Return the page that a workspace shows a browser of a project or branch, or None where there is none."""
+    """Return an HTML page for the web address of a project or branch; None for any other path."""
     project = f"/lakebase/projects/{state.project_uid}"
     pages = {project: PROJECT}
     for name, uid in state.branches.items():
         pages |= {f"{project}/branches/{uid}": name, f"{project}/branches/{uid}/sql-editor": f"SQL editor of {name}"}
     title = pages.get(path)
-    return title and f"<!doctype html><title>Lakebase emulator</title><h1>{title}</h1><p>A workspace shows it here."
+    return (
+        title
+        and f"<!doctype html><title>Lakebase emulator</title><h1>{title}</h1><p>A real workspace shows its page here."
+    )
 
 
 def _hosts(endpoint: Endpoint) -> Json:
@@ -108,7 +111,7 @@ def _hosts(endpoint: Endpoint) -> Json:
 
 
 def _common(name: str, uid: str, created_at: float) -> Json:
-    """Return the fields that every resource has; its ID stands beside them under the name of its kind."""
+    """Return the fields that every resource has: names, times, and the ID under a key such as ``branch_id``."""
     parent, kind, resource_id = ([""] + name.rsplit("/", 2))[-3:]
     id_field = {"projects": "project_id", "branches": "branch_id", "endpoints": "endpoint_id"}[kind]
     common = {

@@ -1,4 +1,4 @@
-"""The workspace API: a request in, a state asked, JSON out; knows no sockets."""
+"""The workspace API: routes each call to a handler, which reads or changes the state and returns JSON. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
 def answer(state: State, call: Call) -> Reply:
-    """Answer one request."""
+    """Answer one call."""
     caller: Principal | None = None
     try:
         if call.path in oauth.ROUTES:
@@ -35,7 +35,7 @@ def answer(state: State, call: Call) -> Reply:
         return Reply(error.status, error.body, caller.client_id if caller else None)
 
 
-# -- with a workspace token
+# -- handlers of calls that need a workspace token
 
 
 def _caller(state: State, call: Call) -> Principal:
@@ -105,11 +105,11 @@ def _endpoints(state: State, call: Call, caller: Principal) -> Json:
 
 
 def _update_endpoint(state: State, call: Call, caller: Principal) -> Json:
-    """Disable or enable an endpoint; the gate suspends it a moment later."""
+    """Disable or enable an endpoint. The gate suspends a disabled one within a second."""
     name = _name(call)
     _require_resource(state, name, caller)
     if call.query.get("update_mask") != "spec.disabled":
-        raise invalid("the emulator knows update_mask=spec.disabled only")
+        raise invalid("the emulator supports only update_mask=spec.disabled")
     disabled = (call.json().get("spec") or {}).get("disabled", False)
     if not isinstance(disabled, bool):
         raise invalid(f"Field 'spec.disabled' must be true or false, not {disabled!r}")
@@ -118,7 +118,7 @@ def _update_endpoint(state: State, call: Call, caller: Principal) -> Json:
 
 
 def _operation(state: State, call: Call, caller: Principal) -> Json:
-    """Show an operation on an endpoint: each is done at once, and none is kept."""
+    """Return an operation on an endpoint as done: operations finish at once and are not stored."""
     name, _, operation_id = _name(call).partition("/operations/")
     _require_resource(state, name, caller)
     return _done(state.endpoints[name], operation_id)
@@ -134,7 +134,7 @@ def _name(call: Call) -> str:
 
 
 def _require_resource(state: State, name: str, caller: Principal) -> None:
-    """Raise ``ApiError`` for the first ancestor that does not exist, then for a project that the caller may not use."""
+    """Raise ``ApiError`` if the resource or an ancestor does not exist, or if the caller may not use the project."""
     parts = name.split("/")
     for depth, kind, known in (
         (2, "project", [PROJECT]),
@@ -155,12 +155,15 @@ def _require_resource(state: State, name: str, caller: Principal) -> None:
 
 
 def _expiry(request: Json, now: float) -> float:
-    """Return when the credential expires, in seconds since 1970; raise ``ApiError`` outside of 5 minutes to 1 hour."""
+    """Return when the requested credential expires, in seconds since 1970.
+
+    Raise ``ApiError`` unless it lives for 5 minutes to 1 hour.
+    """
     field = "ttl" if "ttl" in request else "expire_time"
     if field not in request:
         return now + CREDENTIAL_SECONDS
     seconds = _seconds(str(request[field])) if field == "ttl" else _moment(str(request[field])) - now
-    # A second of grace, since the time that an absolute time took to arrive is not the caller's fault.
+    # An absolute time gets a second of grace for the time that the request took to arrive.
     if not MIN_CREDENTIAL_SECONDS - 1 < seconds <= CREDENTIAL_SECONDS or (
         field == "ttl" and seconds < MIN_CREDENTIAL_SECONDS
     ):

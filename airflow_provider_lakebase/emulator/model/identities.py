@@ -1,6 +1,6 @@
-"""Who there is in the workspace, and what was issued to whom: secrets, tokens, credentials.
+"""The identities of the workspace, and the secrets, tokens and credentials issued to them.
 
-No I/O, and the clock is handed in (seconds since 1970). Every method takes the lock, so any thread may call.
+No I/O. The clock is a parameter (seconds since 1970). All methods are thread-safe.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ IDENTITY_TYPES = ("SERVICE_PRINCIPAL", "USER", "GROUP")
 
 @dataclass(frozen=True)
 class Principal:
-    """An identity of the workspace, with the OAuth secret that it authenticates by."""
+    """An identity of the workspace, with its OAuth secret."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -30,25 +30,25 @@ class Principal:
 
     @property
     def role(self) -> str:
-        """Return the name of its Postgres role: a service principal's client ID, a user's e-mail, a group's name."""
+        """Return its Postgres role: a service principal's client ID, a user's e-mail address, a group's name."""
         return self.client_id if self.identity_type == "SERVICE_PRINCIPAL" else self.display_name
 
     @property
     def label(self) -> str:
-        """Return the security label that marks the role as this identity's."""
+        """Return the security label that ties a Postgres role to this identity."""
         return f"id={self.scim_id},type={self.identity_type.lower()}"
 
 
 @dataclass(frozen=True)
 class Issued:
-    """A workspace token or a database credential: whose it is and until when it opens something."""
+    """The owner and expiry of a workspace token or a database credential."""
 
     principal: Principal
     expires_at: float
 
 
 class Identities:
-    """The identities of a workspace, and every secret that was given out."""
+    """The identities of a workspace, and everything issued to them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -68,7 +68,7 @@ class Identities:
         workspace_access: bool = True,
         can_use_project: bool = True,
     ) -> Principal:
-        """Add an identity; raise ``ValueError`` for an identity type that does not exist."""
+        """Add an identity; raise ``ValueError`` for an unknown identity type."""
         if identity_type not in IDENTITY_TYPES:
             raise ValueError(f"identity_type is one of {', '.join(IDENTITY_TYPES)}, not {identity_type!r}")
         principal = Principal(
@@ -93,14 +93,14 @@ class Identities:
     # -- groups
 
     def add_member(self, group: Principal, principal: Principal) -> None:
-        """Make an identity a member of a group; raise ``ValueError`` for a group that is none."""
+        """Make an identity a member of a group; raise ``ValueError`` if ``group`` is not a group."""
         if group.identity_type != "GROUP":
             raise ValueError(f"{group.display_name!r} is a {group.identity_type}, not a GROUP")
         with self._lock:
             self._members.add((group.client_id, principal.client_id))
 
     def group_of(self, principal: Principal, name: str) -> Principal | None:
-        """Return the group of this name, if the identity is a member of it."""
+        """Return the group of this name if the identity is a member of it, else None."""
         with self._lock:
             for group in self._principals.values():
                 is_member = (group.client_id, principal.client_id) in self._members
@@ -108,10 +108,10 @@ class Identities:
                     return group
         return None
 
-    # -- how an identity proves itself to the workspace
+    # -- signing in to the workspace
 
     def authenticate(self, client_id: str, client_secret: str) -> Principal | None:
-        """Return the identity whose client ID and secret these are; a group authenticates nowhere."""
+        """Return the identity with this client ID and secret, else None. Groups cannot sign in."""
         with self._lock:
             principal = self._principals.get(client_id)
         if (
@@ -123,46 +123,46 @@ class Identities:
         return None
 
     def trust_identity_token(self, token: str, principal: Principal) -> None:
-        """Take this token of another identity provider as proof of being ``principal``."""
-        _require_no_group(principal)
+        """Accept this token of another identity provider as proof of being ``principal``."""
+        _refuse_group(principal)
         with self._lock:
             self._identity_tokens[token] = principal
             self.secrets.append(token)
 
     def identity_token_owner(self, token: str, client_id: str) -> Principal | None:
-        """Return whom a token of another identity provider proves; a service principal must be named too."""
+        """Return the identity of a trusted token, else None. For a service principal, ``client_id`` must name it."""
         with self._lock:
             principal = self._identity_tokens.get(token)
         named = "" if principal and principal.identity_type == "USER" else principal and principal.client_id
         return principal if client_id == named else None
 
-    # -- what opens the workspace API
+    # -- tokens for the workspace API
 
     def issue_workspace_token(self, principal: Principal) -> str:
-        """Issue a workspace token that lives ``WORKSPACE_TOKEN_SECONDS``."""
-        # Not a JWT: what looks like one is redacted by log filters, and a test for leaks would prove nothing.
+        """Issue a workspace token that is valid for ``WORKSPACE_TOKEN_SECONDS``."""
+        # Not a JWT: log filters redact what looks like one, and a test for leaks would prove nothing.
         token = f"lbw.{secrets.token_urlsafe(64)}"
-        return self._keep(self._tokens, token, Issued(principal, self.clock() + WORKSPACE_TOKEN_SECONDS))
+        return self._store(self._tokens, token, Issued(principal, self.clock() + WORKSPACE_TOKEN_SECONDS))
 
     def issue_personal_access_token(self, principal: Principal) -> str:
         """Issue a personal access token, which does not expire; raise ``ValueError`` for a group."""
-        _require_no_group(principal)
-        return self._keep(self._tokens, f"dapi{secrets.token_hex(16)}", Issued(principal, math.inf))
+        _refuse_group(principal)
+        return self._store(self._tokens, f"dapi{secrets.token_hex(16)}", Issued(principal, math.inf))
 
     def workspace_token_owner(self, text: str) -> Principal | None:
-        """Return whose workspace token or personal access token this is, unless it is unknown or expired."""
+        """Return the owner of a workspace token or personal access token; None if it is unknown or expired."""
         with self._lock:
             issued = self._tokens.get(text)
         return issued.principal if issued and issued.expires_at > self.clock() else None
 
-    # -- what opens the database
+    # -- credentials for the database
 
     def issue_credential(self, principal: Principal, expires_at: float) -> str:
-        """Issue a database credential that opens logins until ``expires_at``."""
-        return self._keep(self._credentials, f"lbc.{secrets.token_urlsafe(64)}", Issued(principal, expires_at))
+        """Issue a database credential that is valid until ``expires_at``."""
+        return self._store(self._credentials, f"lbc.{secrets.token_urlsafe(64)}", Issued(principal, expires_at))
 
     def credential(self, text: str) -> Issued | None:
-        """Return the credential, expired or not; None if it was never issued."""
+        """Return a credential, expired or not; None if it was never issued."""
         with self._lock:
             return self._credentials.get(text)
 
@@ -173,13 +173,13 @@ class Identities:
             for text, issued in self._credentials.items():
                 self._credentials[text] = replace(issued, expires_at=min(issued.expires_at, now))
 
-    def _keep(self, book: dict[str, Issued], text: str, issued: Issued) -> str:
+    def _store(self, issued_by_text: dict[str, Issued], text: str, issued: Issued) -> str:
         with self._lock:
-            book[text] = issued
+            issued_by_text[text] = issued
             self.secrets.append(text)
         return text
 
 
-def _require_no_group(principal: Principal) -> None:
+def _refuse_group(principal: Principal) -> None:
     if principal.identity_type == "GROUP":
-        raise ValueError(f"{principal.display_name!r} is a group, and a group authenticates nowhere")
+        raise ValueError(f"{principal.display_name!r} is a group; groups cannot sign in")

@@ -1,6 +1,6 @@
-"""What the workspace knows: its identities, and one project with its branches and endpoints.
+"""The state of the workspace: its identities, and one project with its branches and endpoints.
 
-No I/O, and the clock is handed in (seconds since 1970). Every method takes a lock, so any thread may call.
+No I/O. The clock is a parameter (seconds since 1970). All methods are thread-safe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ READ_WRITE, READ_ONLY = "ENDPOINT_TYPE_READ_WRITE", "ENDPOINT_TYPE_READ_ONLY"
 FIRST_ADDRESS = "127.0.0.1"
 ADDRESSES = [FIRST_ADDRESS, *(f"127.0.0.{last}" for last in range(2, 33))]
 
-# (state, event) → state. An event that is not listed for a state leaves it as it is.
+# (state, event) → new state. An event that is not listed for a state does not change it.
 TRANSITIONS = {
     ("IDLE", "wake"): "INIT",
     ("INIT", "activate"): "ACTIVE",
@@ -32,25 +32,25 @@ TRANSITIONS = {
 
 
 class Behaviour:
-    """What may be changed while the emulator runs."""
+    """The attributes of the emulator that may change while it runs."""
 
-    #: How long a wake takes.
+    #: Seconds that a wake takes.
     wake_seconds: float = 0.5
-    #: When database credentials really expire, whatever their expire_time says; None keeps to the latter.
+    #: Longest time that a credential works, in seconds, whatever its expire_time says; None follows expire_time.
     credential_seconds: float | None = None
-    #: How many sessions an endpoint has room for.
+    #: Largest number of sessions of an endpoint; None is PostgreSQL's own limit.
     max_sessions: int | None = None
-    #: Whether roles with a password of PostgreSQL's own may log in.
+    #: Whether roles with a PostgreSQL password may log in.
     native_login: bool = False
 
     def __init__(self) -> None:
-        #: What shall break, and how often.
+        #: The faults to inject.
         self.faults = Faults()
 
 
 @dataclass(frozen=True)
 class EndpointView:
-    """An endpoint at one moment."""
+    """The state of an endpoint at one moment."""
 
     state: str
     disabled: bool
@@ -59,7 +59,7 @@ class EndpointView:
 
 
 class Endpoint:
-    """One endpoint: the state it is in, and the addresses that lead to it."""
+    """An endpoint: its state and its addresses."""
 
     def __init__(
         self, name: str, endpoint_type: str, address: str, *, clock: Callable[[], float], suspend_timeout: float
@@ -77,27 +77,27 @@ class Endpoint:
 
     @property
     def branch(self) -> str:
-        """Return the name of its branch."""
+        """Return the resource name of its branch."""
         return self.name.split("/endpoints/")[0]
 
     @property
     def addresses(self) -> list[str]:
-        """Return every address that leads to it."""
+        """Return all its addresses."""
         return list(dict.fromkeys([self.address, self.read_only_address or self.address]))
 
     @property
     def host(self) -> str:
-        """Return the name, or the address, of its host."""
+        """Return its host: a name or an address."""
         return "localhost" if self.address == FIRST_ADDRESS else self.address
 
     @property
     def pooled_host(self) -> str:
-        """Return the name of its pooled host, which resolves nowhere: connect to the address of its host."""
+        """Return the name of its pooled host. It does not resolve: connect to the address of its host."""
         return "localhost-pooler" if self.address == FIRST_ADDRESS else f"{self.name.split('/')[-1]}-pooler.localhost"
 
     @property
     def view(self) -> EndpointView:
-        """Return the endpoint as it is now; looking does not wake it."""
+        """Return the current state. Reading it does not wake the endpoint."""
         with self._lock:
             return self._view
 
@@ -108,11 +108,11 @@ class Endpoint:
 
     @property
     def disabled(self) -> bool:
-        """Return whether it refuses to be woken."""
+        """Return whether it is disabled."""
         return self.view.disabled
 
     def move(self, event: str) -> bool:
-        """Apply ``wake``, ``activate`` or ``suspend``; return whether the state changed."""
+        """Apply the event ``wake``, ``activate`` or ``suspend``; return whether the state changed."""
         now = self._clock()
         with self._lock:
             state = TRANSITIONS.get((self._view.state, event))
@@ -123,25 +123,25 @@ class Endpoint:
             return True
 
     def set_disabled(self, disabled: bool) -> None:
-        """Forbid or allow logins and wakes."""
+        """Disable or enable logins and wakes."""
         now = self._clock()
         with self._lock:
             self._view = replace(self._view, disabled=disabled, updated_at=now)
 
     def touch(self) -> None:
-        """Note traffic, which postpones the suspend."""
+        """Record traffic, which postpones the suspend."""
         now = self._clock()
         with self._lock:
             self._view = replace(self._view, last_active_at=now)
 
     def suspend_is_due(self) -> bool:
-        """Return whether it is active and was without traffic for ``suspend_timeout`` seconds."""
+        """Return whether it is active and had no traffic for ``suspend_timeout`` seconds."""
         view = self.view
         return view.state == "ACTIVE" and self._clock() - view.last_active_at >= self.suspend_timeout
 
 
 class State:
-    """The workspace: its identities and one project. Every endpoint of it leads to the same data."""
+    """The workspace: its identities and one project, whose endpoints all lead to the same data."""
 
     def __init__(
         self,
@@ -172,9 +172,9 @@ class State:
     def add_endpoint(
         self, endpoint_id: str, *, endpoint_type: str, branch: str = "production", suspend_timeout: float | None = None
     ) -> Endpoint:
-        """Add an active endpoint, and its branch where that is missing.
+        """Add an active endpoint, and its branch if it does not exist.
 
-        Raise ``ValueError`` for an endpoint that exists, and for a second one that can write in one branch.
+        Raise ``ValueError`` if the endpoint exists or the branch already has a read-write endpoint.
         """
         branch_name = f"{PROJECT}/branches/{branch}"
         name = f"{branch_name}/endpoints/{endpoint_id}"
@@ -182,7 +182,7 @@ class State:
             raise ValueError(f"endpoint_type is {READ_WRITE} or {READ_ONLY}, not {endpoint_type!r}")
         with self._lock:
             if name in self.endpoints:
-                raise ValueError(f"{name} exists already")
+                raise ValueError(f"{name} already exists")
             if endpoint_type == READ_WRITE and any(
                 (each.branch, each.endpoint_type) == (branch_name, READ_WRITE) for each in self.endpoints.values()
             ):
@@ -194,12 +194,12 @@ class State:
         return endpoint
 
     def remove_endpoint(self, endpoint: Endpoint) -> None:
-        """Forget an endpoint that was deleted or could not be opened; its address stays used up."""
+        """Remove an endpoint that was deleted or could not be opened. Its address is not reused."""
         with self._lock:
             self.endpoints = {name: each for name, each in self.endpoints.items() if each is not endpoint}
 
     def enable_readable_secondary(self, endpoint: Endpoint) -> str:
-        """Give an endpoint a host for reading only, unless it has one, and return the host's address."""
+        """Give an endpoint a read-only host if it has none; return that host's address."""
         with self._lock:
             if endpoint.read_only_address is None:
                 endpoint.read_only_address = self._address()
@@ -209,10 +209,10 @@ class State:
         try:
             return next(self._addresses)
         except StopIteration:
-            raise ValueError(f"the emulator has {len(ADDRESSES)} hosts and no more") from None
+            raise ValueError(f"the emulator has only {len(ADDRESSES)} hosts") from None
 
     def issue_credential(self, principal: Principal, expires_at: float) -> str:
-        """Issue a database credential that opens logins until ``expires_at``, or earlier where that was told."""
+        """Issue a database credential valid until ``expires_at``, or shorter if ``credential_seconds`` says so."""
         early = self.behaviour.credential_seconds
         if early is not None:
             expires_at = min(expires_at, self.clock() + early)

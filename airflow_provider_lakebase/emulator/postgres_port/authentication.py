@@ -1,7 +1,7 @@
-"""Decides whether a password opens a login as a role, in the order in which the proxy in front of Lakebase looks.
+"""Check the password of a login, in the same order as the proxy in front of Lakebase.
 
-A database credential opens the role of the identity that it was minted for, and only on a direct host. A password of
-PostgreSQL's own opens a role that has one, on every host, while the workspace allows that.
+A database credential is accepted for the role of its own identity, on direct hosts only. A PostgreSQL password is
+accepted for a role that has one, on every host, if native login is on.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from airflow_provider_lakebase.emulator.postgres_port.login_errors import (
     UNAUTHORIZED,
     UNKNOWN_CREDENTIAL,
     WRONG_PASSWORD,
-    Refused,
+    LoginRefused,
 )
 from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
 
 
 async def check_password(state: State, postgres: Postgres, user: str, password: str, *, pooled: bool) -> Issued | None:
-    """Return the credential that was given, None for a right password of PostgreSQL's own; else raise ``Refused``."""
+    """Return the credential, or None for a correct PostgreSQL password; raise ``LoginRefused`` for anything else."""
     credential = state.identities.credential(password)
     if credential is None and state.behaviour.native_login:
         if await _is_native(postgres, user, password):
             return None
     if pooled:
-        raise Refused(POOLED)
+        raise LoginRefused(POOLED)
     if credential is None:
-        raise Refused(UNKNOWN_CREDENTIAL)
+        raise LoginRefused(UNKNOWN_CREDENTIAL)
     if credential.expires_at <= state.clock() or credential.principal.role != user:
-        raise Refused(UNAUTHORIZED)
+        raise LoginRefused(UNAUTHORIZED)
     return credential
 
 
 async def check_role(postgres: Postgres, user: str, credential: Issued) -> None:
-    """Raise ``Refused`` unless there is a role and it is that of the credential's identity."""
+    """Raise ``LoginRefused`` unless the role exists and belongs to the credential's identity."""
     exists, label = await asyncio.to_thread(postgres.role_label, user)
     if not exists:
-        raise Refused(NO_ROLE.format(user))
+        raise LoginRefused(NO_ROLE.format(user))
     if label is None:
-        raise Refused(WRONG_PASSWORD.format(user))
+        raise LoginRefused(WRONG_PASSWORD.format(user))
     if label != credential.principal.label:
-        raise Refused(UNAUTHORIZED)
+        raise LoginRefused(UNAUTHORIZED)
 
 
 async def _is_native(postgres: Postgres, user: str, password: str) -> bool:
-    """Return False for a role without a password; raise ``Refused`` for another password than the role's."""
+    """Return whether the role has this password; raise ``LoginRefused`` if it has a different one."""
     secret = await asyncio.to_thread(postgres.password_secret, user)
     if secret is None:
         return False
     if not await asyncio.to_thread(is_password_of, secret, password):
-        raise Refused(WRONG_PASSWORD.format(user))
+        raise LoginRefused(WRONG_PASSWORD.format(user))
     return True
 
 
 def is_password_of(secret: str, password: str) -> bool:
-    """Return whether a SCRAM secret, as PostgreSQL keeps it, was made from this password.
+    """Return whether a SCRAM secret, in PostgreSQL's form, was made from this password.
 
     Its form is ``SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>``; see RFC 5803.
     """

@@ -1,4 +1,4 @@
-"""The gate's TLS certificate: an authority and a certificate for its hosts, made afresh and valid for a week."""
+"""The gate's TLS certificate and its authority, created at each start and valid for a week."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIFETIME = datetime.timedelta(days=7)
 
 
 def make_server_context(directory: Path, names: list[str], addresses: list[str]) -> ssl.SSLContext:
-    """Write the authority to ``directory/ca.pem`` and return a context that serves a certificate for these hosts."""
+    """Write the authority to ``directory/ca.pem``; return a server context with a certificate for these hosts."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer, subject = _name("Lakebase emulator authority"), _name(names[0])
     authority = (
@@ -43,7 +43,7 @@ def _context(directory: Path, certificate: x509.Certificate, key: ec.EllipticCur
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    # The ssl module reads a key from a file only.
+    # The ssl module reads keys only from files.
     path = directory / "server.pem"
     path.touch(mode=0o600)
     try:

@@ -1,4 +1,4 @@
-"""What runs behind an endpoint: its wakes, its suspends and its sessions. Lives in the gate's event loop."""
+"""The compute of an endpoint: wakes, suspends and sessions. Runs in the gate's event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from airflow_provider_lakebase.emulator.faults import CutAfter, FailWake
 from airflow_provider_lakebase.emulator.model.workspace import Behaviour, Endpoint
 from airflow_provider_lakebase.emulator.postgres_port.handshake import Client
-from airflow_provider_lakebase.emulator.postgres_port.login_errors import DISABLED, NO_SLOTS, Refused
+from airflow_provider_lakebase.emulator.postgres_port.login_errors import DISABLED, NO_SLOTS, LoginRefused
 from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
 from airflow_provider_lakebase.emulator.postgres_port.relay import Side, abort_all
 from airflow_provider_lakebase.emulator.postgres_port.startup import read_login_reply
@@ -19,38 +19,38 @@ _READ_ONLY = {"default_transaction_read_only": "on"}
 
 
 class Compute:
-    """The running side of an endpoint."""
+    """Wakes and suspends one endpoint, and relays its sessions."""
 
     def __init__(self, endpoint: Endpoint, postgres: Postgres, behaviour: Behaviour) -> None:
         self.endpoint = endpoint
         self.sessions: set[Side] = set()
         self._postgres = postgres
         self._behaviour = behaviour
-        # Held while the endpoint changes its state and while a session is added: none slips past a suspend.
+        # Held while the endpoint changes state and while a session is added, so that a suspend misses no session.
         self._turning = asyncio.Lock()
 
     async def wake(self) -> None:
-        """Have the endpoint active; every client that waits shares one wake. Raise ``Refused`` where that fails."""
+        """Wake the endpoint unless it is active; waiting clients share one wake. Raise ``LoginRefused`` if it fails."""
         async with self._turning:
             if self.endpoint.disabled:
-                raise Refused(DISABLED)
+                raise LoginRefused(DISABLED)
             if self.endpoint.move("wake"):
                 await asyncio.sleep(self._behaviour.wake_seconds)
                 fault = self._behaviour.faults.take(FailWake)
                 if fault:
                     self.endpoint.move("suspend")
-                    raise Refused(fault.text)
+                    raise LoginRefused(fault.text)
             self.endpoint.move("activate")
 
     async def suspend(self) -> None:
-        """Cut every session and put the endpoint to sleep."""
+        """Cut every session and suspend the endpoint."""
         async with self._turning:
-            # In this order, so that whoever sees the endpoint asleep finds no session left.
+            # In this order, so that a suspended endpoint never has sessions.
             await self._cut(set(self.sessions))
             self.endpoint.move("suspend")
 
     async def suspend_if_due(self) -> None:
-        """Suspend the endpoint if it was idle for long enough, or if it was disabled."""
+        """Suspend the endpoint if it is idle for long enough or disabled."""
         if self.endpoint.disabled and self.endpoint.state != "IDLE":
             await self.suspend()
         elif self.endpoint.suspend_is_due():
@@ -60,7 +60,7 @@ class Compute:
                 await self.suspend()
 
     async def open_session(self, client: Client, note: Callable[[str], None], *, read_only: bool) -> None:
-        """Relay between the client and PostgreSQL from now on; ``note`` is told how PostgreSQL took the login."""
+        """Connect the client to PostgreSQL and start relaying; ``note`` gets the outcome of the login."""
         server = await self._connect(client)
         server.observe = _LoginWatch(server, note, self._see_traffic)
         client.side.observe = self._see_traffic
@@ -77,11 +77,11 @@ class Compute:
                 if self.endpoint.state == "ACTIVE":
                     room = self._behaviour.max_sessions
                     if room is not None and len(self.sessions) >= room:
-                        raise Refused(NO_SLOTS, severity="FATAL", sqlstate="53300")
+                        raise LoginRefused(NO_SLOTS, severity="FATAL", sqlstate="53300")
                     loop = asyncio.get_running_loop()
                     _, server = await loop.create_unix_connection(lambda: Side(self.sessions), self._postgres.socket)
                     return server
-            # Suspended between the wake and here. A client that has hung up meanwhile wakes nothing.
+            # The endpoint was suspended after the wake. Wake it again, unless the client has disconnected.
             if client.side.lost.is_set():
                 raise EOFError
             await self.wake()
@@ -90,7 +90,7 @@ class Compute:
         self.endpoint.touch()
 
     async def _cut(self, sessions: set[Side]) -> None:
-        """End the sessions by ending their backends, again and again: one that just connected has no known pid yet."""
+        """Terminate the sessions' backends. Repeat: a session that just connected has no known pid yet."""
         for _ in range(_CUT_ATTEMPTS):
             if not sessions & self.sessions:
                 return
@@ -106,7 +106,7 @@ class Compute:
 
 
 class _LoginWatch:
-    """Reads along what PostgreSQL answers to a start-up packet, and steps aside when the login is decided."""
+    """Observe PostgreSQL's reply to a login until its outcome is known, then hand over to ``afterwards``."""
 
     def __init__(self, server: Side, note: Callable[[str], None], afterwards: Callable[[bytes], None]) -> None:
         self._server = server

@@ -1,11 +1,11 @@
-"""The door in front of PostgreSQL: TLS, the credential, the wake, then a relay of bytes both ways.
+"""The gate in front of PostgreSQL: TLS, the check of the credential, the wake, then a relay of bytes both ways.
 
-An event loop in a thread of its own serves every client. What a client is told, and in which order things are looked
-at, is what the proxy in front of Lakebase does as far as that is known. After a login the gate changes nothing of what
-passes: the keys for cancelling, the errors and the end of a session are PostgreSQL's own.
+An event loop in its own thread serves all clients. The errors that clients get, and the order of the checks, follow
+the proxy in front of Lakebase as far as it is known. After the login the gate changes nothing: cancel keys, errors and
+the end of a session are PostgreSQL's own.
 
-Lakebase tells endpoints apart by the server name that the client asks for. Names that lead to this machine cannot be
-had for the asking, so that here each endpoint has a loopback address, and the address that was connected to tells.
+Lakebase identifies the endpoint by the TLS server name. Only ``localhost`` is sure to resolve to this machine, so here
+each endpoint has its own loopback address, and the address that a client connects to identifies it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from airflow_provider_lakebase.emulator.postgres_port import startup
 from airflow_provider_lakebase.emulator.postgres_port.authentication import check_password, check_role
 from airflow_provider_lakebase.emulator.postgres_port.compute import Compute
 from airflow_provider_lakebase.emulator.postgres_port.handshake import ALPN, Client, open_client, remember_server_name
-from airflow_provider_lakebase.emulator.postgres_port.login_errors import INSECURE, Refused
+from airflow_provider_lakebase.emulator.postgres_port.login_errors import INSECURE, LoginRefused
 from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
 from airflow_provider_lakebase.emulator.postgres_port.relay import Side, abort_all
 
@@ -36,7 +36,12 @@ _TICK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Login:
-    """One attempt to log in: its outcome is ``ok`` or the text of the error that the client got."""
+    """A login attempt.
+
+    :param outcome: ``ok``, or the text of the error that the client got
+    :param time: seconds since 1970
+    :param endpoint: resource name of the endpoint
+    """
 
     user: str
     database: str
@@ -47,14 +52,14 @@ class Login:
 
 @dataclass(frozen=True)
 class _Door:
-    """An address that clients connect to, and where it leads."""
+    """The endpoint behind an address that clients connect to."""
 
     compute: Compute
     read_only: bool
 
 
 class Gate:
-    """Serves clients on loopback addresses; ``start`` returns the port, which they share."""
+    """Serves clients on loopback addresses, all on the same port."""
 
     def __init__(self, state: State, postgres: Postgres, context: ssl.SSLContext) -> None:
         self.logins: list[Login] = []
@@ -73,12 +78,12 @@ class Gate:
     # -- called from any thread
 
     def start(self) -> int:
-        """Listen on a free port and return it; raise ``OSError`` if that cannot be done."""
+        """Listen on a free port and return it; raise ``OSError`` if that fails."""
         listener = socket.create_server((FIRST_ADDRESS, 0), backlog=256)
         self._ready_made = {FIRST_ADDRESS: listener}
         self._port = int(listener.getsockname()[1])
         ready: Future[None] = Future()
-        # A daemon: a program that forgets to stop the emulator shall still end.
+        # A daemon thread: a program that does not stop the emulator can still exit.
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(ready)), name="lakebase-gate", daemon=True
         )
@@ -96,23 +101,23 @@ class Gate:
         self._thread.join()
 
     def open(self, endpoint: Endpoint) -> None:
-        """Serve every address of an endpoint from now on; raise ``OSError`` where one of them is taken."""
+        """Listen on every address of an endpoint; raise ``OSError`` if one of them is in use."""
         self._run(self._open(endpoint))
 
     def shut(self) -> None:
-        """Refuse every new connection until ``reopen``; sessions go on."""
+        """Stop listening until ``reopen``; open sessions continue."""
         self._run(self._shut())
 
     def reopen(self) -> None:
-        """Take connections again; raise ``OSError`` where the port is taken meanwhile."""
+        """Listen again; raise ``OSError`` if the port is in use by now."""
         self._run(self._open_all())
 
     def suspend(self, endpoint: Endpoint) -> None:
-        """Suspend an endpoint and return when every session of it is cut."""
+        """Suspend an endpoint; return when its sessions are cut."""
         self._run(self._computes[endpoint].suspend())
 
     def wake(self, endpoint: Endpoint) -> None:
-        """Wake an endpoint and return when it is active; raise ``Refused`` where that fails."""
+        """Wake an endpoint and return when it is active; raise ``LoginRefused`` if the wake fails."""
         self._run(self._computes[endpoint].wake())
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -180,7 +185,7 @@ class Gate:
                 self._ignored.append(connection)
             else:
                 connection.setblocking(False)
-                # asyncio does so only for sockets made with a protocol number; without it a login takes 45 ms.
+                # asyncio sets it only on sockets created with a protocol number; without it a login takes 45 ms.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._start_task(self._attend(connection, door))
 
@@ -193,7 +198,7 @@ class Gate:
     # -- one client
 
     async def _attend(self, connection: socket.socket, door: _Door) -> None:
-        """Serve one client up to the relay; whatever it sends, only its own connection ends."""
+        """Serve one client until the relay starts. Whatever it sends can only end its own connection."""
         with contextlib.suppress(OSError, EOFError, startup.ProtocolError):
             async with asyncio.timeout(_LOGIN_SECONDS):
                 client = await open_client(connection, self._context, self._clients)
@@ -202,7 +207,7 @@ class Gate:
                 return
             try:
                 await self._login(client, door)
-            except Refused as refused:
+            except LoginRefused as refused:
                 self._note(client, door, str(refused))
                 reply = startup.error_response(str(refused), refused.severity, refused.sqlstate)
                 client.side.transport.write(reply)
@@ -213,13 +218,13 @@ class Gate:
 
     async def _login(self, client: Client, door: _Door) -> None:
         if not client.secure:
-            raise Refused(INSECURE.format(client.packet.code))
+            raise LoginRefused(INSECURE.format(client.packet.code))
         client.side.transport.write(startup.cleartext_password_request())
         async with asyncio.timeout(_LOGIN_SECONDS):
             password = await startup.read_password(client.side.readexactly)
-        refusal = self._faults.take(RefuseLogin)
-        if refusal:
-            raise Refused(refusal.text)
+        fault = self._faults.take(RefuseLogin)
+        if fault:
+            raise LoginRefused(fault.text)
         user = client.packet.parameters.get("user", "")
         credential = await check_password(self._state, self._postgres, user, password, pooled=client.pooled)
         await door.compute.wake()
@@ -236,7 +241,7 @@ class Gate:
         self.logins.append(Login(user, database, outcome, self._state.clock(), door.compute.endpoint.name))
 
     async def _forward_cancel(self, client: Client) -> None:
-        """Hand the request to PostgreSQL, which alone knows the keys; the client hears nothing, as ever."""
+        """Forward a cancel request to PostgreSQL, which knows the keys. As in PostgreSQL, it gets no answer."""
         try:
             reader, writer = await asyncio.open_unix_connection(self._postgres.socket)
             writer.write(client.packet.wire)

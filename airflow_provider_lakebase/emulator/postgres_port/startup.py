@@ -1,6 +1,6 @@
-"""The start of a Postgres session, byte by byte: reads what a client sends first, writes the gate's own few replies.
+"""The start of the Postgres protocol: parse a client's first messages, format the gate's own replies.
 
-Knows no sockets: a reader is any ``readexactly(n)``. Raises ``ProtocolError`` for bytes that are no start of a session.
+No sockets: a reader is any ``readexactly(n)``. Malformed messages raise ``ProtocolError``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SSL_REQUEST = 80877103
 GSSENC_REQUEST = 80877104
 TLS_FIRST_BYTE = b"\x16"
 
-# Postgres' own limit for a start-up packet; a password may be longer, since credentials are.
+# PostgreSQL's own limit for a start-up packet. Passwords may be longer, since credentials are long.
 _MAX_STARTUP = 10_000
 _MAX_PASSWORD = 65_536
 
@@ -22,23 +22,23 @@ ReadExactly = Callable[[int], Awaitable[bytes]]
 
 
 class ProtocolError(Exception):
-    """Bytes that no Postgres client sends here."""
+    """A client sent bytes that do not follow the Postgres protocol."""
 
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet without a type byte: the code that follows its length, and the rest."""
+    """A packet without a type byte: the code after its length, and the body."""
 
     code: int
     body: bytes
 
     @property
     def wire(self) -> bytes:
-        """Return the packet as it came."""
+        """Return the packet in wire format."""
         return struct.pack("!II", len(self.body) + 8, self.code) + self.body
 
     def with_parameters(self, parameters: dict[str, str]) -> Packet:
-        """Return a start-up packet that sets these too; where it names one already, this one counts."""
+        """Return a start-up packet with these parameters added; they override its own."""
         added = b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items())
         return Packet(self.code, self.body.removesuffix(b"\0") + added + b"\0")
 
@@ -50,7 +50,7 @@ class Packet:
 
 
 async def read_packet(readexactly: ReadExactly) -> Packet:
-    """Read one packet without a type byte; raise ``ProtocolError`` if its length cannot be right."""
+    """Read one packet without a type byte; raise ``ProtocolError`` if its length is invalid."""
     length, code = struct.unpack("!II", await readexactly(8))
     if not 8 <= length <= _MAX_STARTUP:
         raise ProtocolError(f"a start-up packet of {length} bytes")
@@ -66,12 +66,12 @@ async def read_password(readexactly: ReadExactly) -> str:
 
 
 def cleartext_password_request() -> bytes:
-    """Return AuthenticationCleartextPassword."""
+    """Return the message AuthenticationCleartextPassword."""
     return struct.pack("!cII", b"R", 8, 3)
 
 
 def error_response(text: str, severity: str = "ERROR", sqlstate: str = "XX000") -> bytes:
-    """Return an ErrorResponse; the proxy in front of Lakebase sends its own as severity ERROR, SQLSTATE XX000."""
+    """Return the message ErrorResponse. The defaults are those of the proxy in front of Lakebase."""
     parts = [(b"S", severity), (b"V", severity), (b"C", sqlstate), (b"M", text)]
     fields = b"".join(code + value.encode() + b"\0" for code, value in parts)
     return struct.pack("!cI", b"E", len(fields) + 5) + fields + b"\0"
@@ -79,14 +79,18 @@ def error_response(text: str, severity: str = "ERROR", sqlstate: str = "XX000") 
 
 @dataclass(frozen=True)
 class LoginReply:
-    """What a server said to a login so far: its outcome, ``ok`` or an error's text, and the process that serves it."""
+    """What a server's reply to a login says so far.
+
+    :param outcome: ``ok`` or an error's text; None if it is not known yet
+    :param pid: process ID of the backend; None if it is not known yet
+    """
 
     outcome: str | None = None
     pid: int | None = None
 
 
 def read_login_reply(reply: bytes) -> LoginReply:
-    """Read the server's first bytes after a login; without an outcome, there is more to come."""
+    """Parse the first bytes of a server's reply to a login."""
     offset, pid = 0, None
     while offset + 5 <= len(reply):
         kind, length = struct.unpack_from("!cI", reply, offset)

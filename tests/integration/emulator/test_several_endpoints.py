@@ -126,9 +126,9 @@ def test_endpoint_is_disabled_by_a_request(emulator: LakebaseEmulator, connect: 
 
 
 def test_unknown_endpoint_is_named(emulator: LakebaseEmulator) -> None:
-    with pytest.raises(ValueError, match="there is no endpoint 'nowhere', but projects/demo"):
+    with pytest.raises(ValueError, match="there is no endpoint 'nowhere'; there are projects/demo"):
         emulator.suspend("nowhere")
-    with pytest.raises(ValueError, match="no host for reading only"):
+    with pytest.raises(ValueError, match="no read-only host"):
         emulator.endpoint_host("projects/demo/branches/dev/endpoints/primary", read_only=True)
 
 

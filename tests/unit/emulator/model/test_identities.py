@@ -96,9 +96,9 @@ def test_personal_access_token_does_not_expire(identities: Identities, clock: Cl
 
 def test_group_gets_no_tokens(identities: Identities) -> None:
     group = identities.add_principal("g", identity_type="GROUP")
-    with pytest.raises(ValueError, match="authenticates nowhere"):
+    with pytest.raises(ValueError, match="groups cannot sign in"):
         identities.issue_personal_access_token(group)
-    with pytest.raises(ValueError, match="authenticates nowhere"):
+    with pytest.raises(ValueError, match="groups cannot sign in"):
         identities.trust_identity_token("token", group)
 
 

@@ -78,14 +78,14 @@ def test_branch_has_one_endpoint_that_writes(state: State) -> None:
     with pytest.raises(ValueError, match="read_write endpoint already exists"):
         state.add_endpoint("second", endpoint_type=READ_WRITE)
     assert state.add_endpoint("primary", endpoint_type=READ_WRITE, branch="dev").branch in state.branches
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="already exists"):
         state.add_endpoint("primary", endpoint_type=READ_ONLY)
     with pytest.raises(ValueError, match="endpoint_type is"):
         state.add_endpoint("third", endpoint_type="READ_ONLY")
 
 
 def test_there_are_only_so_many_addresses(state: State) -> None:
-    with pytest.raises(ValueError, match="32 hosts and no more"):
+    with pytest.raises(ValueError, match="only 32 hosts"):
         for number in range(40):
             state.add_endpoint(f"e{number}", endpoint_type=READ_ONLY)
 
