@@ -1,4 +1,4 @@
-"""Bind the values of pandas and numpy exactly, their NULLs as NULL, without importing either."""
+"""Bind values of pandas and numpy exactly, and their NULLs as NULL, without importing either library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg.types.datetime import DatetimeDumper, DatetimeNoTzDumper, Timedelta
 
 
 class UnfitParameter(psycopg.DataError):
-    """Why a value cannot be bound exactly, in words that do not hold it."""
+    """A value cannot be bound exactly; the message gives the reason without the value."""
 
 
 _PANDAS = "pandas._libs.tslibs"
@@ -24,7 +24,7 @@ class _NullDumper(Dumper):
 
 def _refuse_nanoseconds(obj: Any) -> None:
     if getattr(obj, "nanosecond", 0) or getattr(obj, "nanoseconds", 0):
-        raise UnfitParameter(f"a {type(obj).__name__} has nanoseconds, of which Postgres keeps none; round it")
+        raise UnfitParameter(f"a {type(obj).__name__} has nanoseconds, which Postgres does not keep; round it")
 
 
 class _TimestampDumper(DatetimeDumper):
@@ -49,7 +49,7 @@ class _PandasTimedeltaDumper(TimedeltaDumper):
 
 
 class _NumpyTimeDumper(Dumper):
-    """Bind numpy's time as Python's; a NaT as a NULL of no type, which fits every column."""
+    """Bind a time of numpy as Python's, and NaT as a NULL without a type, which fits every column."""
 
     def get_key(self, obj: Any, format: Any) -> Any:
         return (self.cls, type(None)) if is_null(obj) else self.cls
@@ -85,28 +85,28 @@ _DUMPERS: dict[str, type[Dumper]] = {
 
 
 def register_frame_values(adapters: AdaptersMap) -> None:
-    """Have sessions bind what pandas and numpy hold in place of Python's values.
+    """Let a session bind values of pandas and numpy.
 
-    :param adapters: of a session
+    :param adapters: the session's adapters
     """
     for name, dumper in _DUMPERS.items():
         adapters.register_dumper(name, dumper)
 
 
 def is_null(value: Any) -> bool:
-    """Return whether a value is a NULL of pandas, or a NaT of numpy.
+    """Return whether a value is a NULL of pandas, or NaT of numpy.
 
-    :param value: any; a float that is NaN is none
+    :param value: any; a float NaN is not NULL
     """
     name = type(value).__name__
     return name in ("NaTType", "NAType") or (name in ("datetime64", "timedelta64") and bool(value != value))
 
 
 def from_numpy(value: Any) -> Any:
-    """Return a ``numpy.datetime64`` or ``timedelta64`` as Python's own type, None for NaT.
+    """Return a time of numpy as Python's own type, and NaT as None.
 
-    :param value: it
-    :raises psycopg.DataError: when Python or Postgres has no such value: nanoseconds, years beyond 9999, no unit
+    :param value: a ``numpy.datetime64`` or ``numpy.timedelta64``
+    :raises psycopg.DataError: if Python or Postgres has no such value: nanoseconds, years beyond 9999, no unit
     """
     if is_null(value):
         return None

@@ -1,4 +1,4 @@
-"""The ledger: a table of loads done, written in the transaction of each, so that a retry finds what came to pass."""
+"""The ledger: a table of completed loads, written in the transaction of each load, so that a retry finds it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Sessions of both kinds run the same steps.
 """
 
 TABLE = "loads"
-# A table that was dropped and made again is another one: its rows went with it.
+# By OID, since a table that was dropped and created again has lost its rows.
 DEFINITION = """
     CREATE TABLE IF NOT EXISTS {ledger} (
         load_id text NOT NULL,
@@ -39,7 +39,7 @@ EXISTS = """
     WHERE nspname = %s AND relname = %s
 """
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('airflow-provider-lakebase ledger'))"
-# A role that may not make schemas can use one that is there.
+# A role that may not create schemas can use an existing one.
 _SCHEMA = """
     DO $do$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {name}) THEN
@@ -51,10 +51,10 @@ _SCHEMA = """
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """Hold what the ledger says of a load.
+    """The record of a load.
 
     :param rows: rows that it wrote
-    :param loaded_at: when its transaction began
+    :param loaded_at: start of its transaction
     """
 
     rows: int
@@ -62,19 +62,19 @@ class LoadRecord:
 
 
 def creation(schema: str) -> tuple[sql.Composed, ...]:
-    """Return the statements that make the ledger, for one transaction.
+    """Return the statements that create the ledger, for one transaction.
 
     :param schema: the ledger's schema, unquoted
     """
     return (
-        sql.SQL(_LOCK).format(),  # of two at once, one would fail
+        sql.SQL(_LOCK).format(),  # one of two concurrent creations would fail
         sql.SQL(_SCHEMA).format(name=sql.Literal(schema), schema=sql.Identifier(schema)),
         sql.SQL(DEFINITION).format(ledger=_ledger(schema)),
     )
 
 
 def entry(schema: str) -> sql.Composed:
-    """Return the statement that enters ``load_id``, ``target`` and ``target_name``; without a row they are there.
+    """Return the statement that inserts ``load_id``, ``target`` and ``target_name``; it returns no row if they exist.
 
     :param schema: the ledger's schema, unquoted
     """
@@ -83,7 +83,7 @@ def entry(schema: str) -> sql.Composed:
 
 
 def search(schema: str) -> sql.Composed:
-    """Return the query for rows and time of ``load_id`` and ``target``.
+    """Return the query for the rows and time of ``load_id`` and ``target``.
 
     :param schema: the ledger's schema, unquoted
     """
@@ -183,7 +183,7 @@ async def claim_load_async(
 def record_rows(
     connection: psycopg.Connection[Any], schema: str, load_id: str, target: tuple[int, str], rows: int
 ) -> None:
-    """Complete a load's record.
+    """Store the number of rows in the record of a load.
 
     :param connection: the session of :func:`claim_load`, in the same transaction
     :param schema: the ledger's schema

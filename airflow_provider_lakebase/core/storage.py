@@ -1,4 +1,4 @@
-"""What files on object storage are called in messages, and what the errors of its libraries mean."""
+"""Name files on object storage without secrets, and translate the errors of its libraries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LISTED = "[*ObjectStoragePath('{folder}').glob('{pattern}')]"
 
 
 def shown(path: Any) -> str:
-    """Return what a path or URL is called in messages: without a password, and without a signature in its query.
+    """Return a path or URL as messages show it: without a password or a signature in its query.
 
     :param path: path or URL
     """
@@ -40,28 +40,28 @@ def shown(path: Any) -> str:
 
 
 def folder_error(label: str) -> LakebaseSettingsError:
-    """Return the error for a folder, or prefix, that was given in place of a file.
+    """Return the error for a folder, or prefix, that was given as a file.
 
-    :param label: what the path is called in messages
+    :param label: the path as messages show it
     """
     listed = _LISTED.format(folder=label.rstrip("/"), pattern="*")
-    hint = f"Give the files in it as a list: {listed}, with a pattern such as '*.parquet'."
+    hint = f"List the files in it: {listed}, with a pattern such as '*.parquet'."
     return LakebaseSettingsError(f"{label} is a folder, not a file", hint=hint)
 
 
 def storage_error(error: BaseException, label: str, *, writes: bool = False) -> Exception | None:
-    """Return what an error of the storage means, in words without secrets; None where it is not the storage's.
+    """Return an error without secrets in place of one that a storage library raised; None if it is not from storage.
 
-    :param error: what was raised
-    :param label: what the path is called in messages
-    :param writes: whether the file was to be written
+    :param error: as it was raised
+    :param label: the path as messages show it
+    :param writes: whether the file was being written
     """
     if isinstance(error, LakebaseError) or not isinstance(error, Exception):
         return None
     if isinstance(error, IsADirectoryError):
         if not writes:
             return folder_error(label)
-        return LakebaseSettingsError(f"{label} is a folder, not a file", hint="Name a file in it to write to.")
+        return LakebaseSettingsError(f"{label} is a folder, not a file", hint="Name a file in it.")
     if isinstance(error, FileNotFoundError):
         return _missing(label, writes)
     library = type(error).__module__.partition(".")[0] in _LIBRARIES
@@ -71,13 +71,13 @@ def storage_error(error: BaseException, label: str, *, writes: bool = False) -> 
     done = "written" if writes else "read"
     name = type(error).__name__
     if isinstance(error, PermissionError) or any(word in name for word in _ACCESS):
-        hint = "Check the login of the storage's connection, and what it may do there."
+        hint = "Check the credentials of the storage's connection, and their permissions."
         return LakebaseStorageAccessError(f"{label} cannot be {done}: the storage refused access", hint=hint)
     if name == "FileExpired":
-        what = f"{label} cannot be read: it was written anew meanwhile"
+        what = f"{label} cannot be read: it was overwritten in the meantime"
         return LakebaseStorageError(what, hint="Load it again.")
     what = f"{label} cannot be {done}: the storage failed or could not be reached ({name})"
-    return LakebaseStorageError(what, hint="Check the storage's address in its connection, or try again later.")
+    return LakebaseStorageError(what, hint="Check the address of the storage in its connection, or try again later.")
 
 
 def _missing(label: str, writes: bool) -> Exception:
@@ -88,6 +88,6 @@ def _missing(label: str, writes: bool) -> Exception:
         start = label.rfind("/", 0, pattern.start())
         listed = _LISTED.format(folder=label[: max(start, 0)] or ".", pattern=label[start + 1 :])
         what = f"There is no file {label}; a pattern is not resolved"
-        return LakebaseSettingsError(what, hint=f"Give the files as a list: {listed}.")
+        return LakebaseSettingsError(what, hint=f"List the files: {listed}.")
     what = "There is no such object or bucket" if "://" in label else "There is no such file"
     return FileNotFoundError(errno.ENOENT, what, label)

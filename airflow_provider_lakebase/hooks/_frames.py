@@ -1,4 +1,4 @@
-"""Rows as pandas' and polars' data frames, whose types come from Postgres."""
+"""Build data frames of pandas and polars from rows, with the types of Postgres."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PANDAS_TYPES = {
     "timestamptz": "datetime64[us, UTC]",
 }
 _AS_TEXT = ("json", "jsonb", "uuid", "inet", "cidr", "interval", "timetz", "date", "timestamp", "timestamptz", "hstore")
-_CAST = "Cast its column to text in the query: such are infinite dates, years beyond 9999, arrays of arrays."
+_CAST = "Cast its column to text in the query: infinite dates, years beyond 9999 and arrays of arrays need it."
 
 
 class _Frames:
@@ -29,12 +29,12 @@ class _Frames:
 
     def __init__(self, kwargs: Mapping[str, Any]) -> None:
         for name in sorted(set(kwargs) - set(self.known)):
-            hint = f"Known are {', '.join(self.known)}."
-            raise LakebaseSettingsError(f"A frame of {self.library} takes no argument '{name}' here", hint=hint)
+            hint = f"The known ones are {', '.join(self.known)}."
+            raise LakebaseSettingsError(f"A data frame of {self.library} has no argument '{name}' here", hint=hint)
         self.kwargs = kwargs
 
     def build(self, columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Any:
-        """Return rows as a frame.
+        """Return rows as a data frame.
 
         :param columns: psycopg's description of the result
         :param rows: its rows
@@ -48,7 +48,7 @@ class _Frames:
 
 
 def _kind(column: Any) -> tuple[str, bool]:
-    """Return the name of a column's type, and whether it is an array of it."""
+    """Return the type name of a column, and whether the column is an array of that type."""
     import psycopg
 
     found = psycopg.postgres.types.get(column.type_code)
@@ -56,24 +56,24 @@ def _kind(column: Any) -> tuple[str, bool]:
 
 
 def _unfit(column: Any, error: Exception) -> LakebaseExportError:
-    what = f"Column {column.name} holds a value that its type in the frame does not ({type(error).__name__})"
-    return LakebaseExportError(what, hint=_CAST)
+    what = f"Column {column.name} has a value that its type in the data frame does not hold ({type(error).__name__})"
+    return LakebaseExportError(what, hint=_CAST, column=column.name)
 
 
 class PandasFrames(_Frames):
-    """Build pandas' frames.
+    """Build data frames of pandas.
 
-    :param kwargs: what :func:`pandas.read_sql` takes and is obeyed here
-    :raises LakebaseSettingsError: for any other
+    :param kwargs: the supported arguments of :func:`pandas.read_sql`
+    :raises LakebaseSettingsError: for any other argument
     """
 
     known = ("index_col", "coerce_float", "parse_dates", "dtype", "dtype_backend")
     library = "pandas"
 
     def prepare(self, cursor: Any) -> None:
-        """Leave values to psycopg.
+        """Leave the cursor as it is.
 
-        :param cursor: that is going to run the query
+        :param cursor: the cursor that will run the query
         """
 
     def _build(self, columns: Sequence[Any], series: Sequence[Sequence[Any]]) -> Any:
@@ -113,19 +113,19 @@ class PandasFrames(_Frames):
 
 
 class PolarsFrames(_Frames):
-    """Build polars' frames.
+    """Build data frames of polars.
 
-    :param kwargs: ``schema_overrides``, polars' type by column
-    :raises LakebaseSettingsError: for any other
+    :param kwargs: ``schema_overrides``: polars type by column
+    :raises LakebaseSettingsError: for any other argument
     """
 
     known = ("schema_overrides",)
     library = "polars"
 
     def prepare(self, cursor: Any) -> None:
-        """Have the cursor leave as text what polars has no type for.
+        """Let the cursor return values without a polars type as text.
 
-        :param cursor: that is going to run the query
+        :param cursor: the cursor that will run the query
         """
         import psycopg
         from psycopg.types.string import TextLoader
@@ -141,12 +141,12 @@ class PolarsFrames(_Frames):
 
         names = [column.name for column in columns]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            hint = "Name each column of the query, by AS."
-            raise LakebaseSettingsError(f"Two columns have the name '{repeated[0]}'", hint=hint)
+            hint = "Give each column of the query its own name with AS."
+            raise LakebaseSettingsError(f"Two columns are named '{repeated[0]}'", hint=hint)
         overrides = dict(self.kwargs.get("schema_overrides") or {})
         if unknown := sorted(set(overrides) - set(names)):
             hint = "Name columns of the query."
-            raise LakebaseSettingsError(f"schema_overrides names '{unknown[0]}', which is no column", hint=hint)
+            raise LakebaseSettingsError(f"schema_overrides names '{unknown[0]}', which is not a column", hint=hint)
         made = []
         for column, values in zip(columns, series, strict=True):
             kind = self._type(polars, column)

@@ -34,20 +34,48 @@ class _Credential(NamedTuple):
     patterns: frozenset[str]
 
 
-_masked: set[int] = set()
-_credentials: deque[_Credential] = deque()
-_lock = threading.Lock()
+class _Masks:
+    """The secrets that this process has masked."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew: a forked process may have a masker of its own, and must not inherit a lock that is held."""
+        self._lock = threading.Lock()
+        self._masked: set[int] = set()
+        self._credentials: deque[_Credential] = deque()
+
+    def __contains__(self, secret: str) -> bool:
+        return hash(secret) in self._masked
+
+    def add(self, secret: str) -> None:
+        if secret not in self:
+            self._masked.add(hash(secret))
+            for form in _forms(secret):
+                mask_secret(form)
+
+    def add_credential(self, secret: str) -> None:
+        with self._lock:
+            if secret in self:
+                return
+            self._masked.add(hash(secret))
+            masker = _masker()
+            before = set(masker.patterns) if masker else set()
+            oldest = self._credentials.popleft() if len(self._credentials) == MAX_MASKED else None
+            if oldest and masker:
+                self._masked.discard(oldest.key)
+                masker.patterns.difference_update(oldest.patterns)
+            for form in _forms(secret):
+                # mask_secret also informs the process's supervisor, which never removes a mask.
+                (masker.add_mask if oldest and masker else mask_secret)(form)
+            added = set(masker.patterns) - before if masker else set()
+            self._credentials.append(_Credential(hash(secret), frozenset(added)))
 
 
-def _forget_all() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _masked.clear()
-    _credentials.clear()
-
-
-# A forked process may have a masker of its own.
-os.register_at_fork(after_in_child=_forget_all)
+PROCESS_MASKS = _Masks()
+"""The masks of this process, as Airflow's masker belongs to the process. They end with it."""
+os.register_at_fork(after_in_child=PROCESS_MASKS.forget)
 
 
 def mask(secret: str) -> None:
@@ -55,11 +83,7 @@ def mask(secret: str) -> None:
 
     :param secret: a secret of a connection, or a credential that is returned to the user
     """
-    if hash(secret) in _masked:
-        return
-    _masked.add(hash(secret))
-    for form in _forms(secret):
-        mask_secret(form)
+    PROCESS_MASKS.add(secret)
 
 
 def mask_credential(secret: str) -> None:
@@ -67,21 +91,7 @@ def mask_credential(secret: str) -> None:
 
     :param secret: the credential
     """
-    with _lock:
-        if hash(secret) in _masked:
-            return
-        _masked.add(hash(secret))
-        masker = _masker()
-        before = set(masker.patterns) if masker else set()
-        oldest = _credentials.popleft() if len(_credentials) == MAX_MASKED else None
-        if oldest and masker:
-            _masked.discard(oldest.key)
-            masker.patterns.difference_update(oldest.patterns)
-        for form in _forms(secret):
-            # mask_secret also informs the process's supervisor, which never removes a mask.
-            (masker.add_mask if oldest and masker else mask_secret)(form)
-        added = set(masker.patterns) - before if masker else set()
-        _credentials.append(_Credential(hash(secret), frozenset(added)))
+    PROCESS_MASKS.add_credential(secret)
 
 
 async def mask_async(secrets: Iterable[str]) -> None:
@@ -104,7 +114,7 @@ async def _in_thread(work: Any, secrets: Iterable[str]) -> None:
     from asgiref.sync import sync_to_async
 
     for secret in secrets:
-        if hash(secret) not in _masked:
+        if secret not in PROCESS_MASKS:
             await sync_to_async(work)(secret)
 
 

@@ -1,8 +1,8 @@
-"""Run SQL of which the last statement returns rows that are read while they arrive."""
+"""Run SQL whose last statement returns rows, which are read as they arrive."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from airflow_provider_lakebase.core.sql.split import split_statements
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 if TYPE_CHECKING:
+    from airflow_provider_lakebase.core.bulk.source import NamedRows
     from airflow_provider_lakebase.core.session.connections import LakebaseSession
     from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
@@ -30,7 +31,6 @@ def run_up_to_last(
     :param read_only: reject statements that write, for results that a caller may not read to the end
     :raises LakebaseSettingsError: if there is no statement, or the last one is not a query
     """
-    from airflow_provider_lakebase.core.bulk.copy_out import reading_only
     from airflow_provider_lakebase.core.sql.binding import bind, check_encoding, hide_values
 
     with hook._create_autocommit_connection() as session, hide_values(parameters):
@@ -43,13 +43,29 @@ def run_up_to_last(
             raise LakebaseSettingsError(
                 "The last statement writes, so its rows cannot be read by this method", hint=hint
             )
-        with reading_only(session) if read_only else nullcontext():
+        with _read_only(session) if read_only else nullcontext():
             for statement in statements[:-1]:
                 hook._check_cancelled()
                 session.execute(statement.encode())
                 check_encoding(session)
             yield session, statements[-1]
         session.commit()
+
+
+@contextmanager
+def _read_only(session: LakebaseSession) -> Iterator[None]:
+    """Make the next transaction of a session read-only for the block, and say in a note what to do if it writes."""
+    from psycopg.errors import ReadOnlySqlTransaction
+
+    session.read_only = True
+    try:
+        yield
+    except ReadOnlySqlTransaction as error:
+        error.add_note(
+            "Rows are returned before all are read, so what a statement writes could not be committed. Use get_df(), "
+            "get_arrow() or run(), which commit."
+        )
+        raise
 
 
 @contextmanager
@@ -72,3 +88,14 @@ def read_arrow(
         with query_arrow.read_arrow(connection, select(query), progress) as result:
             yield result
     send_sql_hook_lineage(context=hook, sql=sql)
+
+
+def name_rows(rows: Iterable[tuple[Any, ...]], names: Sequence[str]) -> NamedRows:
+    """Return rows as :meth:`LakebaseHook.load` takes them to match their values to columns by name.
+
+    :param rows: tuples of values
+    :param names: the name of each value
+    """
+    from airflow_provider_lakebase.core.bulk.source import NamedRows
+
+    return NamedRows(rows, names)

@@ -1,4 +1,4 @@
-"""Paths and URLs of files as paths of Airflow's object storage."""
+"""Resolve paths and URLs to Airflow's object storage."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 
 def locate(place: Any, conn_id: str | None = None) -> Any:
-    """Return a URL, or a list of them, as a path of object storage; all else as it is.
+    """Return a URL, or a list of them, as ``ObjectStoragePath``; anything else unchanged.
 
-    :param place: what is to be loaded or written to
-    :param conn_id: Airflow connection of the object storage, in place of one before an ``@`` in the URL
-    :raises LakebaseSettingsError: for a URL whose storage nothing installed knows, or that names another connection
+    :param place: what is to be loaded, or where to export to
+    :param conn_id: Airflow connection of the object storage, instead of one before an ``@`` in the URL
+    :raises LakebaseSettingsError: for a URL that no installed provider supports, or that names another connection
     """
     if isinstance(place, list) or (isinstance(place, tuple) and place and all(map(_is_url, place))):
         return [locate(each, conn_id) for each in place]
@@ -24,7 +24,7 @@ def locate(place: Any, conn_id: str | None = None) -> Any:
 
 
 def locate_all(places: Any, conn_id: str | None = None) -> Any:
-    """Return a path, or any sequence of them, as paths of object storage.
+    """Return a path or URL, or any sequence of them, as :func:`locate` does.
 
     :param places: path or URL, or a sequence of them
     :param conn_id: Airflow connection of the object storage
@@ -51,7 +51,7 @@ def _on_connection(place: Any, conn_id: str) -> Any:
     if own is None and text.startswith("s3"):
         own = text.partition("://")[2].partition("/")[0].rpartition("@")[0] or None
     if own is not None and own != conn_id:
-        hint = "Name one of them."
+        hint = "Name only one of them."
         raise LakebaseSettingsError(f"{shown(text)} names another connection than '{conn_id}'", hint=hint)
     return path
 
@@ -65,16 +65,16 @@ def _path(url: str, conn_id: str | None = None) -> Any:
         "google's for gs://, microsoft-azure's for abfs://, or correct the URL."
     )
     try:
-        if scheme.lower() == "memory":  # fsspec's own, which Airflow does not know
+        if scheme.lower() == "memory":  # fsspec's own, which Airflow does not support
             from upath import UPath
 
             return UPath(url)
         path = ObjectStoragePath(url, conn_id=conn_id) if conn_id else ObjectStoragePath(url)
         _ = path.fs
     except (ValueError, ImportError):
-        what = f"Nothing that is installed reads or writes {scheme}://, as in {shown(url)}"
+        what = f"No installed provider supports {scheme}://, as in {shown(url)}"
         raise LakebaseSettingsError(what, hint=hint) from None
-    except Exception as error:  # of whatever library: a connection that is missing, or not of this storage
+    except Exception as error:  # of any library: the connection is missing, or of another type
         what = f"The storage of {shown(url)} cannot be opened ({type(error).__name__})"
         raise LakebaseSettingsError(what, hint="Check the Airflow connection of the storage.") from None
     return path

@@ -14,7 +14,8 @@ from airflow_provider_lakebase.core.sql.split import check_placeholders, read_pa
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.operators._base import LakebaseOperatorMixin
 from airflow_provider_lakebase.triggers._events import require_success
-from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger, is_met
+from airflow_provider_lakebase.triggers._polling import is_met
+from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

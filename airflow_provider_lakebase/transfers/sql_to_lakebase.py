@@ -12,6 +12,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
+from airflow_provider_lakebase.hooks._queries import name_rows
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.lineage.names import Database, lakebase_database, other_database
 from airflow_provider_lakebase.lineage.reports import read_query, report, report_load, sql_facet
@@ -79,14 +80,12 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
         :raises Exception: as the driver of the source raises it
         :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
         """
-        from airflow_provider_lakebase.core.bulk.source import NamedRows
-
         with fail_without_retry(), record_links(context, self._hook), self._query() as cursor:
             # Some server-side cursors know their columns only after the first fetch.
             first = cursor.fetchmany(BATCH_ROWS)
             names = _names(cursor.description)
             rows = _rows(first, cursor)
-            return self._load(context, NamedRows(rows, names))
+            return self._load(context, name_rows(rows, names))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Return the tables that are read and the one that is written, without a query to either database."""

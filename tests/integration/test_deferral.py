@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSess
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+from airflow_provider_lakebase.operators.load import LakebaseLoadOperator
 from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
 from airflow_provider_lakebase.sensors.endpoint import LakebaseEndpointSensor
 from airflow_provider_lakebase.sensors.query import LakebaseQuerySensor
@@ -405,6 +407,13 @@ def test_one_rule_says_which_error_of_a_statement_spends_retries(
         for deferrable in (False, True):
             with pytest.raises(raised):
                 LakebaseQuerySensor(task_id="wait", sql=sql, deferrable=deferrable).execute(CONTEXT)
+
+
+@pytest.mark.parametrize("table", ["pg_catalog.pg_authid", "deferral.nowhere"])
+def test_a_load_that_postgres_refuses_spends_no_retries_either(schema: str, tmp_path: Path, table: str):
+    (tmp_path / "rows.csv").write_text("id\n1\n")
+    with pytest.raises(AirflowFailException):
+        LakebaseLoadOperator(task_id="load", source=str(tmp_path / "rows.csv"), table=table).execute(CONTEXT)
 
 
 def test_the_last_day_of_the_calendar_arrives():

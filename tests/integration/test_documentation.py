@@ -239,7 +239,7 @@ def test_the_connections_of_the_pages_are_read_by_the_hook():
     started = connections(PAGES["quick-start.md"])
     assert read("lakebase_default", started).identity.auth_type == "oauth-m2m"
     assert read("lakebase_admin", started).identity.auth_type == "pat"
-    assert read("lakebase_default", connections(PAGES["connection.md"])).database == "databricks_postgres"
+    assert read("lakebase_default", connections(PAGES["connection.md"])).session.database == "databricks_postgres"
     (without_secret,) = blocks("connection.md", "json")
     assert read("federated", {"federated": json.loads(without_secret)}).identity.auth_type == "file-oidc"
 
@@ -250,8 +250,9 @@ def test_the_uri_of_the_connection_page_says_the_same_as_its_json():
         environment.setenv("AIRFLOW_CONN_LAKEBASE_URI", uri)
         by_uri = LakebaseHook("lakebase_uri").settings
     by_json = read("lakebase_default", connections(PAGES["connection.md"]))
-    assert (by_uri.endpoint, by_uri.database, by_uri.port) == (by_json.endpoint, by_json.database, by_json.port)
-    assert by_uri.workspace["host"] == by_json.workspace["host"]
+    assert by_uri.endpoint == by_json.endpoint
+    assert (by_uri.session.database, by_uri.session.port) == (by_json.session.database, by_json.session.port)
+    assert by_uri.require_identity().host == by_json.require_identity().host
 
 
 def test_every_code_block_is_of_a_kind_that_is_looked_at():

@@ -180,7 +180,7 @@ def test_a_folder_and_an_unknown_scheme_are_told(hook: LakebaseHook, tmp_path: P
     folder.mkdir()
     with pytest.raises(LakebaseSettingsError, match="is a folder.*glob"):
         hook.load(folder, TABLE)
-    with pytest.raises(LakebaseSettingsError, match="Nothing that is installed reads or writes nowhere://"):
+    with pytest.raises(LakebaseSettingsError, match="No installed provider supports nowhere://"):
         hook.load("nowhere://a/t.csv", TABLE)
 
 

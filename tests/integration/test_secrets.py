@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import traceback
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +15,7 @@ import sqlalchemy
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseError
+from airflow_provider_lakebase.hooks._masking import _Masks
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
@@ -112,8 +112,7 @@ def test_a_secret_is_masked_as_soon_as_it_is_known(
     hook: LakebaseHook, emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch
 ):
     masked: list[str] = []
-    monkeypatch.setattr("airflow_provider_lakebase.hooks._masking._masked", set())
-    monkeypatch.setattr("airflow_provider_lakebase.hooks._masking._credentials", deque())
+    monkeypatch.setattr("airflow_provider_lakebase.hooks._masking.PROCESS_MASKS", _Masks())
     monkeypatch.setattr("airflow_provider_lakebase.hooks._masking.mask_secret", masked.append)
     for _ in range(2):
         hook.get_conn().close()

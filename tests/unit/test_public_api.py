@@ -22,7 +22,7 @@ STARTED_BY_THE_PROVIDER = {
     "triggers.statement.LakebaseStatementTrigger",
 }
 # Bases of public classes, which promise nothing by themselves.
-BASES = {"links.LakebasePageLink", "operators.load.LakebaseBulkOperator", "operators.load.LakebaseLoadBaseOperator"}
+BASES = {"links.LakebasePageLink", "operators.load.LakebaseLoadBaseOperator"}
 
 
 def documented() -> dict[str, set[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import IO, Any
 
@@ -60,21 +59,3 @@ def read_blocks(copy: psycopg.Copy) -> Iterator[tuple[int, bytes]]:
     rows = iter(copy)
     while parts := list(islice(rows, _ROWS_PER_BLOCK)):
         yield len(parts), b"".join(parts)
-
-
-@contextmanager
-def reading_only(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Make the session's next transaction read-only for the block.
-
-    :param connection: an open session, outside a transaction
-    :raises psycopg.errors.ReadOnlySqlTransaction: if a statement writes; a note says what to do
-    """
-    connection.read_only = True
-    try:
-        yield
-    except psycopg.errors.ReadOnlySqlTransaction as error:
-        error.add_note(
-            "Rows are returned before all are read, so what a statement writes could not be committed. Use get_df(), "
-            "get_arrow() or run(), which commit."
-        )
-        raise

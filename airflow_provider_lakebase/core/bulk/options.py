@@ -1,7 +1,7 @@
 """The options of loads and exports: their names, types, defaults, documentation and checks.
 
-``LakebaseHook.load`` and ``export`` and the operators derive their arguments from the dataclasses below. Importing this
-module loads no driver, so DAG files may import it.
+Whoever offers loads and exports derives its arguments from the dataclasses below; only for type checkers, the keyword
+arguments are repeated. Importing this module loads no driver.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Duplicates = Literal["last", "error"]
 
 _CSV_ONLY: Mapping[str, Any] = {"format": "csv", "needs_file": True}
 _FILES_ONLY: Mapping[str, Any] = {"needs_file": True}
-"""For options that do not apply to the rows of a query. The hook also takes them with Arrow data."""
+"""For options that do not apply to the rows of a query."""
 _PARAM = re.compile(r"^ *:param (\w+): *(.*(?:\n(?! *:| *$).*)*)", re.MULTILINE)
 
 

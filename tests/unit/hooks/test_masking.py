@@ -15,9 +15,9 @@ from airflow_provider_lakebase.hooks import _masking
 def nothing_is_masked_before() -> Iterator[None]:
     masker = _masking._masker()
     before, replacer = set(masker.patterns), masker.replacer
-    _masking._forget_all()
+    _masking.PROCESS_MASKS.forget()
     yield
-    _masking._forget_all()
+    _masking.PROCESS_MASKS.forget()
     masker.patterns, masker.replacer = before, replacer
 
 

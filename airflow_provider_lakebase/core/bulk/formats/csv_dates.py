@@ -17,7 +17,7 @@ _MOST_ROW_BYTES = 64 << 20
 
 
 class DateCheck:
-    """Reject dates and times of which their columns would drop the zone, the time of day or digits.
+    """Reject dates and times that would lose their zone, their time of day or digits in their columns.
 
     :param columns: the columns of the file, in its order
     :param null: unquoted text that stands for NULL

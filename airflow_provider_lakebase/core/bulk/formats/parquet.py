@@ -117,7 +117,7 @@ def _open_parquet(file: Any, int96_unit: str) -> Any:
 def _without_nanoseconds(
     batches: Iterator[pa.RecordBatch], exact: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """Reject INT96 timestamps of which microseconds would drop digits."""
+    """Reject INT96 timestamps that would lose digits as microseconds."""
     before = 0
     for batch, nanoseconds in zip(batches, exact, strict=True):
         for name in nanoseconds.schema.names:
