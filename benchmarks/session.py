@@ -1,15 +1,15 @@
-"""Open and close a session: LakebaseHook beside bare psycopg and PostgresHook, which are handed a ready credential.
+"""Open and close a session: LakebaseHook compared with bare psycopg and PostgresHook, which get a ready credential.
 
     .environments/airflow-3.3-python-3.11/bin/python benchmarks/session.py
 
-runs on the emulator, all in one process and on loopback, the contenders in turn. PostgresHook takes part where
-apache-airflow-providers-postgres is installed, for example for one run, beside the provider's own environment:
+runs on the emulator, on loopback, with all contenders in turn in one process. PostgresHook takes part if
+apache-airflow-providers-postgres is installed, for example for one run on top of the provider's own environment:
 
     uv run --no-project --python .environments/airflow-3.3-python-3.11/bin/python \
         --with apache-airflow-providers-postgres==7.1.1 benchmarks/session.py
 
-What differs between the first two rows is what a fresh credential costs; a real workspace is further away. The first
-and the last sessions of the run are told apart, since what a process keeps of each one slows the next.
+The difference between the first two rows is the cost of a fresh credential; a real workspace is further away. The
+first and last sessions of the run are shown separately: state that a process kept for each session would slow the next.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def find_contenders(ready: Mapping[str, str]) -> dict[str, Callable[[], Session]]:
-    """Return what opens a session, by name; ``ready`` is a libpq environment whose credential has not expired."""
+    """Return functions that open a session, by name; ``ready`` is a libpq environment with a valid credential."""
     keywords = {
         "host": ready["PGHOST"],
         "port": ready["PGPORT"],
@@ -99,7 +99,7 @@ def find_contenders(ready: Mapping[str, str]) -> dict[str, Callable[[], Session]
 
 
 def measure(open_session: Callable[[], Session], times: int) -> list[float]:
-    """Return the seconds that each opening and closing took."""
+    """Return the seconds of each opening and closing."""
     seconds = []
     for _ in range(times):
         started_at = time.perf_counter()

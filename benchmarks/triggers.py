@@ -1,11 +1,11 @@
-"""Wait for endpoints in a triggerer: one poll an endpoint, as this package does, beside one poll a trigger.
+"""Wait for endpoints in a triggerer: one poll per endpoint, as this package does, compared with one poll per trigger.
 
     python benchmarks/triggers.py
 
-needs Python 3.11 or newer, Linux and nothing else: it makes the environments of the scripts and runs itself again in
-them. 1,000 deferred sensors on 10 sleeping endpoints poll every 5 seconds in Airflow's own TriggerRunner, a process by
-itself; of its supervisor only the messages are played. After 10 seconds to start, 60 seconds are measured; then the
-endpoints are woken from outside, and each sensor must fire within one interval. Some four minutes altogether.
+needs Linux and Python 3.11 or newer. It creates the environments of the scripts and runs itself again in them. 1,000
+deferred sensors on 10 suspended endpoints poll every 5 seconds in Airflow's own TriggerRunner, in its own process; only
+its supervisor's messages are simulated. After 10 seconds, it measures for 60 seconds. Then the endpoints are woken from
+outside, and each sensor must fire within one interval. This takes about four minutes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def compare() -> None:
-    """Run both and print their figures."""
+    """Run both ways and print their figures."""
     ours, peer = measure(own_poll=False), measure(own_poll=True)
     print(f"{SENSORS:,} sensors on {ENDPOINTS} endpoints, a poll every {INTERVAL:g} s, for {MEASURED_SECONDS:g} s\n")
     print(f"{'':<30}{'one poll an endpoint':>22}{'one a trigger':>16}{'ratio':>8}{'target':>8}")
@@ -67,7 +67,7 @@ def compare() -> None:
 
 
 def measure(*, own_poll: bool) -> dict[str, float]:
-    """Run the triggers in a process of their own against an emulator in this one."""
+    """Run the triggers in a new process, against an emulator in this one."""
     from airflow_provider_lakebase.emulator import LakebaseEmulator
 
     with (
@@ -102,7 +102,7 @@ def measure(*, own_poll: bool) -> dict[str, float]:
 
 
 def wait_for(lines: Any, word: str) -> str:
-    """Return what stands behind a word at the beginning of a line."""
+    """Return the rest of the first line that starts with a word."""
     for line in lines:
         if line.startswith(f"{word} "):
             return str(line.partition(" ")[2])
@@ -131,7 +131,7 @@ def run_triggers(endpoints: list[str], own_poll: bool) -> None:
     ]
 
     class Events(deque[Any]):
-        """What triggers fire, and when."""
+        """Collects the events of triggers and their times."""
 
         fired_at: list[float] = []
 
@@ -140,7 +140,7 @@ def run_triggers(endpoints: list[str], own_poll: bool) -> None:
             super().append(event)
 
     class Runner(TriggerRunner):
-        """Airflow's own, but for the messages to its supervisor."""
+        """Airflow's own runner without the messages to its supervisor."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -168,7 +168,7 @@ def run_triggers(endpoints: list[str], own_poll: bool) -> None:
 
 
 async def watch(runner: Any) -> None:
-    """Say the figures, and at the end when each trigger fired."""
+    """Print the figures, and at the end the time at which each trigger fired."""
     await asyncio.sleep(START_SECONDS)
     print("measuring now", flush=True)
     used, lags = time.process_time(), []
@@ -189,7 +189,7 @@ async def watch(runner: Any) -> None:
 
 
 def own_poll_trigger() -> type:
-    """Return a trigger that reads the state by itself, in threads."""
+    """Return a trigger that polls the state by itself, in threads."""
     from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
     from airflow_provider_lakebase.triggers._events import event, success
     from airflow_provider_lakebase.triggers._shared_poll import SharedPolls

@@ -1,4 +1,4 @@
-"""Start the emulator, and run the example DAG through Airflow or open Airflow's web UI. Started by scripts/demo."""
+"""Start the emulator, then run the example DAG or open Airflow's web UI. scripts/demo starts this."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 HOME = REPOSITORY / ".demo"
 DAG_ID = "flights_etl"
 ELSEWHERE = ("database_to_lakebase.py", "dbt_flights*")
-"""Examples that need another database, or dbt, which the demo does not have."""
+"""Examples that the demo leaves out: they need another database or dbt."""
 SHOWN = ("running", "success", "failed", "up_for_retry", "up_for_reschedule")
 DELAYS = """
     SELECT airline, sum(flights),
@@ -52,21 +52,21 @@ def main() -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"Another demo is running in {REPOSITORY}.")
-    # The emulator is on this machine: no proxy leads there.
+    # The emulator is on this machine, not behind a proxy.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir()
-    print("Starting the Lakebase emulator, its endpoint asleep …", flush=True)
+    print("Starting the Lakebase emulator with a suspended endpoint …", flush=True)
     with LakebaseEmulator(asleep=True) as emulator:
         print(f"  workspace {emulator.workspace_url}, Postgres on port {emulator.port}")
         return (show_ui if arguments.ui else run_example)(emulator.connections)
 
 
 def run_example(connections: Mapping[str, str]) -> int:
-    """Run the example DAG and print what came of it."""
+    """Run the example DAG, print its tasks and the loaded data; return the exit code."""
     started_at = time.monotonic()
     variables = airflow_variables(HOME, connections)
-    print("Making Airflow's database …", flush=True)
+    print("Creating Airflow's database …", flush=True)
     if run_airflow(variables, HOME / "migrate.log", "db", "migrate").wait():
         return failed(HOME / "migrate.log")
     print(f"Running the DAG {DAG_ID} …", flush=True)
@@ -74,7 +74,7 @@ def run_example(connections: Mapping[str, str]) -> int:
     try:
         follow(run, HOME / "airflow.db")
     finally:
-        # A task that Airflow runs may not heed SIGTERM.
+        # A running task may ignore SIGTERM.
         run.kill()
         run.wait()
     tasks = task_rows(HOME / "airflow.db")
@@ -83,14 +83,14 @@ def run_example(connections: Mapping[str, str]) -> int:
         return failed(HOME / "dag.log")
     query_back(variables)
     seconds = time.monotonic() - started_at
-    print(f"\nDone in {seconds:.0f} s. What the tasks logged is in {(HOME / 'dag.log').relative_to(REPOSITORY)}.")
+    print(f"\nDone in {seconds:.0f} s. The tasks' log is in {(HOME / 'dag.log').relative_to(REPOSITORY)}.")
     return 0
 
 
 def show_ui(connections: Mapping[str, str]) -> int:
-    """Run a whole Airflow with the example DAGs and the connections in it, until it is interrupted."""
+    """Run a whole Airflow with the example DAGs and the emulator's connections until it is interrupted."""
     password = secrets.token_urlsafe(12)
-    # An example starts when somebody wants it to: one of them would look for new rows all the time.
+    # Paused until someone starts them: one of the examples polls for new rows all the time.
     paused = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True"}
     dags = shutil.copytree(REPOSITORY / "dags_examples", HOME / "dags", ignore=shutil.ignore_patterns(*ELSEWHERE))
     stack = Stack(HOME, paused, dags, login=("admin", password))
@@ -112,7 +112,7 @@ def show_ui(connections: Mapping[str, str]) -> int:
 
 
 def airflow_variables(home: Path, connections: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of an Airflow that knows the example DAGs and the emulator's connections."""
+    """Return environment variables for an Airflow with the example DAGs and the emulator's connections."""
     return {
         **os.environ,
         "AIRFLOW_HOME": str(home),
@@ -124,7 +124,7 @@ def airflow_variables(home: Path, connections: Mapping[str, str]) -> dict[str, s
 
 
 def run_airflow(variables: dict[str, str], log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start an Airflow command with its output in a file."""
+    """Start an Airflow command and write its output to a file."""
     with log.open("wb") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "airflow", *arguments], env=variables, stdout=file, stderr=subprocess.STDOUT
@@ -144,11 +144,11 @@ def follow(run: subprocess.Popen[bytes], database: Path) -> None:
 
 
 def task_rows(database: Path) -> list[tuple[str, str, float | None, int | None]]:
-    """Return task, state, seconds and, for a load, its rows, in the order the tasks ran."""
+    """Return task, state, seconds and, for a load, rows of each task, in the order in which they ran."""
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
             found = connection.execute(TASKS).fetchall()
-    except sqlite3.OperationalError:  # the database is not made yet, or is being written
+    except sqlite3.OperationalError:  # not created yet, or being written
         return []
     return [
         (task if index is None else f"{task}[{index}]", state, seconds, None if rows is None else int(rows))
@@ -165,7 +165,7 @@ def print_tasks(tasks: list[tuple[str, str, float | None, int | None]]) -> None:
 
 
 def query_back(variables: dict[str, str]) -> None:
-    """Ask Lakebase, through the hook, what is in it now."""
+    """Query the loaded data through the hook and print it."""
     os.environ.update(variables | {"AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"})
     from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 

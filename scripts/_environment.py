@@ -1,4 +1,4 @@
-"""Make the Python environments that the scripts beside this file run in. Standard library only."""
+"""Create the Python environments of the scripts in this folder. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# A copy of the tests has a link to those of the clone.
+# In a copy of the tests this is a link to the environments of the clone.
 ENVIRONMENTS = (REPOSITORY / ".environments").resolve()
 DEFAULT_AIRFLOW = "3.3"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def requirements(airflow: str = DEFAULT_AIRFLOW) -> Path:
-    """Return the file of exact versions for a version of Airflow, or for the ``lowest`` of all that is required."""
+    """Return the requirements file for a version of Airflow, or for ``lowest``: the lowest version of everything."""
     if airflow == DEFAULT_AIRFLOW:
         return REPOSITORY / "requirements.txt"
     return REPOSITORY / f"requirements-{'' if airflow == 'lowest' else 'airflow-'}{airflow}.txt"
 
 
 def prepare(airflow: str = DEFAULT_AIRFLOW, python: str = PYTHON, wheel: Path | None = None) -> Path:
-    """Return the Python of an environment with the provider and all that its tests need, installed if it is not yet.
+    """Return the Python of an environment with the provider and its tests' requirements; install it if needed.
 
     :param airflow: version of Airflow, ``major.minor``, or ``lowest``
     :param python: version of Python, ``major.minor``
-    :param wheel: the provider; default: the sources as they are, changes included
+    :param wheel: the provider to install; by default the sources, in editable mode
     """
-    if sys.version_info < (3, 11):  # noqa: UP036 - whoever runs the script may have an older one
+    if sys.version_info < (3, 11):  # noqa: UP036 - the script may run on an older one
         sys.exit(f"Python 3.11 or newer is needed; this is {PYTHON} ({sys.executable}).")
     versions = requirements(airflow)
     if not versions.exists():
-        sys.exit(f"There are no versions for Airflow {airflow}: {versions.name} is missing.")
+        sys.exit(f"Airflow {airflow} is not supported: {versions.name} does not exist.")
     name = f"airflow-{airflow}-python-{python}"
     what = f"Airflow {airflow} and the provider"
     if wheel is None:
         return _install(ENVIRONMENTS / name, versions, what, "--no-deps", "--editable", REPOSITORY, version=python)
     installed = _install(ENVIRONMENTS / f"wheel-{name}", versions, what, version=python)
-    # Of the same name and version, a wheel may have other contents.
+    # Reinstall: a wheel of the same name and version may have changed.
     _run(uv(), "pip", "install", "--quiet", "--python", installed, "--no-deps", "--reinstall", wheel)
     return installed
 
 
 def prepare_dbt() -> Path:
-    """Return the Python of an environment with dbt, psql and pg_dump but no Airflow, installed if it is not yet."""
+    """Return the Python of an environment with dbt, psql and pg_dump but no Airflow; install it if needed."""
     return _install(ENVIRONMENTS / f"dbt-python-{PYTHON}", REPOSITORY / "requirements-dbt.txt", "dbt, psql and pg_dump")
 
 
 def prepare_build() -> Path:
-    """Return the Python of an environment with what makes and checks a release, installed if it is not yet."""
+    """Return the Python of an environment with the build tools; install it if needed."""
     return _install(ENVIRONMENTS / f"build-python-{PYTHON}", REPOSITORY / "requirements-build.txt", "build and twine")
 
 
 def _install(home: Path, versions: Path, what: str, *more: str | Path, version: str = PYTHON) -> Path:
     stamp = home / "installed"
-    # An environment knows where it lies: in a clone that was moved it is made anew.
+    # Environments contain absolute paths: in a moved clone they are created again.
     contents = (versions.read_bytes(), (REPOSITORY / "pyproject.toml").read_bytes(), str(home).encode())
     wanted = hashlib.sha256(b"".join(contents)).hexdigest()
     python = home / "bin" / "python"
@@ -89,13 +89,13 @@ def find_python(version: str) -> Path:
     command = [uv(), "python", "find", "--no-python-downloads", version]
     found = subprocess.run(command, capture_output=True, text=True)
     if found.returncode:
-        sys.exit(f"Python {version} is missing: it is neither under {root}, nor on PATH, nor among uv's.")
+        sys.exit(f"Python {version} was not found under {root}, on PATH, or among uv's installations.")
     return Path(found.stdout.strip())
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Let one script at a time install."""
+    """Allow only one script at a time to install."""
     ENVIRONMENTS.mkdir(exist_ok=True)
     with (ENVIRONMENTS / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -103,7 +103,7 @@ def _alone() -> Iterator[None]:
 
 
 def uv() -> Path:
-    """Return the path of uv in the pinned version, which comes from PyPI like the rest."""
+    """Return the path of uv in the pinned version; install it from PyPI if needed."""
     home = ENVIRONMENTS / "uv"
     pinned = re.search(r"^uv==\S+", requirements().read_text(), re.MULTILINE) if requirements().exists() else None
     version = pinned[0] if pinned else "uv"
@@ -118,7 +118,7 @@ def uv() -> Path:
 
 
 def environment(python: Path) -> dict[str, str]:
-    """Return the variables to run in an environment: its programs first, none of the caller's Python settings."""
+    """Return variables with this Python's programs first on PATH and without the caller's Python settings."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -128,7 +128,7 @@ def environment(python: Path) -> dict[str, str]:
 
 
 def _run(*command: str | Path) -> None:
-    # Behind a proxy of one's own, only the system knows its certificate authority.
+    # Use the system's certificates: behind a corporate proxy, only they include its authority.
     kept = {name: value for name, value in os.environ.items() if name not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX")}
     result = subprocess.run(command, cwd=REPOSITORY, env={**kept, "UV_SYSTEM_CERTS": "true"})
     if result.returncode:

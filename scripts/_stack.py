@@ -1,4 +1,4 @@
-"""A whole Airflow on loopback, for demo and tests: its processes, started and stopped, and what its database says."""
+"""A whole Airflow on loopback, for the demo and tests: start and stop its processes, read its database."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def free_port() -> int:
 
 
 class Stack:
-    """Scheduler, triggerer and what else a version of Airflow needs to run DAGs.
+    """The scheduler, the triggerer and the other processes that a version of Airflow needs to run DAGs.
 
     :param home: an empty directory
     :param variables: added to the environment: connections
     :param dags: folder of DAGs; by default an empty one
-    :param login: user and password of the web UI; by default everybody is let in as an administrator
+    :param login: user and password of the web UI; by default everyone is an administrator without login
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Stack:
             "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
-            # A call that timed out on a busy machine is made again, and then refused for having been made.
+            # On a busy machine a call may time out although it succeeded; its retry is then refused.
             "WORKERS__EXECUTION_API_TIMEOUT": "30",
         }
         if login is not None:
@@ -113,14 +113,14 @@ class Stack:
         subprocess.run([AIRFLOW, *arguments], env=self.environment, check=True, capture_output=True, cwd=self.home)
 
     def import_connections(self, connections: Mapping[str, str]) -> None:
-        """Put connections into the database, where the web UI shows them."""
+        """Add connections to the database, so that the web UI shows them."""
         fields = {conn_id: json.loads(connection) for conn_id, connection in connections.items()}
         file = write_secrets(self.home / "connections.json", fields)
         self.command("connections", "import", str(file))
         file.unlink()
 
     def ended(self) -> str | None:
-        """Return the process that ended by itself, if one did."""
+        """Return the name of a process that has ended by itself, or None."""
         return next((name for name, process in self.processes.items() if process.poll() is not None), None)
 
     def answers(self) -> bool:
@@ -129,7 +129,7 @@ class Stack:
         return False
 
     def kill_triggerer(self) -> None:
-        """Kill it and what it started as a machine does that loses power."""
+        """Kill a process and its children at once, as a power failure would."""
         process = self.processes.pop("triggerer")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -168,7 +168,7 @@ class Stack:
 
 
 def write_secrets(file: Path, content: dict[str, Any]) -> Path:
-    """Write a JSON file that nobody else may read, at no moment."""
+    """Write a JSON file that is never readable by other users."""
     file.touch(mode=0o600)
     file.write_text(json.dumps(content))
     return file

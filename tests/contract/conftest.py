@@ -1,4 +1,4 @@
-"""Places where the rows run: the emulator always, a real workspace when ``LAKEBASE_LIVE_CONN`` is set.
+"""The places where the tests run: the emulator, and a real workspace if ``LAKEBASE_LIVE_CONN`` is set.
 
 A row that takes the fixture ``place`` runs in both; one that takes ``emulator`` needs the emulator's powers.
 """
@@ -38,7 +38,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """A workspace with an endpoint, and an identity of it that owns the database."""
+    """A workspace, one of its endpoints, and the identity that owns the database."""
 
     url: str
     client_id: str
@@ -72,7 +72,7 @@ class Place:
         return psycopg.connect(**arguments)
 
     def refusal(self, **changes: Any) -> str:
-        """Return what a login that must fail is told."""
+        """Return the error text of a login that must fail."""
         with pytest.raises(psycopg.OperationalError) as caught:
             self.connect(**changes)
         assert caught.value.sqlstate is None, "psycopg has no SQLSTATE for a failed login"
@@ -115,17 +115,17 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @pytest.fixture
 def administrator(emulator: LakebaseEmulator) -> Place:
-    """The owner of the emulator's database."""
+    """The identity that owns the emulator's database."""
     return _place_of(emulator.connection(emulator.administrator), "localhost")
 
 
 @pytest.fixture
 def newcomer(emulator: LakebaseEmulator) -> Principal:
-    """An identity of the emulator's workspace that has no role yet."""
+    """An identity of the emulator's workspace without a Postgres role."""
     return emulator.add_principal("newcomer")
 
 
 @pytest.fixture
 def place_of(emulator: LakebaseEmulator) -> Any:
-    """Return a function from an identity of the emulator to its place."""
+    """Return a function that makes a place from an identity of the emulator."""
     return lambda principal: _place_of(emulator.connection(principal), "localhost")

@@ -1,4 +1,4 @@
-"""The rows of this folder as a table; ``python tests/contract/rows.py`` writes it into README.md."""
+"""Collect the beliefs of this folder in a table; ``python tests/contract/rows.py`` writes it to README.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BEGIN, END = "<!-- rows: written by rows.py -->\n", "<!-- end of rows -->\n"
 
 
 def rows() -> list[tuple[str, ...]]:
-    """Return text, surety, source, and where it runs, of every test; raise ``ValueError`` for one without a belief."""
+    """Return belief, certainty, source and place of each test; raise ``ValueError`` for a test without a belief."""
     found = []
     for path in sorted(FOLDER.glob("test_*.py")):
         if path.name == "test_readme.py":
@@ -39,7 +39,7 @@ def table() -> str:
 
 
 def readme() -> str:
-    """Return README.md with the table as it should be."""
+    """Return README.md with the current table."""
     text = (FOLDER / "README.md").read_text()
     before, rest = text.split(BEGIN)
     return before + BEGIN + table() + END + rest.split(END)[1]

@@ -1,4 +1,4 @@
-"""What the workspace API says of projects, branches and endpoints, and whom it refuses."""
+"""The workspace API: projects, branches, endpoints, and the errors of refused requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 
 
 @pytest.mark.belief(
-    "an endpoint is shown with its state, its host and its pooled host, its type and its suspend timeout",
+    "an endpoint's JSON has its state, host, pooled host, type and suspend timeout",
     source="databricks-sdk-py service/postgres.py Endpoint; databricks/cli libs/testserver/postgres.go",
     sure="documented",
 )
@@ -87,7 +87,7 @@ def test_wrong_secret_is_refused(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "databricks-sdk shows a wrong client secret as ValueError, before any call is made",
+    "databricks-sdk raises ValueError for a wrong client secret, before it makes the call",
     source="databricks-sdk-py oauth.py retrieve_token",
     sure="seen in the field",
 )
@@ -120,7 +120,7 @@ def test_identity_without_workspace_access_is_refused(emulator: LakebaseEmulator
 
 
 @pytest.mark.belief(
-    "an identity without rights on the project gets 403 PERMISSION_DENIED that names it and 'Can Use'",
+    "an identity without permission on the project gets 403 PERMISSION_DENIED, naming it and 'Can Use'",
     source="field reports of Lakebase Autoscaling",
     sure="seen in the field",
 )
@@ -143,7 +143,7 @@ def test_errors_carry_a_code(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "a service principal finds itself as its own user name: its application ID, which is also its role's name",
+    "the user name of a service principal is its application ID, which is also the name of its role",
     source="Databricks docs, SCIM; Lakebase: Manage Postgres roles",
     sure="documented",
 )
@@ -153,7 +153,7 @@ def test_service_principal_knows_its_name(place: Any) -> None:
 
 @pytest.mark.parametrize(("status", "calls"), [(429, 2), (503, 2), (500, 1)])
 @pytest.mark.belief(
-    "databricks-sdk repeats a call that gets 429 or 503, after as long as Retry-After says, and none that gets 500",
+    "databricks-sdk retries a call after 429 or 503, when Retry-After has passed, and not after 500",
     source="databricks-sdk-py _base_client.py, errors/customizer.py",
     sure="documented",
 )
@@ -172,7 +172,7 @@ def test_sdk_repeats_what_is_worth_repeating(
 
 
 @pytest.mark.belief(
-    "databricks-sdk does not repeat a call of the token endpoint, whatever it gets",
+    "databricks-sdk never retries a call to the token endpoint",
     source="databricks-sdk-py oauth.py retrieve_token",
     sure="documented",
 )
@@ -183,7 +183,7 @@ def test_sdk_does_not_repeat_the_token_call(emulator: LakebaseEmulator, administ
 
 
 @pytest.mark.belief(
-    "a browser finds a project at /lakebase/projects/<uid>, and its branches at /branches/<uid> below it",
+    "the web page of a project is /lakebase/projects/<uid>, and that of a branch is /branches/<uid> below it",
     source="addresses in public repositories that use Lakebase",
     sure="seen in the field",
 )
@@ -194,7 +194,7 @@ def test_pages_are_named_by_uid(administrator: Any) -> None:
 
 
 @pytest.mark.belief(
-    "a browser finds the SQL editor of a branch at /sql-editor below the branch, its database as a query parameter",
+    "the web page of a branch's SQL editor is /sql-editor below the branch's, with the database as a query parameter",
     source="Neon's console, which the pages of a Lakebase project resemble",
     sure="inferred",
 )

@@ -1,4 +1,4 @@
-"""What POST /api/2.0/postgres/credentials gives, and for how long."""
+"""POST /api/2.0/postgres/credentials: its result and its limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _seconds_left(credential: Any) -> float:
 
 
 @pytest.mark.belief(
-    "a credential is a token with its expire_time, an hour from now if nothing else was asked for",
+    "a credential is a token with an expire_time, by default an hour from now",
     source="databricks-sdk-py service/postgres.py generate_database_credential; Databricks docs: Authentication",
     sure="documented",
 )
@@ -27,7 +27,7 @@ def test_credential_lives_an_hour(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "every call mints another credential",
+    "every call mints a new credential",
     source="no source; nothing of ours needs it",
     sure="inferred",
 )
@@ -36,7 +36,7 @@ def test_every_credential_is_new(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "ttl shortens the life of a credential, down to five minutes",
+    "ttl shortens the lifetime of a credential, down to five minutes",
     source="databricks-sdk-py service/postgres.py generate_database_credential",
     sure="documented",
 )
@@ -47,7 +47,7 @@ def test_ttl_shortens_the_life(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "expire_time may be given instead of ttl",
+    "a request may have expire_time instead of ttl",
     source="databricks-sdk-py service/postgres.py generate_database_credential",
     sure="documented",
 )

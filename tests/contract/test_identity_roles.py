@@ -1,4 +1,4 @@
-"""What databricks_auth and databricks_create_role do."""
+"""The extension databricks_auth and its function databricks_create_role."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def owner(administrator: Any) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.mark.belief(
-    "the owner of the database may create the extension databricks_auth, as often as it likes with IF NOT EXISTS",
+    "the owner of the database may create the extension databricks_auth, again and again with IF NOT EXISTS",
     source="Databricks docs, Lakebase: Manage Postgres roles",
     sure="documented",
 )
@@ -34,7 +34,7 @@ def test_owner_creates_the_extension(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "databricks_create_role makes a role that its identity can log in as",
+    "databricks_create_role creates a role that its identity can log in as",
     source="Databricks docs, Lakebase: Manage Postgres roles",
     sure="documented",
 )
@@ -60,7 +60,7 @@ def test_new_role_may_log_in_only(owner: psycopg.Connection[Any], newcomer: Prin
 
 
 @pytest.mark.belief(
-    "the role of an identity carries a security label of provider databricks_auth that names the identity's SCIM id",
+    "an identity's role has a security label of the provider databricks_auth with the identity's SCIM id",
     source="field reports of Lakebase Autoscaling",
     sure="seen in the field",
 )
@@ -75,7 +75,7 @@ def test_identity_role_carries_a_label(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "dropping the role drops its label",
+    "dropping the role also drops its label",
     source="PostgreSQL, DROP ROLE",
     sure="documented",
 )
@@ -103,7 +103,7 @@ def test_creator_administers_the_role(owner: psycopg.Connection[Any], newcomer: 
 
 
 @pytest.mark.belief(
-    "creating a role that exists gets 42710, whether it carries a label or not",
+    "creating a role that exists gets 42710, with or without a label",
     source="databricks-ai-bridge lakebase.py create_role; for a plain role a guess",
     sure="seen in the field",
 )
@@ -123,7 +123,7 @@ def test_existing_role_is_refused(owner: psycopg.Connection[Any], newcomer: Prin
     ids=["unknown", "other type", "no such type"],
 )
 @pytest.mark.belief(
-    "an identity that the workspace does not have with that type gets 22023",
+    "an identity that does not exist in the workspace with that type gets 22023",
     source="databricks-ai-bridge lakebase.py create_role",
     sure="seen in the field",
 )
@@ -149,7 +149,7 @@ def test_creator_needs_createrole(
 
 
 @pytest.mark.belief(
-    "a session that is not a Databricks identity's cannot create roles for identities; the SQLSTATE 42501 is a guess",
+    "a session of a native role cannot create roles for identities; the SQLSTATE 42501 is a guess",
     source="Databricks docs, Lakebase: Manage Postgres roles",
     sure="documented",
 )

@@ -1,4 +1,4 @@
-"""What a session may do to store rows: COPY, extensions, tables that the service writes."""
+"""What a session may do to store rows: COPY, extensions, synced tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_copy_through_the_connection(place: Any) -> None:
 
 @pytest.mark.parametrize("source", ["'/etc/hostname'", "PROGRAM 'true'"])
 @pytest.mark.belief(
-    "COPY from a file or a program of the server is refused: 42501",
+    "COPY from a file or program on the server is refused: 42501",
     source="Databricks docs, Lakebase: Compatibility (no superuser, no access to the server's files)",
     sure="documented",
 )
@@ -51,7 +51,7 @@ def test_postgres_version(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "nobody who can log in is a superuser",
+    "no role that can log in is a superuser",
     source="Databricks docs, Lakebase: Compatibility",
     sure="documented",
 )
@@ -87,8 +87,8 @@ def test_plain_role_creates_no_extension(administrator: Any, newcomer: Principal
 
 
 @pytest.mark.belief(
-    "a synced table belongs to a system role named databricks_writer_…: a plain role that may read it gets 42501 when "
-    "it writes; a member of databricks_superuser can write, and breaks the sync",
+    "a system role named databricks_writer_… owns a synced table: an ordinary role that may read it gets 42501 when it "
+    "writes; a member of databricks_superuser can write, and breaks the sync",
     source="Databricks docs, Lakebase: Synced tables; the owner's name from field reports",
     sure="seen in the field",
 )

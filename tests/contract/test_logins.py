@@ -1,4 +1,4 @@
-"""What the Postgres port tells a client that it does not let in."""
+"""Logins to the Postgres port, and the error texts of refused ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 
 
 @pytest.mark.belief(
-    "the direct host takes a fresh credential as the password of the role of the identity that minted it",
+    "the direct host accepts a valid credential as the password for the role of the identity that minted it",
     source="Databricks docs, Lakebase: Authentication",
     sure="documented",
 )
@@ -26,7 +26,7 @@ def test_own_credential_is_let_in(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "a user that is not the identity that minted the credential gets `OAuth: User is not authorized`",
+    "a login as a role of another identity than the credential's gets `OAuth: User is not authorized`",
     source="field reports of Lakebase Autoscaling",
     sure="seen in the field",
 )
@@ -46,7 +46,7 @@ def test_role_in_upper_case_is_another_role(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "a credential that has expired gets `OAuth: User is not authorized`",
+    "an expired credential gets `OAuth: User is not authorized`",
     source="field reports of Lakebase Autoscaling",
     sure="seen in the field",
 )
@@ -57,7 +57,7 @@ def test_expired_credential_is_refused(emulator: LakebaseEmulator, administrator
 
 
 @pytest.mark.belief(
-    "a session that is open outlives its credential: expiry is looked at when logging in only",
+    "an open session outlives its credential: expiry is checked only at login",
     source="Databricks docs, Lakebase: Authentication",
     sure="documented",
 )
@@ -81,7 +81,7 @@ def test_what_is_no_credential_is_refused(place: Any, password: str) -> None:
 
 
 @pytest.mark.belief(
-    "a workspace token is no database credential",
+    "a workspace token is not accepted as a database credential",
     source="Databricks docs, Lakebase: Authentication",
     sure="documented",
 )
@@ -100,7 +100,7 @@ def test_plaintext_is_refused(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "TLS without server name indication is served on a host that needs no routing",
+    "TLS without server name indication works on a host that needs no routing",
     source="the emulator has one endpoint; Lakebase routes by SNI",
     sure="inferred",
 )
@@ -129,7 +129,7 @@ def test_identity_without_role_is_refused(emulator: LakebaseEmulator, newcomer: 
 
 
 @pytest.mark.belief(
-    "a role made by CREATE ROLE … LOGIN, without the security label, gets `password authentication failed for user`",
+    "a role created by CREATE ROLE … LOGIN, without the security label, gets `password authentication failed for user`",
     source="Databricks docs, Lakebase: Manage Postgres roles; the text from field reports",
     sure="inferred",
 )
@@ -165,7 +165,7 @@ def test_missing_database(place: Any) -> None:
 
 
 @pytest.mark.belief(
-    "the front end sends its own errors as severity ERROR with SQLSTATE XX000, not 28P01",
+    "the front end sends its own errors with severity ERROR and SQLSTATE XX000, not 28P01",
     source="neondatabase/neon proxy/src/stream.rs",
     sure="inferred",
 )

@@ -1,4 +1,4 @@
-"""Identities other than a service principal with a secret, and passwords of PostgreSQL's own."""
+"""Identities other than a service principal with a secret, and native Postgres passwords."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def user(emulator: LakebaseEmulator, administrator: Any) -> Principal:
 
 
 @pytest.mark.belief(
-    "a personal access token opens the workspace API and mints credentials; a user is known by the e-mail address, "
-    "which is also the name of its role",
+    "a personal access token is valid for the workspace API and can mint credentials; a user's name is an e-mail "
+    "address, which is also the name of the user's role",
     source="Databricks docs, Lakebase: Authentication; Manage Postgres roles",
     sure="documented",
 )
@@ -42,8 +42,8 @@ def test_personal_access_token_mints(emulator: LakebaseEmulator, administrator: 
 
 
 @pytest.mark.belief(
-    "a token of another identity provider is exchanged for a workspace token by RFC 8693; a service principal is named "
-    "by client_id, a user is not",
+    "a token of another identity provider is exchanged for a workspace token by RFC 8693; the request names "
+    "a service principal by client_id, and no user",
     source="databricks-sdk-py oidc.py DatabricksOidcTokenSource; Databricks docs: OAuth token federation",
     sure="documented",
 )
@@ -90,7 +90,7 @@ def test_member_logs_in_as_its_group(emulator: LakebaseEmulator, administrator: 
 
 
 @pytest.mark.belief(
-    "group_name of a group that the caller does not belong to gets 403",
+    "a request with the group_name of a group that the caller does not belong to gets 403",
     source="no source",
     sure="inferred",
 )
@@ -113,7 +113,7 @@ def native(emulator: LakebaseEmulator) -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("host", [{}, POOLED], ids=["direct", "pooled"])
 @pytest.mark.belief(
-    "where native login is enabled, a role with a password logs in with it, on the pooled host too",
+    "if native login is enabled, a role with a password can log in with it, also on the pooled host",
     source="Databricks docs, Lakebase: Connection pooling; Authentication",
     sure="documented",
 )
@@ -123,7 +123,7 @@ def test_native_password_logs_in(administrator: Any, native: dict[str, str], hos
 
 
 @pytest.mark.belief(
-    "where native login is not enabled, as by default, a native password is taken for a broken credential",
+    "if native login is not enabled, which is the default, a native password gets the error for a malformed credential",
     source="field reports of Lakebase Autoscaling",
     sure="seen in the field",
 )
@@ -144,7 +144,7 @@ def test_wrong_native_password_is_refused(administrator: Any, native: dict[str, 
 
 
 @pytest.mark.belief(
-    "whether native login is enabled is shown by the project",
+    "the project's JSON says whether native login is enabled",
     source="databricks-sdk-py service/postgres.py ProjectStatus",
     sure="documented",
 )

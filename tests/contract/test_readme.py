@@ -1,4 +1,4 @@
-"""README.md shows the rows as they are."""
+"""README.md shows the current table of beliefs."""
 
 from __future__ import annotations
 

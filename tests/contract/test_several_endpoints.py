@@ -1,4 +1,4 @@
-"""Endpoints beside the first: what is their own and what is shared."""
+"""Several endpoints: what each has of its own and what they share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reader(emulator: LakebaseEmulator) -> str:
 
 
 @pytest.mark.belief(
-    "a branch lists its endpoints, with type and host; a read-only one names its host as read_only_host too",
+    "a branch lists its endpoints with type and host; a read-only endpoint also has its host as read_only_host",
     source="databricks-sdk-py service/postgres.py EndpointHosts",
     sure="documented",
 )
@@ -35,7 +35,7 @@ def test_endpoints_of_a_branch_are_listed(reader: str, administrator: Any) -> No
 
 
 @pytest.mark.belief(
-    "a credential opens every endpoint, whichever it was minted for",
+    "a credential is valid for every endpoint, whichever it was minted for",
     source="Databricks docs, Lakebase: Authentication (the token is scoped to the workspace)",
     sure="documented",
 )
@@ -57,7 +57,7 @@ def test_read_only_endpoint_takes_no_writes(reader: str, administrator: Any) -> 
 
 
 @pytest.mark.belief(
-    "each endpoint sleeps and wakes on its own",
+    "each endpoint suspends and wakes independently",
     source="Databricks docs, Lakebase: Read replicas",
     sure="documented",
 )
@@ -70,7 +70,7 @@ def test_endpoints_sleep_apart(emulator: LakebaseEmulator, reader: str, administ
 
 
 @pytest.mark.belief(
-    "an endpoint with readable secondaries has a host for reading only, read_only_host, beside its own",
+    "an endpoint with readable secondaries has a read-only host, read_only_host, as well as its own",
     source="databricks-sdk-py service/postgres.py EndpointHosts",
     sure="documented",
 )
@@ -85,7 +85,7 @@ def test_readable_secondary_has_a_host(emulator: LakebaseEmulator, administrator
 
 
 @pytest.mark.belief(
-    "update_endpoint with the mask spec.disabled disables and enables; a disabled endpoint is not woken by a login",
+    "update_endpoint with the mask spec.disabled disables or enables an endpoint; no login wakes a disabled one",
     source="databricks-sdk-py service/postgres.py EndpointSpec.disabled",
     sure="documented",
 )

@@ -27,7 +27,7 @@ def test_looking_does_not_wake(emulator: LakebaseEmulator, administrator: Any) -
 
 
 @pytest.mark.belief(
-    "a login wakes the endpoint and is held meanwhile",
+    "a login wakes the endpoint and waits until it is awake",
     source="Databricks docs, Lakebase: Scale to zero; neondatabase/neon proxy/src/proxy/wake_compute.rs",
     sure="documented",
 )
@@ -42,7 +42,7 @@ def test_login_wakes_and_is_held(emulator: LakebaseEmulator, administrator: Any)
 
 
 @pytest.mark.belief(
-    "logins that come during a wake share it",
+    "logins that arrive during a wake share it",
     source="neondatabase/neon proxy/src/proxy/wake_compute.rs",
     sure="inferred",
 )
@@ -69,7 +69,7 @@ def test_refused_login_does_not_wake(emulator: LakebaseEmulator, administrator: 
 
 
 @pytest.mark.belief(
-    "an endpoint that wakes is INIT on its way to ACTIVE",
+    "a waking endpoint is INIT before it is ACTIVE",
     source="databricks-sdk-py service/postgres.py EndpointStatusState",
     sure="inferred",
 )
@@ -105,7 +105,7 @@ def test_suspend_cuts_sessions(emulator: LakebaseEmulator, administrator: Any) -
 
 
 @pytest.mark.belief(
-    "what belongs to a session is gone after a suspend: temporary tables, settings, locks",
+    "a suspend removes everything that belongs to a session: temporary tables, settings, locks",
     source="Databricks docs, Lakebase: Compatibility",
     sure="documented",
 )
