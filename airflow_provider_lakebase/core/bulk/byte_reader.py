@@ -107,17 +107,63 @@ def peek(file: Any) -> tuple[bytes, Any]:
     return head, io.BufferedReader(reader, BLOCK_BYTES)
 
 
-def open_as_text(file: IO[bytes]) -> io.RawIOBase:
-    """Return a file of UTF-8 text without its byte order mark.
+class DecodedReader(io.RawIOBase):
+    """Read a file of any encoding as UTF-8, block by block.
 
     :param file: open for reading bytes
+    :param encoding: its encoding, as Python names it
+    :raises Unreadable: on reading, for bytes that the encoding does not have
+    """
+
+    def __init__(self, file: IO[bytes], encoding: str) -> None:
+        self._file = ByteReader(file)
+        self._encoding = encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._bytes = 0
+        self._started = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while True:
+            data = self._file.read(size)
+            text = self._decode(data)
+            if text or not data:
+                return text.encode()
+
+    def _decode(self, data: bytes) -> str:
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeError as error:
+            hint = "Set 'encoding' to the encoding of the file."
+            place = f"near byte {self._bytes + getattr(error, 'start', 0) + 1}"
+            # The error of the codec quotes bytes of the file.
+            raise Unreadable(f"{place} it is not {self._encoding} text", hint) from None
+        self._bytes += len(data)
+        if not self._started and text:
+            self._started = True
+            return text.removeprefix("\ufeff")
+        return text
+
+
+def open_as_text(file: IO[bytes], encoding: str = "utf-8") -> io.RawIOBase:
+    """Return a file as UTF-8 text without its byte order mark.
+
+    :param file: open for reading bytes
+    :param encoding: its encoding, as Python names it
     :raises Unreadable: if it starts like another encoding or format
     """
+    if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
+        return DecodedReader(file, encoding)
     text = ByteReader(file)
     head = text.peek_magic()
     for mark, name in _OTHER_CONTENT:
         if head.startswith(mark):
-            hint = "Write it as UTF-8, plain or compressed by gzip or zstd; if it is Parquet, set 'format'."
+            hint = (
+                "If it is text of another encoding, set 'encoding'; if it is Parquet, set 'format'. Compressed files "
+                "are read if gzip or zstd wrote them."
+            )
             raise Unreadable(f"it is {name}, not UTF-8 text", hint)
     text.head = head.removeprefix(codecs.BOM_UTF8)
     return text

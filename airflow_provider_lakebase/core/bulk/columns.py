@@ -15,7 +15,7 @@ from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSett
 
 _HEADER_HINT = (
     "if the file has no line of column names, set header=False; if it is not CSV, set 'format'; if its values are not "
-    "separated by commas, load it with copy_expert."
+    "separated by commas, set 'delimiter'."
 )
 
 

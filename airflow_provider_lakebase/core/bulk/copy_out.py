@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import codecs
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, Any
 
@@ -10,6 +11,8 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.core.bulk.progress import Progress
+from airflow_provider_lakebase.core.errors.session_context import session_context
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseExportError
 
 # Independent of the session's own settings: all digits, and dates that read the same everywhere.
 EXACT_SETTINGS = (
@@ -34,7 +37,11 @@ def select(query_or_table: str) -> sql.Composable:
 
 
 def write_copy(
-    connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed, file: IO[bytes], progress: Progress
+    connection: psycopg.Connection[Any],
+    statement: sql.SQL | sql.Composed,
+    file: IO[bytes],
+    progress: Progress,
+    encoding: str = "utf-8",
 ) -> int:
     """Write what a ``COPY … TO STDOUT`` sends to a file, and return the number of rows.
 
@@ -42,13 +49,37 @@ def write_copy(
     :param statement: the statement
     :param file: open for writing bytes
     :param progress: counts rows and bytes
+    :param encoding: of the file, by its name in Python
+    :raises LakebaseExportError: for a character that the encoding does not have
     """
+    encode = _encoder(encoding)
     with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:
             for rows, block in read_blocks(copy):
-                file.write(block)
+                file.write(encode(block, session_context(connection)) if encode else block)
                 progress.add(rows=rows, bytes=len(block))
         return cursor.rowcount
+
+
+def _encoder(encoding: str) -> Callable[[bytes, ErrorContext], bytes] | None:
+    """Return what encodes blocks of UTF-8; None for UTF-8."""
+    if codecs.lookup(encoding).name == "utf-8":
+        return None
+    encoder = codecs.getincrementalencoder(encoding)()
+
+    def encode(block: bytes, context: ErrorContext) -> bytes:
+        try:
+            return encoder.encode(block.decode())
+        except UnicodeEncodeError as error:
+            character = f"U+{ord(error.object[error.start]):04X}"
+            # The error of the codec quotes the value.
+            raise LakebaseExportError(
+                f"A value contains the character {character}, which {encoding} does not have",
+                context=context,
+                hint="Choose another 'encoding', such as utf-8.",
+            ) from None
+
+    return encode
 
 
 def read_blocks(copy: psycopg.Copy) -> Iterator[tuple[int, bytes]]:

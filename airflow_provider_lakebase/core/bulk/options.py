@@ -6,6 +6,7 @@ arguments are repeated. Importing this module loads no driver.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -21,6 +22,7 @@ Duplicates = Literal["last", "error"]
 _CSV_ONLY: Mapping[str, Any] = {"format": "csv", "needs_file": True}
 _FILES_ONLY: Mapping[str, Any] = {"needs_file": True}
 """For options that do not apply to the rows of a query."""
+_NEVER_IN_NULL = frozenset("\r\n\0")
 _PARAM = re.compile(r"^ *:param (\w+): *(.*(?:\n(?! *:| *$).*)*)", re.MULTILINE)
 
 
@@ -32,12 +34,19 @@ class FileOptions:
         ``.zst``
     :param header: whether the first line of a CSV file holds the column names
     :param null: unquoted text that stands for NULL in a CSV file
+    :param delimiter: character that separates the values of a CSV file: one of ASCII
+    :param quote: character that quotes values of a CSV file, doubled within them: one of ASCII. None if a file to load
+        has no quoted values
+    :param encoding: encoding of a CSV file, by its name in Python: ``latin-1``, ``cp1252``, ``utf-16``
     :raises LakebaseSettingsError: if a value is invalid
     """
 
     format: FormatName | None = field(default=None, metadata=_FILES_ONLY)
     header: bool = field(default=True, metadata=_CSV_ONLY)
     null: str = field(default="", metadata=_CSV_ONLY)
+    delimiter: str = field(default=",", metadata=_CSV_ONLY)
+    quote: str | None = field(default='"', metadata=_CSV_ONLY)
+    encoding: str = field(default="utf-8", metadata=_CSV_ONLY)
 
     def given_for_one_format(self) -> Iterator[tuple[str, FormatName]]:
         """Yield name and format of each option that has an effect on one format only and is not at its default."""
@@ -48,9 +57,15 @@ class FileOptions:
     def __post_init__(self) -> None:
         if self.format is not None:
             _check_choice("format", self.format, tuple(FORMATS))
-        if not isinstance(self.null, str) or set(self.null) & set('",\r\n\0'):
+        _check_character("delimiter", self.delimiter)
+        if self.quote is not None:
+            _check_character("quote", self.quote)
+        if self.quote == self.delimiter:
+            raise LakebaseSettingsError("quote and delimiter are the same", hint="Give two different characters.")
+        _check_encoding(self.encoding)
+        if not isinstance(self.null, str) or set(self.null) & {self.quote, self.delimiter, *_NEVER_IN_NULL}:
             raise LakebaseSettingsError(
-                "null contains a quote, a comma, a line break or a null byte",
+                "null contains the quote, the delimiter, a line break or a null byte",
                 hint="Give the text exactly as the file has it, without quotes. In columns that are not text, a quoted "
                 "empty value is NULL in any case.",
             )
@@ -78,6 +93,7 @@ class LoadOptions(FileOptions):
     :param replace_where: SQL condition on unqualified columns of the table, which selects the rows to ``replace``; all
         loaded rows must match it too
     :param casts: SQL types by target column: the text of the source is cast to that type before it is stored
+    :param skip_lines: lines at the start of a CSV file to ignore, before the line of column names
     :param create_table: create the table from the Parquet or Arrow schema if it does not exist, with ``key_columns`` as
         its primary key
     :param load_id: identity of the load in the ledger, which is written in the same transaction: another load of the
@@ -94,6 +110,7 @@ class LoadOptions(FileOptions):
     version_column: str | None = None
     replace_where: str | None = None
     casts: Mapping[str, str] | None = None
+    skip_lines: int = field(default=0, metadata=_CSV_ONLY)
     create_table: bool = field(default=False, metadata=_FILES_ONLY)
     load_id: str | None = None
     ledger_schema: str = LEDGER_SCHEMA
@@ -102,6 +119,8 @@ class LoadOptions(FileOptions):
         super().__post_init__()
         _check_choice("mode", self.mode, get_args(Mode))
         _check_choice("duplicates", self.duplicates, get_args(Duplicates))
+        if type(self.skip_lines) is not int or self.skip_lines < 0:
+            raise LakebaseSettingsError(f"skip_lines is {self.skip_lines!r}", hint="Give a number of lines.")
         for name in ("update_columns", "version_column"):
             self._check_mode(name, "upsert")
         self._check_mode("replace_where", "replace")
@@ -124,6 +143,9 @@ class FileKeywords(TypedDict, total=False):
     format: FormatName | None
     header: bool
     null: str
+    delimiter: str
+    quote: str | None
+    encoding: str
 
 
 class ExportKeywords(FileKeywords, total=False):
@@ -141,6 +163,7 @@ class LoadKeywords(FileKeywords, total=False):
     version_column: str | None
     replace_where: str | None
     casts: Mapping[str, str] | None
+    skip_lines: int
     create_table: bool
     load_id: str | None
     ledger_schema: str
@@ -184,6 +207,21 @@ def _describe(options: type[FileOptions]) -> Iterator[tuple[str, str]]:
         texts = dict(_PARAM.findall(each.__doc__ or ""))
         for name in vars(each).get("__annotations__", {}):
             yield name, " ".join(texts.get(name, "").split())
+
+
+def _check_character(name: str, value: object) -> None:
+    if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in "\r\n\0\1":
+        hint = "Give one character of ASCII, which is no line break."
+        raise LakebaseSettingsError(f"{name} is {value!r}", hint=hint)
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        codecs.getincrementaldecoder(name)()
+        "".encode(name)
+    except (LookupError, TypeError, ValueError):
+        hint = "Give the name of a text encoding of Python, such as 'latin-1'."
+        raise LakebaseSettingsError(f"encoding is {name!r}", hint=hint) from None
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:

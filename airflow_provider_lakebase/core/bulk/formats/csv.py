@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -16,14 +17,18 @@ from airflow_provider_lakebase.core.bulk.columns import ColumnMapper, ignored_co
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part
 from airflow_provider_lakebase.core.bulk.copy_out import write_copy
 from airflow_provider_lakebase.core.bulk.formats.csv_dates import DateCheck
+from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck, end_of_row, quote_end_marks
 from airflow_provider_lakebase.core.bulk.options import ExportOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 _FIRST_BYTES = 1 << 16
 _MOST_HEADER_BYTES = 1 << 20
+_LINE_END = re.compile(rb"\r\n|[\r\n]")
 _HEADER_HINT = (
-    "Give a CSV file in UTF-8. If it has no line of column names, set header=False; if it is not CSV, set 'format'."
+    "If it is not UTF-8 or has no commas, set 'encoding' or 'delimiter'; if it has no line of column names, set "
+    "header=False; if it is not CSV, set 'format'."
 )
 _TEXT_TYPES = ("text", "character varying", "character", "name", '"char"', "citext", "xml")
 
@@ -37,10 +42,13 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
     :raises Unreadable: if it does not start with a line of column names in UTF-8
     :raises LakebaseLoadError: if the names are not the table's
     """
-    text = open_as_text(file)
-    header = rest = b""
-    if mapper.options.header:
-        header, rest, names = read_header(text)
+    options = mapper.options
+    dialect = CsvDialect.of(options.delimiter, options.quote)
+    text = open_as_text(file, options.encoding)
+    rest, skipped = skip_lines(text, options.skip_lines)
+    header = b""
+    if options.header:
+        header, rest, names = read_header(text, dialect, rest)
         _check_names(names, label, mapper)
     else:
         names = mapper.names_by_position()
@@ -51,10 +59,30 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
         header=header,
         rest=rest,
         names=[column.name if column else f"{number} of the file" for number, column in enumerate(columns, 1)],
-        null=mapper.options.null,
+        null=options.null,
         forced_null=_forced_null([column for column in columns if column], mapper),
         label=label,
+        dialect=dialect,
+        skipped=skipped,
     )
+
+
+def skip_lines(file: io.RawIOBase, count: int) -> tuple[bytes, int]:
+    """Read past the first lines of a file, whatever they contain.
+
+    :param file: open for reading bytes
+    :param count: how many lines
+    :returns: the bytes that were read after them, and how many lines there were
+    """
+    data = b""
+    for skipped in range(count):
+        while not (end := _LINE_END.search(data)) or (end.end() == len(data) and end[0] == b"\r"):
+            more = file.read(BLOCK_BYTES)
+            if not more:
+                return b"", skipped + bool(data)
+            data += more
+        data = data[end.end() :]
+    return data, count
 
 
 def write_query(
@@ -69,50 +97,59 @@ def write_query(
     :param connection: an open session
     :param query: the query
     :param file: open for writing bytes
-    :param options: ``header`` and ``null`` have an effect
+    :param options: ``header``, ``null``, ``delimiter``, ``quote`` and ``encoding`` have an effect
     :param progress: counts rows and bytes
     :returns: rows written
     """
-    return write_copy(connection, copy_out(query, options), file, progress)
+    return write_copy(connection, copy_out(query, options), file, progress, options.encoding)
 
 
 def copy_out(query: sql.Composable, options: ExportOptions) -> sql.Composed:
     """Return the statement that writes a query as CSV.
 
     :param query: the query
-    :param options: ``header`` and ``null`` have an effect
+    :param options: ``header``, ``null``, ``delimiter`` and ``quote`` have an effect
+    :raises LakebaseSettingsError: without a quote, which a value that contains the delimiter needs
     """
+    if options.quote is None:
+        raise LakebaseSettingsError("quote is None", hint="Give the character that quotes values.")
     # The line break keeps a comment at the end of the query away from the parenthesis.
-    statement = sql.SQL("COPY ({}\n) TO STDOUT (FORMAT csv, HEADER {}, NULL {}, ENCODING 'UTF8')")
-    return statement.format(query, sql.SQL("true" if options.header else "false"), sql.Literal(options.null))
+    statement = sql.SQL(
+        "COPY ({}\n) TO STDOUT (FORMAT csv, HEADER {}, NULL {}, DELIMITER {}, QUOTE {}, ESCAPE {}, ENCODING 'UTF8')"
+    )
+    header = sql.SQL("true" if options.header else "false")
+    texts = (options.null, options.delimiter, options.quote, options.quote)
+    return statement.format(query, header, *map(sql.Literal, texts))
 
 
-def read_header(file: io.RawIOBase) -> tuple[bytes, bytes, list[str]]:
+def read_header(file: io.RawIOBase, dialect: CsvDialect, data: bytes = b"") -> tuple[bytes, bytes, list[str]]:
     """Return the first line as it is, the bytes that were read after it, and its names; '' for a missing name.
 
     :param file: UTF-8 text, open for reading bytes
+    :param dialect: of the file
+    :param data: bytes that were read before
     :raises Unreadable: if it does not start with a line of names in UTF-8
     """
-    data, size = b"", _FIRST_BYTES
-    while len(data) < _MOST_HEADER_BYTES and (more := file.read(size)):
-        data += more
-        if end_of_row(data) is not None:
+    while (end := end_of_row(data, dialect)) is None and len(data) < _MOST_HEADER_BYTES:
+        more = file.read(len(data) or _FIRST_BYTES)
+        if not more:
             break
-        size = len(data)
-    end = end_of_row(data)
+        data += more
     if end is None and len(data) >= _MOST_HEADER_BYTES:
         raise Unreadable("its first line does not end within 1 MiB, or a quote in it is never closed", _HEADER_HINT)
     header, rest = (data, b"") if end is None else (data[:end], data[end:])
-    return header, rest, _parse_names(header)
+    return header, rest, _parse_names(header, dialect)
 
 
-def _parse_names(header: bytes) -> list[str]:
-    check = QuoteCheck(1, b"\n", ())
+def _parse_names(header: bytes, dialect: CsvDialect) -> list[str]:
+    check = QuoteCheck(1, b"\n", (), dialect)
     try:
         if header:
             check.read(header)
         check.finish()
-        names = next(csv.reader(io.StringIO(header.decode(), newline="")), [])
+        text = io.StringIO(header.decode(), newline="")
+        delimiter, quote = dialect.delimiter.decode(), dialect.quote.decode()
+        names = next(csv.reader(text, delimiter=delimiter, quotechar=quote), [])
     except BadValue as bad:
         raise Unreadable(f"in line {bad.number}, in its header, {bad.reason}", _HEADER_HINT) from None
     except (UnicodeDecodeError, csv.Error):
@@ -169,6 +206,8 @@ class CsvPart(Part):
     :param null: unquoted text that stands for NULL
     :param forced_null: names of the columns in which that text stands for NULL in quotes, too
     :param label: what messages call it
+    :param dialect: how its values are separated and quoted
+    :param skipped: lines before its header
     """
 
     unit = "line"
@@ -185,7 +224,10 @@ class CsvPart(Part):
         null: str,
         forced_null: Sequence[str] = (),
         label: str,
+        dialect: CsvDialect,
+        skipped: int = 0,
     ) -> None:
+        self.dialect = dialect
         self.file = file
         self.columns = columns
         self.names = names
@@ -194,10 +236,10 @@ class CsvPart(Part):
         self.null = null
         self.forced_null = forced_null
         self.label = label
-        self._header_lines = header.count(b"\r" if header.endswith(b"\r") else b"\n")
+        self._header_lines = skipped + header.count(b"\r" if header.endswith(b"\r") else b"\n")
         self._lines = self._rows = 0
         self._line_end = b""
-        self._quotes = QuoteCheck(self._header_lines + 1, b"\n", names)
+        self._quotes = QuoteCheck(self._header_lines + 1, b"\n", names, dialect)
 
     def locate(self, row: int) -> tuple[str, int]:
         """Return the line of a row, or its number if values contain line breaks.
@@ -226,10 +268,13 @@ class CsvPart(Part):
         :raises psycopg.Error: if Postgres rejects a line
         """
         first = self.rest or self.file.read(BLOCK_BYTES)
-        if not self.header and end_of_row(first) is None:  # to see how its lines end
-            first += self.file.read(BLOCK_BYTES)
-        self._line_end = _line_end(self.header or first)
-        self._quotes = QuoteCheck(self._header_lines + 1, self._line_end or b"\n", self.names)
+        # To see how its lines end.
+        while not self.header and end_of_row(first, self.dialect) is None and len(first) < _MOST_HEADER_BYTES:
+            if not (more := self.file.read(BLOCK_BYTES)):
+                break
+            first += more
+        self._line_end = _line_end(self.header or first, self.dialect)
+        self._quotes = QuoteCheck(self._header_lines + 1, self._line_end or b"\n", self.names, self.dialect)
         before = target.rows
         with target.copy(self._copy_options()) as copy:
             if self._line_end:
@@ -238,7 +283,7 @@ class CsvPart(Part):
                 copy.write(own_header)
                 target.progress.add(bytes=len(self.header) - len(own_header))
             row_bytes = 0.0
-            for block in quote_end_marks(self._checked(first), self.null, lambda: self._quotes.is_inside):
+            for block in quote_end_marks(self._checked(first), self.null, lambda: self._quotes.is_inside, self.dialect):
                 # An estimate for the log, until Postgres has counted the rows.
                 row_bytes = row_bytes or len(block) / max(block.count(b"\n"), 1)
                 target.progress.add(rows=int(len(block) / row_bytes))
@@ -247,8 +292,10 @@ class CsvPart(Part):
         self._rows = target.rows - before
 
     def _copy_options(self) -> sql.Composed:
-        options = sql.SQL("FORMAT csv, HEADER {}, NULL {}, ENCODING 'UTF8'").format(
-            sql.SQL("true" if self._line_end else "false"), sql.Literal(self.null)
+        delimiter, quote = self.dialect.delimiter.decode(), self.dialect.quote.decode()
+        options = sql.SQL("FORMAT csv, HEADER {}, NULL {}, DELIMITER {}, QUOTE {}, ESCAPE {}, ENCODING 'UTF8'").format(
+            sql.SQL("true" if self._line_end else "false"),
+            *map(sql.Literal, (self.null, delimiter, quote, quote)),
         )
         return (
             options + sql.SQL(", FORCE_NULL ({})").format(identifiers(self.forced_null))
@@ -257,7 +304,7 @@ class CsvPart(Part):
         )
 
     def _checked(self, block: bytes) -> Iterator[bytes]:
-        quotes, dates = self._quotes, DateCheck(self.columns, self.null)
+        quotes, dates = self._quotes, DateCheck(self.columns, self.null, self.dialect)
         while block:
             if dates.checks:
                 block = dates.read(block, quotes)
@@ -272,9 +319,9 @@ class CsvPart(Part):
         quotes.finish()
 
 
-def _line_end(data: bytes) -> bytes:
+def _line_end(data: bytes, dialect: CsvDialect) -> bytes:
     """Return the characters that end the first row; none if it has no end."""
-    end = end_of_row(data)
+    end = end_of_row(data, dialect)
     if end is None:
         return b"\r" if data.endswith(b"\r") else b""
     return b"\r\n" if data[end - 2 : end] == b"\r\n" else data[end - 1 : end]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, UnfitValue
-from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QUOTE, ROW, QuoteCheck
+from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
+from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck
 from airflow_provider_lakebase.core.bulk.formats.date_text import text_check, text_pattern
 
-_FIELD = re.compile(rb'(?:"((?:[^"]++|"")*+)"|([^",\r\n]*+))(?:,|\Z)')
-_UNQUOTED = rb"[^\",\r\n]*+"
-_ANY = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
+_UNQUOTED = rb"[^QD\r\n]*+"
+_ANY = rb"(?:Q[^Q]*+(?:QQ[^Q]*+)*+Q|[^QD\r\n]*+)"
 _MOST_ROW_BYTES = 64 << 20
 
 
@@ -21,10 +21,12 @@ class DateCheck:
 
     :param columns: the columns of the file, in its order
     :param null: unquoted text that stands for NULL
+    :param dialect: of the file
     """
 
-    def __init__(self, columns: Sequence[Column], null: str) -> None:
+    def __init__(self, columns: Sequence[Column], null: str, dialect: CsvDialect) -> None:
         self.columns = columns
+        self.dialect = dialect
         self.null = null.encode()
         self.checks = [(number, check) for number, check in enumerate(map(text_check, columns)) if check]
         self._carry = b""
@@ -32,19 +34,20 @@ class DateCheck:
             self._plain, self._quoted = (self._compile(field) for field in (_UNQUOTED, _ANY))
 
     def _compile(self, field: bytes) -> re.Pattern[bytes]:
-        checked = dict(self.checks)
+        checked, quote = dict(self.checks), re.escape(self.dialect.quote)
+        any_field, run = self.dialect.fill(field), self.dialect.fill(rb"[^D]*+")
         fields = []
         for number, column in enumerate(self.columns):
             if number not in checked:
                 # Searching for one byte is fastest. If this runs past a line end, the row is too short or too long, and
                 # Postgres rejects it.
                 is_last = number == len(self.columns) - 1
-                fields.append(field if is_last or field is _ANY else rb"[^,]*+")
+                fields.append(any_field if is_last or field is _ANY else run)
                 continue
             pattern = text_pattern(column).encode()
             value = rb"(?:(?:%b)?+|%b)" % (pattern, re.escape(self.null))
-            fields.append(rb'(?:%b|"%b")' % (value, value) if field is _ANY else value)
-        return re.compile(rb"(?:%b(?:\r\n|\n|\r(?!\Z)))*+" % b",".join(fields), re.ASCII)
+            fields.append(rb"(?:%b|%b%b%b)" % (value, quote, value, quote) if field is _ANY else value)
+        return re.compile(rb"(?:%b(?:\r\n|\n|\r(?!\Z)))*+" % re.escape(self.dialect.delimiter).join(fields), re.ASCII)
 
     def read(self, block: bytes, quotes: QuoteCheck) -> bytes:
         """Check the rows that end in the next block, and return them.
@@ -54,14 +57,14 @@ class DateCheck:
         :raises BadValue: for the first value that its column would change, and for a misplaced quote
         """
         data = self._carry + block if self._carry else block
-        pattern = self._quoted if QUOTE in data else self._plain
+        pattern = self._quoted if self.dialect.quote in data else self._plain
         position = 0
         while position < len(data):
             found = pattern.match(data, position)
             if found and found.end() > position:
                 quotes.skip(data[position : found.end()])
                 position = found.end()
-            row = ROW.match(data, position)
+            row = self.dialect.row.match(data, position)
             if not row or not row["end"] or (row["end"] == b"\r" and row.end() == len(data)):
                 break
             self._check_row(row[0], quotes)
@@ -94,12 +97,12 @@ class DateCheck:
         quotes.read(data)
         if is_last:
             quotes.finish()
-        values = list(_FIELD.finditer(data.rstrip(b"\r\n")))
+        values = list(self.dialect.field.finditer(data.rstrip(b"\r\n")))
         for number, check in self.checks:
             if number >= len(values):
                 return  # Postgres rejects a row that is too short
             quoted, unquoted = values[number].groups()
-            value = unquoted if quoted is None else quoted.replace(b'""', b'"')
+            value = unquoted if quoted is None else quoted.replace(self.dialect.quote * 2, self.dialect.quote)
             if value in (b"", self.null):
                 continue
             try:

@@ -6,26 +6,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from airflow_provider_lakebase.core.bulk.copy import BadValue
+from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 
-# A quote opens right after a comma or line end and closes right before one; doubled within quotes, it is a quote.
-_WELL_QUOTED = re.compile(
-    rb'(?:[^"]*+(?<![^,\r\n"])"[^"]*+"(?![^,\r\n"]))*+[^"]*+(?P<open>(?<![^,\r\n"])"[^"]*+)?+', re.DOTALL
-)
-_REST_OF_QUOTED = re.compile(rb'[^"]*+"(?![^,\r\n"])')
-_MARKS = re.compile(rb'["\r\n,]')
-_END_MARK = re.compile(rb'"[^"]*+"?|(?<![^\r\n])\\\.(?![^\r\n])')
-ROW = re.compile(rb'(?:[^"\r\n]++|"[^"]*+")*+(?P<end>\r\n|[\r\n])?+')
-QUOTE = ord('"')
 _WITHIN = "a quote stands within a value that is not quoted. Quote the whole value, and double each quote in it"
 _BEHIND = "text follows the quote that closes a value. Double each quote within a quoted value"
 
 
-def end_of_row(data: bytes) -> int | None:
+def end_of_row(data: bytes, dialect: CsvDialect) -> int | None:
     """Return the position after the first row and its line end; None if the data ends before.
 
     :param data: text from the start of a row
+    :param dialect: of the text
     """
-    found = ROW.match(data)
+    found = dialect.row.match(data)
     return found.end() if found and found["end"] and (found["end"] != b"\r" or found.end() < len(data)) else None
 
 
@@ -35,9 +28,11 @@ class QuoteCheck:
     :param line: number of the first line of the first block
     :param line_end: characters that end a line
     :param columns: column names, for messages
+    :param dialect: of the file
     """
 
-    def __init__(self, line: int, line_end: bytes, columns: Sequence[str]) -> None:
+    def __init__(self, line: int, line_end: bytes, columns: Sequence[str], dialect: CsvDialect) -> None:
+        self.dialect = dialect
         self.line = line
         self.columns = columns
         self._line_end = line_end
@@ -65,8 +60,8 @@ class QuoteCheck:
         :raises BadValue: for the first misplaced quote
         """
         was_inside = self._inside
-        has_quotes = QUOTE in block
-        if has_quotes or self._before == b'"':
+        has_quotes = self.dialect.quote in block
+        if has_quotes or self._before == self.dialect.quote:
             self._check(block)
         if has_quotes or was_inside:
             self._count_breaks(block, was_inside)
@@ -84,7 +79,7 @@ class QuoteCheck:
 
         :param rows: not empty
         """
-        if QUOTE in rows:
+        if self.dialect.quote in rows:
             self._count_breaks(rows, False)
         self.line += rows.count(self._newline)
         self._last = None
@@ -96,14 +91,14 @@ class QuoteCheck:
         :param start: its first bytes, not empty
         :raises BadValue: for the first misplaced quote
         """
-        if QUOTE in start:
+        if self.dialect.quote in start:
             self._check(start)
             self._inside = False
 
     def _count_breaks(self, block: bytes, was_inside: bool) -> None:
         if self._line_end != b"\r\n":
             return
-        quoted = block.split(b'"')[0 if was_inside else 1 :: 2]
+        quoted = block.split(self.dialect.quote)[0 if was_inside else 1 :: 2]
         returns = sum(part.count(b"\r") for part in quoted)
         self._has_returns |= returns > 0
         self._has_newlines |= returns != sum(part.count(b"\n") for part in quoted)
@@ -117,19 +112,27 @@ class QuoteCheck:
             raise BadValue("the quote that opens a value there is never closed", self._opened_on)
 
     def _check(self, block: bytes) -> None:
+        if not self.dialect.has_quotes:
+            line = self.line + block.count(self._newline, 0, max(block.find(self.dialect.quote), 0))
+            raise BadValue("it contains the control character U+0001", line)
         data = self._before + block
         start = 1
         if self._inside:
-            found = _REST_OF_QUOTED.match(data, start)
+            found = self.dialect.rest_of_quoted.match(data, start)
             if not found:
-                if (quote := data.find(b'"', start)) >= 0:
+                if (quote := data.find(self.dialect.quote, start)) >= 0:
                     raise self._misplaced(block, quote + 1, _BEHIND)
                 return
             start = found.end()
             self._inside = False
-        elif self._before == b'"' and data[1:2] not in (b",", b"\r", b"\n", b'"'):
+        elif self._before == self.dialect.quote and data[1:2] not in (
+            self.dialect.delimiter,
+            b"\r",
+            b"\n",
+            self.dialect.quote,
+        ):
             raise self._misplaced(block, 1, _BEHIND)
-        match = _WELL_QUOTED.match(data, start)
+        match = self.dialect.well_quoted.match(data, start)
         assert match is not None  # noqa: S101 - it also matches nothing
         if match.end() < len(data):
             is_behind = match["open"] is not None
@@ -137,8 +140,8 @@ class QuoteCheck:
         if match["open"] is not None:
             self._inside = True
             opened = match.start("open")
-            while opened > 0 and data[opened - 1] == QUOTE:  # the second one of a doubled quote
-                opened = data.rfind(b'"', 0, opened - 1)
+            while opened > 0 and data[opened - 1 : opened] == self.dialect.quote:  # the second one of a doubled quote
+                opened = data.rfind(self.dialect.quote, 0, opened - 1)
             if opened > 0:
                 self._opened_on = self.line + block.count(self._newline, 0, opened - 1)
 
@@ -147,10 +150,10 @@ class QuoteCheck:
         before = block[: position - 1]
         last, inside, knows = self._last or (b"", False, True)
         number: int | None = 0 if knows else None
-        for mark in _MARKS.finditer(last + before):
-            if mark[0] == b'"':
+        for mark in self.dialect.marks.finditer(last + before):
+            if mark[0] == self.dialect.quote:
                 inside = not inside
-            elif not inside and mark[0] == b",":
+            elif not inside and mark[0] == self.dialect.delimiter:
                 number = None if number is None else number + 1
             elif not inside:
                 number = 0
@@ -158,12 +161,15 @@ class QuoteCheck:
         return BadValue(what, self.line + before.count(self._newline), name)
 
 
-def quote_end_marks(blocks: Iterator[bytes], null: str, is_inside: Callable[[], bool]) -> Iterator[bytes]:
+def quote_end_marks(
+    blocks: Iterator[bytes], null: str, is_inside: Callable[[], bool], dialect: CsvDialect
+) -> Iterator[bytes]:
     r"""Quote each line that is only ``\.``: before version 18, Postgres takes it as the end of the data.
 
     :param blocks: well-quoted text
     :param null: unquoted text that stands for NULL
     :param is_inside: returns whether the last block ended within quotes
+    :param dialect: of the text
     """
     inside, before, held = False, b"\n", b""
     for read in blocks:
@@ -176,23 +182,25 @@ def quote_end_marks(blocks: Iterator[bytes], null: str, is_inside: Callable[[], 
         if not block:
             continue
         if b"\\" in block:
-            yield _quote_end_marks(block, inside, before, null, is_last=not held)
+            yield _quote_end_marks(block, inside, before, null, dialect, is_last=not held)
         else:
             yield block
         inside = is_inside()
         before = block[-1:]
     if held:
-        yield _quote_end_marks(held, inside, before, null, is_last=True)
+        yield _quote_end_marks(held, inside, before, null, dialect, is_last=True)
 
 
-def _quote_end_marks(block: bytes, inside: bool, before: bytes, null: str, *, is_last: bool) -> bytes:
-    start = block.find(b'"') + 1 if inside else 0
+def _quote_end_marks(
+    block: bytes, inside: bool, before: bytes, null: str, dialect: CsvDialect, *, is_last: bool
+) -> bytes:
+    start = block.find(dialect.quote) + 1 if inside else 0
     if inside and not start:
         return block
 
     def quote(mark: re.Match[bytes]) -> bytes:
-        return b'"\\."' if mark[0] == b"\\." and null != "\\." else mark[0]
+        return b"%b\\.%b" % (dialect.quote, dialect.quote) if mark[0] == b"\\." and null != "\\." else mark[0]
 
     # A line may start with the block, so the pattern must see the byte before it.
-    prefix = b"," if start else before
-    return block[:start] + _END_MARK.sub(quote, (prefix if prefix != b'"' else b",") + block[start:])[1:]
+    prefix = dialect.delimiter if start or before == dialect.quote else before
+    return block[:start] + dialect.end_mark.sub(quote, prefix + block[start:])[1:]

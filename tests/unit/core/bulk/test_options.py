@@ -108,7 +108,7 @@ def test_default_args_and_partial_know_the_options():
         ({"key_columns": ["a"]}, "key_columns is given with mode 'append'"),
         ({"load_id": " "}, "load_id is empty"),
         ({"columns": "a"}, "columns is a str"),
-        ({"null": ","}, "null contains a quote, a comma"),
+        ({"null": ","}, "null contains the quote, the delimiter"),
         ({"null": None}, "null contains"),
     ],
 )
