@@ -371,7 +371,8 @@ class LakebaseHook(DbApiHook):
 
         :param source: iterable of tuples or dicts; path or URL of a file (str, ``pathlib.Path``, ``ObjectStoragePath``)
             or a list of them; file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of
-            tables or record batches; data frame of pandas, without its index, or polars, or an iterable of them
+            tables or record batches; data frame of pandas or polars; object with ``__arrow_c_stream__``, such as a
+            relation of DuckDB; or an iterable of those
         :param table: target, as in SQL: ``schema.table``, quoted where necessary
         :param options: fields of ``LoadOptions``
         :raises LakebaseLoadError: for a value that the table cannot store exactly, naming row or line and column, never

@@ -10,9 +10,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -35,6 +37,20 @@ def rows(hook: LakebaseHook, columns: str = "*") -> list[Any]:
     return hook.get_records(f"SELECT {columns} FROM {TABLE} ORDER BY 1")
 
 
+class Streamed:
+    """A table that offers nothing but the Arrow C stream interface."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+def pd_relation(condition: str) -> Any:
+    return duckdb.from_df(pd.DataFrame(COLUMNS)).filter(condition)
+
+
 SOURCES = {
     "a pandas frame": lambda: pd.DataFrame(COLUMNS),
     "a polars frame": lambda: pl.DataFrame(COLUMNS),
@@ -50,6 +66,13 @@ SOURCES = {
         pd.DataFrame({"id": [1, 9, 2], "note": ["x", "y", None]}).query("id < 9")
     ),
     "pandas' own types": lambda: pd.DataFrame(COLUMNS).astype({"id": "Int64", "note": "string"}),
+    "a lazy frame": lambda: pl.DataFrame(COLUMNS).lazy(),
+    "a lazy frame with a query": lambda: pl.DataFrame(COLUMNS).lazy().filter(pl.col("id") < 99),
+    "a relation of DuckDB": lambda: duckdb.from_arrow(pa.table(COLUMNS)).filter("id < 99"),
+    "relations of DuckDB": lambda: [duckdb.from_arrow(pa.table(COLUMNS)).limit(1), pd_relation("id = 2")],
+    "a dataset of pyarrow": lambda: ds.dataset(pa.table(COLUMNS)),
+    "an Arrow stream of another library": lambda: Streamed(pa.table(COLUMNS)),
+    "an index that is loaded": lambda: pd.DataFrame(COLUMNS).set_index("id"),
     "a categorical": lambda: pd.DataFrame(COLUMNS).astype({"note": "category"}),
 }
 
@@ -57,7 +80,43 @@ SOURCES = {
 @pytest.mark.parametrize("mode", ["append", "replace"])
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_frame_is_loaded_by_its_columns(hook: LakebaseHook, source: Any, mode: Any):
-    hook.load(source(), TABLE, mode=mode)
+    found = source()
+    index = True if isinstance(found, pd.DataFrame) and found.index.name else None
+    hook.load(found, TABLE, mode=mode, index=index)
+    assert rows(hook) == ROWS
+
+
+def test_an_index_is_loaded_or_left_out_as_asked(hook: LakebaseHook):
+    frame = pd.DataFrame({"id": [1, 2], "note": ["x", None], "other": [7, 8]}).set_index("other")
+    hook.load(frame, TABLE, index=False)
+    assert rows(hook) == ROWS
+    hook.run(f"TRUNCATE {TABLE}")
+    levels = pd.DataFrame(COLUMNS).set_index(["id", "note"])
+    hook.load([levels, levels.iloc[:0]], TABLE, index=True)
+    assert rows(hook) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        (pd.DataFrame(COLUMNS), "the index of the data frame has no name.*rename_axis"),
+        (pl.DataFrame(COLUMNS), "a polars frame has no index"),
+        ([(1, "x")], "the source is no pandas frame"),
+        (pa.table(COLUMNS), "the source is no pandas frame"),
+        (pl.DataFrame(COLUMNS).lazy(), "the source is no pandas frame"),
+    ],
+)
+def test_an_index_that_the_source_does_not_have_is_refused(hook: LakebaseHook, source: Any, match: str):
+    with pytest.raises(LakebaseSettingsError, match=match):
+        hook.load(source, TABLE, index=True)
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_a_frame_makes_its_table(hook: LakebaseHook, source: Any):
+    hook.run(f"DROP TABLE {TABLE}")
+    found = source()
+    index = True if isinstance(found, pd.DataFrame) and found.index.name else None
+    hook.load(found, TABLE, mode="upsert", key_columns=["id"], create_table=True, index=index)
     assert rows(hook) == ROWS
 
 

@@ -19,7 +19,6 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -933,7 +932,6 @@ WRONG: Sequence[tuple[Any, dict[str, Any], str]] = [
     ([(1, "x")], {"null": "NA"}, "(null|header) is given, but the source is no CSV"),
     ([(1, "x")], {"header": False}, "(null|header) is given, but the source is no CSV"),
     ([(1, "x")], {"load_id": " "}, "load_id is empty"),
-    (pl.LazyFrame({"id": [1]}), {}, "source is a LazyFrame.*collect"),
     ([pa.record_batch({"id": [1]}), pa.record_batch({"v": ["x"]})], {}, "other columns than the first one"),
     (b"id\n1\n", {"mode": "replace"}, "bytes"),
     (5, {"mode": "replace"}, "int"),

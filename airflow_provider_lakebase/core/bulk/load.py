@@ -104,7 +104,8 @@ def load(
     :param connection: an open session; with a ``load_id``, one whose ledger exists
     :param source: iterable of tuples or dicts; path (str, ``pathlib.Path`` or ``ObjectStoragePath``) or a list of them;
         file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of tables or record
-        batches; data frame of pandas, without its index, or polars, or an iterable of them
+        batches; data frame of pandas or polars; object with ``__arrow_c_stream__``, such as a relation of DuckDB; or
+        an iterable of those
     :param table: target, as in SQL
     :param options: how; by default :class:`LoadOptions`' own defaults
     :param check: called on every block of data; raises to stop the load
@@ -118,7 +119,7 @@ def load(
     options = options or LoadOptions()
     progress = Progress(f"Loading into {table}", check)
     try:
-        return _load(connection, classify(source, options.format), table, options, progress)
+        return _load(connection, classify(source, options.format, options.index), table, options, progress)
     except LakebaseLoadError as error:
         error.table = table
         raise

@@ -94,6 +94,8 @@ class LoadOptions(FileOptions):
         loaded rows must match it too
     :param casts: SQL types by target column: the text of the source is cast to that type before it is stored
     :param skip_lines: lines at the start of a CSV file to ignore, before the line of column names
+    :param index: whether the index of a pandas frame is loaded, under its names; by default an index without a name is
+        left out, and one with a name is rejected
     :param create_table: create the table from the Parquet or Arrow schema if it does not exist, with ``key_columns`` as
         its primary key
     :param load_id: identity of the load in the ledger, which is written in the same transaction: another load of the
@@ -111,6 +113,7 @@ class LoadOptions(FileOptions):
     replace_where: str | None = None
     casts: Mapping[str, str] | None = None
     skip_lines: int = field(default=0, metadata=_CSV_ONLY)
+    index: bool | None = field(default=None, metadata=_FILES_ONLY)
     create_table: bool = field(default=False, metadata=_FILES_ONLY)
     load_id: str | None = None
     ledger_schema: str = LEDGER_SCHEMA
@@ -164,6 +167,7 @@ class LoadKeywords(FileKeywords, total=False):
     replace_where: str | None
     casts: Mapping[str, str] | None
     skip_lines: int
+    index: bool | None
     create_table: bool
     load_id: str | None
     ledger_schema: str

@@ -55,6 +55,11 @@ class ArrowSource:
 
 
 @dataclass(frozen=True)
+class FrameSource(ArrowSource):
+    """Arrow data of data frames, which may have an index."""
+
+
+@dataclass(frozen=True)
 class NamedRows:
     """Rows whose values have names, such as those of a query.
 
@@ -83,25 +88,36 @@ class Tuples:
 Source: TypeAlias = Files | ArrowSource | NamedRows | Dicts | Tuples
 
 
-def classify(source: Any, format: FormatName | None = None) -> Source:
+def classify(source: Any, format: FormatName | None = None, index: bool | None = None) -> Source:
     """Return what a source is. Files are not opened; of an iterable the first item is read.
 
     :param source: what the caller gave
     :param format: the option of that name
+    :param index: the option of that name
     :raises LakebaseSettingsError: for a source that cannot be loaded, or a file whose format is unknown
     """
-    if isinstance(source, NamedRows):
-        return source
+    if _is_frame(source) and not _is_lazy_frame(source):
+        table = import_from_extra("frames").frame_to_arrow(source, index)
+        return ArrowSource(table.schema, _batches(table))
+    found = source if isinstance(source, NamedRows) else _classify_other(source, format, index)
+    if index is not None and not isinstance(found, FrameSource):
+        raise LakebaseSettingsError("index is given, but the source is no pandas frame", hint="Leave it out.")
+    return found
+
+
+def _classify_other(source: Any, format: FormatName | None, index: bool | None) -> Source:
     if _is_library(source, "pyarrow") and hasattr(source, "iter_batches"):  # an opened Parquet file
         return ArrowSource(source.schema_arrow, source.iter_batches())
     if files := _list_files(source):
         return Files(tuple(File(file, find_format(file, format)) for file in files))
     if _is_library(source, "pyarrow") and hasattr(source, "schema"):
         return ArrowSource(source.schema, _batches(source))
-    if _is_frame(source):
-        table = import_from_extra("frames").frame_to_arrow(source)
-        return ArrowSource(table.schema, _batches(table))
-    return _classify_rows(source)
+    if _is_lazy_frame(source):
+        return _unite(import_from_extra("frames").lazy_frame_to_arrow(source))
+    if hasattr(source, "__arrow_c_stream__"):
+        stream = import_from_extra("frames").stream_to_arrow(source)
+        return ArrowSource(stream.schema, stream)
+    return _classify_rows(source, index)
 
 
 def _list_files(source: Any) -> list[Any]:
@@ -114,7 +130,7 @@ def _list_files(source: Any) -> list[Any]:
     return []
 
 
-def _classify_rows(source: Any) -> Source:
+def _classify_rows(source: Any, index: bool | None) -> Source:
     if hasattr(source, "dtypes"):  # another kind of data frame, which iterates over the names of its columns
         hint = "Give its rows as Arrow data, or as a data frame of pandas or polars."
         raise LakebaseSettingsError(f"source is a {type(source).__name__}", hint=hint)
@@ -127,7 +143,10 @@ def _classify_rows(source: Any) -> Source:
         return Tuples(rows)
     rows = chain([first], rows)
     if _is_frame(first):
-        return _unite(import_from_extra("frames").frames_to_arrow(rows))
+        united = _unite(import_from_extra("frames").frames_to_arrow(rows, index))
+        return FrameSource(united.schema, united.batches)
+    if hasattr(first, "__arrow_c_stream__") and not _is_library(first, "pyarrow"):
+        return _unite(map(import_from_extra("frames").stream_to_arrow, rows))
     if _is_library(first, "pyarrow") and hasattr(first, "schema"):
         return _unite(rows)
     if hasattr(first, "read"):
@@ -141,6 +160,10 @@ def _is_library(value: Any, *names: str) -> bool:
 
 def _is_frame(value: Any) -> bool:
     return _is_library(value, "pandas", "polars") and bool(import_from_extra("frames").is_frame(value))
+
+
+def _is_lazy_frame(value: Any) -> bool:
+    return _is_library(value, "polars") and type(value).__name__ == "LazyFrame"
 
 
 def _batches(data: Any) -> Iterable[Any]:

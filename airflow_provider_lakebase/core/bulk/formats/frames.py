@@ -1,4 +1,4 @@
-"""Data frames of pandas and polars as Arrow data; needs the extra ``[arrow]``."""
+"""Data frames, and whatever else offers Arrow data, as Arrow data; needs the extra ``[arrow]``."""
 
 from __future__ import annotations
 
@@ -21,22 +21,43 @@ def is_frame(value: Any) -> bool:
     return library in ("pandas", "polars") and type(value).__name__ in ("DataFrame", "LazyFrame", "GeoDataFrame")
 
 
-def frame_to_arrow(frame: Any) -> pa.Table:
-    """Return a data frame as an Arrow table, without the index of a pandas frame.
+def stream_to_arrow(source: Any) -> pa.RecordBatchReader:
+    """Return the Arrow data of an object that has the method ``__arrow_c_stream__``.
+
+    :param source: for example a relation of DuckDB; https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface
+    :raises LakebaseSettingsError: for one that offers no table, such as a Series
+    """
+    try:
+        return pa.RecordBatchReader.from_stream(source)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        what = f"source is a {type(source).__name__}, which offers no table"
+        raise LakebaseSettingsError(what, hint="Give a data frame or a table.") from error
+
+
+def lazy_frame_to_arrow(frame: Any) -> Iterator[pa.Table]:
+    """Run the query of a lazy frame and yield its rows in batches.
+
+    :param frame: of polars
+    """
+    if hasattr(frame, "collect_batches"):
+        yield from (batch.to_arrow() for batch in frame.collect_batches(maintain_order=True))
+    else:  # goes with polars before 1.34
+        yield frame.collect().to_arrow()
+
+
+def frame_to_arrow(frame: Any, index: bool | None = None) -> pa.Table:
+    """Return a data frame as an Arrow table.
 
     :param frame: of pandas or polars
-    :raises LakebaseSettingsError: for a lazy frame, and for one whose index has a name
+    :param index: the option of that name
+    :raises LakebaseSettingsError: for an index that ``index`` says nothing about, or that has no name
     :raises LakebaseLoadError: for a column with values of several types
     """
-    if type(frame).__name__ == "LazyFrame":
-        raise LakebaseSettingsError("source is a LazyFrame", hint="Give its rows: frame.collect().")
     if hasattr(frame, "to_arrow"):  # polars
+        if index:
+            raise LakebaseSettingsError("index is True, but a polars frame has no index", hint="Leave it out.")
         return frame.to_arrow()
-    if named := [str(name) for name in frame.index.names if name is not None]:
-        raise LakebaseSettingsError(
-            f"The data frame has an index named {', '.join(named)}, which may be a column of the table",
-            hint="Make it a column with frame.reset_index(), or drop it with frame.reset_index(drop=True).",
-        )
+    frame = _with_index(frame, index)
     try:
         return pa.Table.from_pandas(frame, preserve_index=False)
     except _UNFIT as error:
@@ -46,17 +67,33 @@ def frame_to_arrow(frame: Any) -> pa.Table:
         ) from None
 
 
-def frames_to_arrow(frames: Iterator[Any]) -> Iterator[pa.Table]:
+def _with_index(frame: Any, index: bool | None) -> Any:
+    names = list(frame.index.names)
+    if index:
+        if None in names:
+            hint = "Name it: frame.rename_axis('name of the column')."
+            raise LakebaseSettingsError("index is True, but the index of the data frame has no name", hint=hint)
+        return frame.reset_index()
+    if index is None and (named := [str(name) for name in names if name is not None]):
+        raise LakebaseSettingsError(
+            f"The data frame has an index named {', '.join(named)}, which may be a column of the table",
+            hint="Set index=True to load it, or index=False to leave it out.",
+        )
+    return frame
+
+
+def frames_to_arrow(frames: Iterator[Any], index: bool | None = None) -> Iterator[pa.Table]:
     """Yield data frames as Arrow tables.
 
     :param frames: of pandas or polars
+    :param index: the option of that name
     :raises LakebaseSettingsError: for an item that is not a data frame
     """
     for number, frame in enumerate(frames, 1):
         if not is_frame(frame):
             what = f"Item {number} of the source is a {type(frame).__name__}, but those before it are data frames"
             raise LakebaseSettingsError(what, hint="Give only data frames, or only rows.")
-        yield frame_to_arrow(frame)
+        yield frame_to_arrow(frame, index)
 
 
 def _unfit_columns(frame: Any) -> str:

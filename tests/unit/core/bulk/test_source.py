@@ -100,8 +100,9 @@ def test_no_row_is_lost():
         ({"a": 1}, "source is a dict"),
         (5, "source is a int"),
         (pandas.Series([1]), "source is a Series"),
+        ([pandas.Series([1])], "source is a Series"),
         ([io.BytesIO(b"")], "a list of open files"),
-        (polars.LazyFrame({"a": [1]}), r"collect\(\)"),
+        (polars.Series([1]), "source is a Series"),
         ([TABLE.to_pandas(), (1,)], "Item 2 of the source is a tuple"),
     ],
 )
