@@ -279,9 +279,7 @@ def test_a_quoted_text_of_null_is_null_where_it_is_no_value(server: Server, null
 
 @pytest.mark.parametrize("null", ['""', '"', ",", "\n", "a\r"])
 def test_a_text_of_null_that_cannot_be_is_refused_as_an_argument(null: str):
-    with pytest.raises(
-        LakebaseSettingsError, match="null contains the quote.*quoted empty value is NULL in any"
-    ):
+    with pytest.raises(LakebaseSettingsError, match="null contains the quote.*quoted empty value is NULL in any"):
         LoadOptions(null=null)
 
 

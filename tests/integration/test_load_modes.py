@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from airflow_provider_lakebase.exceptions import LakebaseLoadError
+from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 
@@ -136,3 +139,66 @@ def test_a_load_that_is_forgotten_loads_again(hook: LakebaseHook):
     assert hook.forget_load("day 1", ledger_schema="modes") == 0
     assert not hook.load([(1,)], "modes.t", load_id="day 1", ledger_schema="modes").already_loaded
     assert found(hook) == [(1,)]
+
+
+# ── Tables that a load makes ──
+
+PRICES = [("a", 1), ("b", None)]
+
+
+def made_from(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "t.csv").write_text("sku;amount\na;1\nb;\n")
+    (tmp_path / "t.jsonl").write_text('{"sku": "a", "amount": 1}\n{"sku": "b", "amount": null}\n')
+    pq.write_table(pa.table({"sku": ["a", "b"], "amount": [1, None]}), tmp_path / "t.parquet")
+    return {
+        "csv": (tmp_path / "t.csv", {"delimiter": ";"}),
+        "jsonl": (tmp_path / "t.jsonl", {}),
+        "parquet": (tmp_path / "t.parquet", {}),
+        "dicts": ([{"sku": sku, "amount": amount} for sku, amount in PRICES], {}),
+        "tuples": (PRICES, {}),
+        "arrow": (pa.table({"sku": ["a", "b"], "amount": [1, None]}), {}),
+    }
+
+
+@pytest.mark.parametrize("types", [{"sku": "text", "amount": "int"}, {"amount": "int", "*": "text"}, {"*": "text"}])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "dicts", "tuples", "arrow"])
+def test_a_table_is_made_with_the_types_that_are_given(
+    hook: LakebaseHook, tmp_path: Path, kind: str, types: dict[str, str]
+):
+    source, options = made_from(tmp_path)[kind]
+    if kind == "tuples" and "*" in types:
+        with pytest.raises(LakebaseSettingsError, match="names of the source are not known.*List every column"):
+            hook.load(source, "modes.made", create_table=types)
+        return
+    if kind in ("parquet", "arrow", "dicts", "jsonl", "tuples") and types == {"*": "text"}:
+        source = [{"sku": sku, "amount": amount and str(amount)} for sku, amount in PRICES]
+    hook.load(source, "modes.made", mode="upsert", key_columns=["sku"], create_table=types, **options)
+    whole = types.get("amount") == "int"
+    assert hook.get_records("SELECT * FROM modes.made ORDER BY sku") == [("a", 1 if whole else "1"), ("b", None)]
+    query = "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
+    found = hook.get_records(f"{query} WHERE attrelid = 'modes.made'::regclass AND attnum > 0 ORDER BY attnum")
+    assert found == [("sku", "text", True), ("amount", "integer" if whole else "text", False)]
+    # A table that exists is used as it is.
+    hook.load(source, "modes.made", mode="upsert", create_table={"sku": "int", "amount": "date"}, **options)
+    assert hook.get_first("SELECT count(*) FROM modes.made") == (2,)
+
+
+@pytest.mark.parametrize(
+    ("types", "options", "match"),
+    [
+        ({"sku": "tekst", "*": "text"}, {}, "create_table names 'tekst' for column 'sku', which is not a type"),
+        ({"sku": "text); DROP TABLE x; --"}, {}, "which is not a type"),
+        ("text", {}, "create_table is a str"),
+        (True, {}, "does not say the types.*create_table=.'id': 'bigint'"),
+        ({"sku": "text"}, {}, "is no column of table modes.made"),
+        ({"*": "text"}, {"header": False}, "names of the source are not known"),
+        ({"*": "text"}, {"key_columns": ["nope"], "mode": "upsert"}, "key_columns contains 'nope'"),
+    ],
+)
+def test_types_that_make_no_table_are_refused(
+    hook: LakebaseHook, tmp_path: Path, types: Any, options: dict[str, Any], match: str
+):
+    source, dialect = made_from(tmp_path)["csv"]
+    with pytest.raises(LakebaseError, match=match):
+        hook.load(source, "modes.made", create_table=types, **{**dialect, **options})
+    assert hook.get_first("SELECT to_regclass('modes.made')") == (None,)

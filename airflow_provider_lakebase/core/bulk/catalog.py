@@ -227,20 +227,21 @@ def create_table(
         raise LakebaseLoadError(what, context=context, hint=hint) from error
 
 
-def check_types(connection: psycopg.Connection[Any], casts: Mapping[str, str]) -> None:
-    """Check that the option ``casts`` names types.
+def check_types(connection: psycopg.Connection[Any], types: Mapping[str, str], option: str = "casts") -> None:
+    """Check that an option names types.
 
     :param connection: an open session
-    :param casts: SQL type by column
+    :param types: SQL type by column
+    :param option: its name
     :raises LakebaseSettingsError: for a type that does not exist
     """
-    for column, kind in casts.items():
+    for column, kind in types.items():
         try:
             with connection.transaction():
                 connection.execute("SELECT %s::regtype", [kind])
         except (psycopg.ProgrammingError, psycopg.DataError) as error:
             raise LakebaseSettingsError(
-                f"casts names '{kind}' for column '{column}', which is not a type",
+                f"{option} names '{kind}' for column '{column}', which is not a type",
                 context=session_context(connection),
                 hint="Name a type as in SQL.",
             ) from error

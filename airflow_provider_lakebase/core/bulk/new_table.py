@@ -1,19 +1,21 @@
-"""Create the target table from the schema of Parquet files or Arrow data."""
+"""Create the target table: from the schema of Parquet files or Arrow data, or by the types that the caller gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 
-from airflow_provider_lakebase.core.bulk.catalog import create_table
+from airflow_provider_lakebase.core.bulk.byte_reader import Unreadable
+from airflow_provider_lakebase.core.bulk.catalog import check_types, create_table
 from airflow_provider_lakebase.core.bulk.columns import match_names
-from airflow_provider_lakebase.core.bulk.files import open_to_read
+from airflow_provider_lakebase.core.bulk.copy import BadValue
+from airflow_provider_lakebase.core.bulk.files import is_path, open_to_read
 from airflow_provider_lakebase.core.bulk.formats import import_format, import_from_extra
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.parts import reading_file
-from airflow_provider_lakebase.core.bulk.source import ROWS_LABEL, ArrowSource, Files, Source
+from airflow_provider_lakebase.core.bulk.source import ROWS_LABEL, ArrowSource, Dicts, Files, NamedRows, Source
 from airflow_provider_lakebase.core.errors.session_context import session_context
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseLoadError, LakebaseSettingsError
 
@@ -32,9 +34,56 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     :raises LakebaseLoadError: for an unreadable file, a name that no column can have, or a missing privilege
     """
     context = session_context(connection)
-    label, schema = _read_schema(source, context)
-    definitions = define_columns(schema, options, label, context)
+    if isinstance(options.create_table, Mapping):
+        types = dict(options.create_table)
+        check_types(connection, types, "create_table")
+        names = _list_names(source, options, context) if "*" in types else list(types)
+        definitions = define_by_types(types, names)
+    else:
+        label, schema = _read_schema(source, context)
+        definitions = define_columns(schema, options, label, context)
     create_table(connection, table, definitions, options.key_columns or ())
+
+
+def define_by_types(types: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """Return name, type and nullability of each column to create.
+
+    :param types: SQL type by column; that of ``"*"`` is for the columns that it does not list
+    :param names: the columns
+    """
+    every = [*names, *(name for name in types if name not in names and name != "*")]
+    return [(name, types.get(name, types.get("*", "")), True) for name in every]
+
+
+def _list_names(source: Source, options: LoadOptions, context: ErrorContext) -> list[str]:
+    """Return the target columns that a source fills."""
+    label, names = _source_names(source, options, context)
+    targets = [name for name in match_names(names, options.columns, label) if name is not None]
+    _check_names(targets, label, context)
+    return targets
+
+
+def _source_names(source: Source, options: LoadOptions, context: ErrorContext) -> tuple[str, list[str]]:
+    if isinstance(source, Files):
+        file = source.files[0]
+        if is_path(file.opener) and not file.kind.has_schema and (options.header or file.format != "csv"):
+            with reading_file(file.label, context), open_to_read(file.opener) as opened:
+                try:
+                    return file.label, import_format(file.format).read_names(opened, options)
+                except BadValue as bad:
+                    raise Unreadable(f"in line {bad.number}, {bad.reason}", "Correct the file.") from None
+        if file.kind.has_schema:
+            return file.label, list(_read_schema(source, context)[1].names)
+    elif isinstance(source, ArrowSource):
+        return ROWS_LABEL, list(source.schema.names)
+    elif isinstance(source, Dicts | NamedRows):
+        return ROWS_LABEL, list(source.names)
+    raise LakebaseSettingsError(
+        "create_table contains '*', but the names of the source are not known",
+        context=context,
+        hint="List every column in create_table. Names are known of files that have them and are given by their path, "
+        "of dicts, and of Arrow data.",
+    )
 
 
 def _read_schema(source: Source, context: ErrorContext) -> tuple[str, Any]:
@@ -45,9 +94,9 @@ def _read_schema(source: Source, context: ErrorContext) -> tuple[str, Any]:
     if isinstance(source, ArrowSource):
         return ROWS_LABEL, source.schema
     raise LakebaseSettingsError(
-        "create_table is given, but the source has no schema",
+        "create_table is True, but the source does not say the types of its columns",
         context=context,
-        hint="Create the table first, or give a Parquet file, Arrow data, or a data frame of pandas or polars.",
+        hint="Give the SQL type of each column: create_table={'id': 'bigint', '*': 'text'}.",
     )
 
 

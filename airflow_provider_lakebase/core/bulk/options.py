@@ -96,8 +96,8 @@ class LoadOptions(FileOptions):
     :param skip_lines: lines at the start of a CSV file to ignore, before the line of column names
     :param index: whether the index of a pandas frame is loaded, under its names; by default an index without a name is
         left out, and one with a name is rejected
-    :param create_table: create the table from the Parquet or Arrow schema if it does not exist, with ``key_columns`` as
-        its primary key
+    :param create_table: create the table if it does not exist, with ``key_columns`` as its primary key: True for the
+        types of the Parquet or Arrow schema, or the SQL type by column, ``"*"`` for all other columns of the source
     :param load_id: identity of the load in the ledger, which is written in the same transaction: another load of the
         same identity into the table does nothing
     :param ledger_schema: schema of the ledger; created if the role may
@@ -114,7 +114,7 @@ class LoadOptions(FileOptions):
     casts: Mapping[str, str] | None = None
     skip_lines: int = field(default=0, metadata=_CSV_ONLY)
     index: bool | None = field(default=None, metadata=_FILES_ONLY)
-    create_table: bool = field(default=False, metadata=_FILES_ONLY)
+    create_table: bool | Mapping[str, str] = field(default=False, metadata=_FILES_ONLY)
     load_id: str | None = None
     ledger_schema: str = LEDGER_SCHEMA
 
@@ -131,6 +131,9 @@ class LoadOptions(FileOptions):
             self._check_mode("key_columns", "upsert")
         if self.load_id is not None and not self.load_id.strip():
             raise LakebaseSettingsError("load_id is empty", hint="Give each load its own identity, or None.")
+        if not isinstance(self.create_table, bool | Mapping):
+            hint = "Give True, or a mapping from columns to SQL types."
+            raise LakebaseSettingsError(f"create_table is a {type(self.create_table).__name__}", hint=hint)
         for name in ("columns", "key_columns", "update_columns"):
             if isinstance(getattr(self, name), str):
                 raise LakebaseSettingsError(f"{name} is a str", hint="Give a list of names.")
@@ -168,7 +171,7 @@ class LoadKeywords(FileKeywords, total=False):
     casts: Mapping[str, str] | None
     skip_lines: int
     index: bool | None
-    create_table: bool
+    create_table: bool | Mapping[str, str]
     load_id: str | None
     ledger_schema: str
 

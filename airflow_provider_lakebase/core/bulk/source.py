@@ -73,9 +73,14 @@ class NamedRows:
 
 @dataclass(frozen=True)
 class Dicts:
-    """Dicts by column name."""
+    """Dicts by column name.
+
+    :param rows: the dicts
+    :param names: the keys of the first one
+    """
 
     rows: Iterator[Any]
+    names: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ def _classify_rows(source: Any, index: bool | None) -> Source:
         return _unite(rows)
     if hasattr(first, "read"):
         raise LakebaseSettingsError("source is a list of open files", hint="Load one at a time, or give their paths.")
-    return Dicts(rows) if isinstance(first, Mapping) else Tuples(rows)
+    return Dicts(rows, tuple(first)) if isinstance(first, Mapping) else Tuples(rows)
 
 
 def _is_library(value: Any, *names: str) -> bool:

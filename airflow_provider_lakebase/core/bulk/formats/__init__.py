@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
     from airflow_provider_lakebase.core.bulk.copy import Part
-    from airflow_provider_lakebase.core.bulk.options import ExportOptions
+    from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
     from airflow_provider_lakebase.core.bulk.progress import Progress
 
 FormatName = Literal["csv", "jsonl", "parquet"]
@@ -62,6 +62,9 @@ class FormatModule(Protocol):
         progress: Progress,
     ) -> int:
         """Write the rows of a query to a file and return how many there were."""
+
+    def read_names(self, file: IO[bytes], options: LoadOptions) -> list[str]:
+        """Return the column names of a file; only formats without a schema define this."""
 
     def read_schema(self, file: IO[bytes], label: str, context: Any) -> Any:
         """Return a file's Arrow schema; only formats that have one define this."""

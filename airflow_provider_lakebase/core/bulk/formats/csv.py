@@ -19,7 +19,7 @@ from airflow_provider_lakebase.core.bulk.copy_out import write_copy
 from airflow_provider_lakebase.core.bulk.formats.csv_dates import DateCheck
 from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck, end_of_row, quote_end_marks
-from airflow_provider_lakebase.core.bulk.options import ExportOptions
+from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
@@ -65,6 +65,18 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
         dialect=dialect,
         skipped=skipped,
     )
+
+
+def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:
+    """Return the names in the header of a file.
+
+    :param file: open for reading bytes
+    :param options: of the load
+    :raises Unreadable: if it does not start with a line of column names
+    """
+    text = open_as_text(file, options.encoding)
+    rest, _ = skip_lines(text, options.skip_lines)
+    return read_header(text, CsvDialect.of(options.delimiter, options.quote), rest)[2]
 
 
 def skip_lines(file: io.RawIOBase, count: int) -> tuple[bytes, int]:

@@ -16,7 +16,7 @@ from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
 from airflow_provider_lakebase.core.bulk.copy_out import write_copy
 from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part
-from airflow_provider_lakebase.core.bulk.options import ExportOptions
+from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 
 _MOST_INT_DIGITS = 4300
@@ -55,6 +55,16 @@ def write_query(
     :returns: rows written
     """
     return write_copy(connection, sql.SQL(_COPY_OUT).format(query), file, progress)
+
+
+def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:
+    """Return the names of the first object of a file.
+
+    :param file: open for reading bytes
+    :param options: without effect
+    :raises BadValue: if the first line is not an object
+    """
+    return list(next(read_json_lines(open_as_text(file)), {}))
 
 
 def read_json_lines(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
