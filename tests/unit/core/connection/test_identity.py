@@ -62,7 +62,7 @@ def test_a_field_that_a_kind_needs_is_asked_for(kind: AuthKind, name: str):
 def test_a_field_that_a_kind_has_no_use_for_is_refused(kind: AuthKind):
     others = {name for each in SIGNED_IN for name in (*each.required, *each.optional)}
     for name in others - {*kind.required, *kind.optional}:
-        with pytest.raises(LakebaseSettingsError, match=f"Field '{name}' has no use with auth_type"):
+        with pytest.raises(LakebaseSettingsError, match=f"Field '{name}' is not used with auth_type"):
             read_identity("c", kind.auth_type, given(kind, **{name: "x"}))
 
 
