@@ -134,6 +134,8 @@ def test_the_built_pages_load_nothing_from_elsewhere(built: Path):
 
 def public_classes(package: ModuleType, base: type) -> Iterator[str]:
     for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if found.name.removeprefix(f"{package.__name__}.").startswith("_"):
+            continue
         module = importlib.import_module(found.name)
         for name, value in inspect.getmembers(module, inspect.isclass):
             if value.__module__ == module.__name__ and issubclass(value, base) and not name.startswith("_"):
