@@ -323,5 +323,5 @@ def test_the_quick_start_works_word_for_word_in_an_empty_directory(tmp_path: Pat
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert result.stdout.endswith(steps["output"])
-    assert "Created the role" in result.stdout + result.stderr
-    assert "has all it was to get; nothing was changed" in result.stdout + result.stderr
+    assert "Created role " in result.stdout + result.stderr
+    assert "already has all requested privileges" in result.stdout + result.stderr
