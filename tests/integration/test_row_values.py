@@ -305,6 +305,6 @@ def test_what_has_no_text_either_is_refused_before_the_commit(hook: LakebaseHook
 
     hook.run(f"CREATE TABLE {schema}.x (id int)")
     sql = f"INSERT INTO {schema}.x VALUES (1) RETURNING id"
-    with pytest.raises(Exception, match="no XCom carries"):
+    with pytest.raises(Exception, match="an XCom cannot carry"):
         LakebaseSQLOperator(task_id="q", sql=sql, handler=lambda cursor: object()).execute({})
     assert hook.get_first(f"SELECT count(*) FROM {schema}.x") == (0,)
