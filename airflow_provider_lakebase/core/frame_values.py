@@ -1,4 +1,4 @@
-"""Bind values of pandas and numpy exactly, and their NULLs as NULL, without importing either library."""
+"""Recognize data frames, and bind values of pandas and numpy exactly, without importing any of these libraries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _PandasTimedeltaDumper(TimedeltaDumper):
 
 
 class _NumpyTimeDumper(Dumper):
-    """Bind a time of numpy as Python's, and NaT as a NULL without a type, which fits every column."""
+    """Bind a NumPy time as the Python type, and NaT as an untyped NULL, which fits every column."""
 
     def get_key(self, obj: Any, format: Any) -> Any:
         return (self.cls, type(None)) if is_null(obj) else self.cls
@@ -93,6 +93,15 @@ def register_frame_values(adapters: AdaptersMap) -> None:
         adapters.register_dumper(name, dumper)
 
 
+def is_frame(value: Any) -> bool:
+    """Return whether a value is a data frame of pandas or polars.
+
+    :param value: any
+    """
+    library = type(value).__module__.partition(".")[0]
+    return library in ("pandas", "polars") and type(value).__name__ in ("DataFrame", "LazyFrame", "GeoDataFrame")
+
+
 def is_null(value: Any) -> bool:
     """Return whether a value is a NULL of pandas, or NaT of numpy.
 
@@ -103,7 +112,7 @@ def is_null(value: Any) -> bool:
 
 
 def from_numpy(value: Any) -> Any:
-    """Return a time of numpy as Python's own type, and NaT as None.
+    """Convert a NumPy time to the Python type, and NaT to None.
 
     :param value: a ``numpy.datetime64`` or ``numpy.timedelta64``
     :raises psycopg.DataError: if Python or Postgres has no such value: nanoseconds, years beyond 9999, no unit

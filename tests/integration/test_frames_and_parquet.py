@@ -68,6 +68,7 @@ SOURCES = {
     "pandas' own types": lambda: pd.DataFrame(COLUMNS).astype({"id": "Int64", "note": "string"}),
     "a lazy frame": lambda: pl.DataFrame(COLUMNS).lazy(),
     "a lazy frame with a query": lambda: pl.DataFrame(COLUMNS).lazy().filter(pl.col("id") < 99),
+    "lazy frames": lambda: [pl.DataFrame(COLUMNS)[:1].lazy(), pl.DataFrame(COLUMNS)[1:].lazy()],
     "a relation of DuckDB": lambda: duckdb.from_arrow(pa.table(COLUMNS)).filter("id < 99"),
     "relations of DuckDB": lambda: [duckdb.from_arrow(pa.table(COLUMNS)).limit(1), pd_relation("id = 2")],
     "a dataset of pyarrow": lambda: ds.dataset(pa.table(COLUMNS)),

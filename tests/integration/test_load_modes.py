@@ -186,7 +186,7 @@ def test_a_table_is_made_with_the_types_that_are_given(
 @pytest.mark.parametrize(
     ("types", "options", "match"),
     [
-        ({"sku": "tekst", "*": "text"}, {}, "create_table names 'tekst' for column 'sku', which is not a type"),
+        ({"sku": "tekst", "*": "text"}, {}, "create_table maps column .sku. to .tekst., which is not a type"),
         ({"sku": "text); DROP TABLE x; --"}, {}, "which is not a type"),
         ("text", {}, "create_table is a str"),
         (True, {}, "does not say the types.*create_table=.'id': 'bigint'"),

@@ -1,4 +1,4 @@
-"""COPY … TO STDOUT: in blocks of rows, in settings under which every value has its exact text."""
+"""COPY … TO STDOUT, in blocks of rows, with settings that make the text of every value exact."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_copy(
     progress: Progress,
     encoding: str = "utf-8",
 ) -> int:
-    """Write what a ``COPY … TO STDOUT`` sends to a file, and return the number of rows.
+    """Write the output of a ``COPY … TO STDOUT`` to a file, and return the number of rows.
 
     :param connection: an open session
     :param statement: the statement
@@ -83,7 +83,7 @@ def _encoder(encoding: str) -> Callable[[bytes, ErrorContext], bytes] | None:
 
 
 def read_blocks(copy: psycopg.Copy) -> Iterator[tuple[int, bytes]]:
-    """Yield what COPY sends, which is one row at a time, in blocks: the number of rows, and their bytes.
+    """Group the rows that COPY sends one by one into blocks; yield the number of rows and the bytes of each.
 
     :param copy: a running ``COPY … TO STDOUT``
     """

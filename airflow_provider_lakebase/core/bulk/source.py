@@ -1,4 +1,4 @@
-"""Find out, once, what a caller gave to be loaded: files, Arrow data, or rows."""
+"""Classify the source of a load: files, Arrow data or rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.files import describe_file, find_format, is_open_file, is_path
 from airflow_provider_lakebase.core.bulk.formats import FORMATS, FileFormat, FormatName, import_from_extra
+from airflow_provider_lakebase.core.frame_values import is_frame
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 ROWS_LABEL = "the source"
@@ -30,7 +31,7 @@ class File:
 
     @cached_property
     def label(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return describe_file(self.opener)
 
     @property
@@ -94,14 +95,14 @@ Source: TypeAlias = Files | ArrowSource | NamedRows | Dicts | Tuples
 
 
 def classify(source: Any, format: FormatName | None = None, index: bool | None = None) -> Source:
-    """Return what a source is. Files are not opened; of an iterable the first item is read.
+    """Return a source as one of the classes above. Reads the first item of an iterable; opens no file.
 
     :param source: what the caller gave
     :param format: the option of that name
     :param index: the option of that name
     :raises LakebaseSettingsError: for a source that cannot be loaded, or a file whose format is unknown
     """
-    if _is_frame(source) and not _is_lazy_frame(source):
+    if is_frame(source) and not _is_lazy_frame(source):
         table = import_from_extra("frames").frame_to_arrow(source, index)
         return ArrowSource(table.schema, _batches(table))
     found = source if isinstance(source, NamedRows) else _classify_other(source, format, index)
@@ -147,7 +148,7 @@ def _classify_rows(source: Any, index: bool | None) -> Source:
     if first is None:
         return Tuples(rows)
     rows = chain([first], rows)
-    if _is_frame(first):
+    if is_frame(first):
         united = _unite(import_from_extra("frames").frames_to_arrow(rows, index))
         return FrameSource(united.schema, united.batches)
     if hasattr(first, "__arrow_c_stream__") and not _is_library(first, "pyarrow"):
@@ -161,10 +162,6 @@ def _classify_rows(source: Any, index: bool | None) -> Source:
 
 def _is_library(value: Any, *names: str) -> bool:
     return type(value).__module__.partition(".")[0] in names
-
-
-def _is_frame(value: Any) -> bool:
-    return _is_library(value, "pandas", "polars") and bool(import_from_extra("frames").is_frame(value))
 
 
 def _is_lazy_frame(value: Any) -> bool:
@@ -187,6 +184,6 @@ def _alike(parts: Iterable[Any], schema: Any) -> Iterator[Any]:
     for part in parts:
         if part.schema.names != schema.names:
             if sorted(part.schema.names) != sorted(schema.names) or len(set(schema.names)) < len(schema.names):
-                raise BadValue("its record batch has other columns than the first one", None)
+                raise BadValue("its record batch has different columns from the first one", None)
             part = part.select(schema.names)
         yield from _batches(part)

@@ -52,7 +52,7 @@ def read_endpoint(workspace: Workspace, name: ResourceName, *, timeout: float) -
     """Return the status of an endpoint.
 
     :param workspace: the workspace to ask
-    :param name: the endpoint, or a branch, which stands for its one read-write endpoint
+    :param name: the endpoint, or a branch, which means its read-write endpoint
     :param timeout: seconds that it may take
     :raises LakebaseEndpointNotFoundError: when it does not exist
     :raises LakebaseSettingsError: when a branch has no or several read-write endpoints
@@ -82,7 +82,7 @@ class EndpointAddresses:
         self._addresses: dict[tuple[object, ...], SessionAddress] = {}
 
     def resolve(self, settings: LakebaseSettings, *, timeout: float, refresh: bool = False) -> SessionAddress:
-        """Return endpoint, host and role of a session; look up what is not known yet.
+        """Return endpoint, host and role of a session, looking up those that are not known yet.
 
         :param settings: a connection with an identity of the workspace
         :param timeout: seconds that it may take
@@ -115,10 +115,11 @@ def _key(settings: LakebaseSettings) -> tuple[object, ...]:
 
 def _look_up(settings: LakebaseSettings, deadline: float) -> SessionAddress:
     workspace, session = Workspace.of(settings), settings.session
-    endpoint, host = settings.require_endpoint(), session.pg_host
-    if not host or endpoint.kind != "endpoint":
-        status = read_endpoint(workspace, endpoint, timeout=_left(deadline))
-        endpoint = ResourceName.parse(status.name)
+    named, host = settings.require_endpoint(), session.pg_host
+    endpoint = str(named)
+    if not host or named.kind != "endpoint":
+        status = read_endpoint(workspace, named, timeout=_left(deadline))
+        endpoint = status.name
         host = host or (status.read_only_host if session.read_only else None) or status.host
     if not host:
         raise LakebaseWorkspaceError("The endpoint has no host yet", context=workspace.context, hint="Try again.")

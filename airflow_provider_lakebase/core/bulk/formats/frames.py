@@ -7,18 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from airflow_provider_lakebase.core.frame_values import is_frame
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 
 _UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
-
-
-def is_frame(value: Any) -> bool:
-    """Return whether a value is a data frame of pandas or polars.
-
-    :param value: any
-    """
-    library = type(value).__module__.partition(".")[0]
-    return library in ("pandas", "polars") and type(value).__name__ in ("DataFrame", "LazyFrame", "GeoDataFrame")
 
 
 def stream_to_arrow(source: Any) -> pa.RecordBatchReader:
@@ -53,7 +45,7 @@ def frame_to_arrow(frame: Any, index: bool | None = None) -> pa.Table:
     :raises LakebaseSettingsError: for an index that ``index`` says nothing about, or that has no name
     :raises LakebaseLoadError: for a column with values of several types
     """
-    if hasattr(frame, "to_arrow"):  # polars
+    if hasattr(type(frame), "to_arrow"):  # polars; a column of a pandas frame may have that name, too
         if index:
             raise LakebaseSettingsError("index is True, but a polars frame has no index", hint="Leave it out.")
         return frame.to_arrow()
@@ -93,7 +85,10 @@ def frames_to_arrow(frames: Iterator[Any], index: bool | None = None) -> Iterato
         if not is_frame(frame):
             what = f"Item {number} of the source is a {type(frame).__name__}, but those before it are data frames"
             raise LakebaseSettingsError(what, hint="Give only data frames, or only rows.")
-        yield frame_to_arrow(frame, index)
+        if type(frame).__name__ == "LazyFrame":
+            yield from lazy_frame_to_arrow(frame)
+        else:
+            yield frame_to_arrow(frame, index)
 
 
 def _unfit_columns(frame: Any) -> str:
