@@ -202,3 +202,10 @@ def test_types_that_make_no_table_are_refused(
     with pytest.raises(LakebaseError, match=match):
         hook.load(source, "modes.made", create_table=types, **{**dialect, **options})
     assert hook.get_first("SELECT to_regclass('modes.made')") == (None,)
+
+
+def test_a_load_that_fails_leaves_no_table_of_its_own(hook: LakebaseHook):
+    broken = pa.table({"id": [1, 1]})
+    with pytest.raises(LakebaseLoadError, match="same key|duplicate"):
+        hook.load(broken, "modes.made", create_table=True, key_columns=["id"])
+    assert hook.get_first("SELECT to_regclass('modes.made')") == (None,)

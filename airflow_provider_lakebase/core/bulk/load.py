@@ -138,6 +138,9 @@ def _load(
     connection: psycopg.Connection[Any], source: Source, name: str, options: LoadOptions, progress: Progress
 ) -> LoadResult:
     _check_file_options(source, options)
+    if options.casts or options.create_table:
+        # Begins the transaction: psycopg would commit a block of transaction() in which one begins.
+        connection.execute("SELECT")
     check_types(connection, options.casts or {})
     if options.create_table:
         create_table_for(connection, source, name, options)
