@@ -86,7 +86,7 @@ Source: TypeAlias = Files | ArrowSource | NamedRows | Dicts | Tuples
 def classify(source: Any, format: FormatName | None = None) -> Source:
     """Return a source as one of the classes above. Reads the first item of an iterable; opens no file.
 
-    :param source: what the caller gave
+    :param source: the source, as the caller gave it
     :param format: the option of that name
     :raises LakebaseSettingsError: for a source that cannot be loaded, or a file whose format is unknown
     """
