@@ -202,7 +202,7 @@ class SessionFactory:
     def _mint(self, *, timeout: float) -> str:
         if self.settings.session.password is not None:
             return self.settings.session.password
-        endpoint = self._resolve(timeout=timeout).endpoint or self.settings.require_endpoint()
+        endpoint = self._resolve(timeout=timeout).endpoint or str(self.settings.require_endpoint())
         workspace = Workspace.of(self.settings)
         credential = mint_credential(workspace, endpoint, self.settings.session, timeout=timeout)
         if self._on_secret:

@@ -1,4 +1,4 @@
-"""Bind values of pandas and numpy exactly, and their NULLs as NULL, without importing either library."""
+"""Recognize data frames, and bind values of pandas and numpy exactly, without importing any of these libraries."""
 
 from __future__ import annotations
 
@@ -91,6 +91,15 @@ def register_frame_values(adapters: AdaptersMap) -> None:
     """
     for name, dumper in _DUMPERS.items():
         adapters.register_dumper(name, dumper)
+
+
+def is_frame(value: Any) -> bool:
+    """Return whether a value is a data frame of pandas or polars.
+
+    :param value: any
+    """
+    library = type(value).__module__.partition(".")[0]
+    return library in ("pandas", "polars") and type(value).__name__ in ("DataFrame", "LazyFrame", "GeoDataFrame")
 
 
 def is_null(value: Any) -> bool:

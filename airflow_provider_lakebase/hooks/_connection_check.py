@@ -67,7 +67,6 @@ class ConnectionCheck:
         return f"Connected to database {database} as role {user}, PostgreSQL {version}.{found} {_verified(settings)}"
 
     def _ask_workspace(self, settings: LakebaseSettings) -> str:
-        from airflow_provider_lakebase.core.connection.resource_names import ResourceName
         from airflow_provider_lakebase.core.workspace.client import Workspace
         from airflow_provider_lakebase.core.workspace.credentials import mint_credential
         from airflow_provider_lakebase.core.workspace.endpoints import read_endpoint
@@ -81,7 +80,7 @@ class ConnectionCheck:
         status = read_endpoint(workspace, settings.require_endpoint(), timeout=self._left())
         status.require_enabled(settings.context)
         self.stage = "credential"
-        mint_credential(workspace, ResourceName.parse(status.name), settings.session, timeout=self._left())
+        mint_credential(workspace, status.name, settings.session, timeout=self._left())
         return status.state
 
     def _left(self) -> float:

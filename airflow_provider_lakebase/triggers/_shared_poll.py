@@ -48,8 +48,9 @@ class SharedPolls:
     @classmethod
     def of_running_loop(cls) -> SharedPolls:
         """Return the object of the running event loop, and drop those of loops that are closed."""
-        for loop in [loop for loop in cls._by_loop if loop.is_closed()]:
-            cls._by_loop.pop(loop, None)
+        for loop in list(cls._by_loop):  # a copy, since loops of other threads may come and go meanwhile
+            if loop.is_closed():
+                cls._by_loop.pop(loop, None)
         return cls._by_loop.setdefault(asyncio.get_running_loop(), cls())
 
     async def wait_until_ready(self, hook: LakebaseHook, *, wake: bool, interval: float) -> None:

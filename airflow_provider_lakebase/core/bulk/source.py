@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.files import describe_file, find_format, is_open_file, is_path
 from airflow_provider_lakebase.core.bulk.formats import FORMATS, FileFormat, FormatName, import_from_extra
+from airflow_provider_lakebase.core.frame_values import is_frame
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 ROWS_LABEL = "the source"
@@ -98,7 +99,7 @@ def classify(source: Any, format: FormatName | None = None) -> Source:
         return Files(tuple(File(file, find_format(file, format)) for file in files))
     if _is_library(source, "pyarrow") and hasattr(source, "schema"):
         return ArrowSource(source.schema, _batches(source))
-    if _is_frame(source):
+    if is_frame(source):
         table = import_from_extra("frames").frame_to_arrow(source)
         return ArrowSource(table.schema, _batches(table))
     return _classify_rows(source)
@@ -126,7 +127,7 @@ def _classify_rows(source: Any) -> Source:
     if first is None:
         return Tuples(rows)
     rows = chain([first], rows)
-    if _is_frame(first):
+    if is_frame(first):
         return _unite(import_from_extra("frames").frames_to_arrow(rows))
     if _is_library(first, "pyarrow") and hasattr(first, "schema"):
         return _unite(rows)
@@ -137,10 +138,6 @@ def _classify_rows(source: Any) -> Source:
 
 def _is_library(value: Any, *names: str) -> bool:
     return type(value).__module__.partition(".")[0] in names
-
-
-def _is_frame(value: Any) -> bool:
-    return _is_library(value, "pandas", "polars") and bool(import_from_extra("frames").is_frame(value))
 
 
 def _batches(data: Any) -> Iterable[Any]:

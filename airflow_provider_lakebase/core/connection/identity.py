@@ -161,8 +161,13 @@ def read_databricks_identity(conn_id: str, databricks_conn_id: str, fields: Mapp
     name = databricks_conn_id
     host = required(name, "Host", fields.get("host") or fields.get("Host"), _HINTS["Host"])
     url = read_workspace_url(name, "Host", host)
-    given = {**fields, "token": _databricks_token(fields)}
-    kind = next((each for each in DATABRICKS_KINDS if _chooses(given.get(each.chosen_by))), None)
+    given = {
+        **fields,
+        "Login": str(fields.get("Login") or "").strip(),
+        "token": _databricks_token(fields),
+        "service_principal_oauth": _is_true(fields.get("service_principal_oauth")),
+    }
+    kind = next((each for each in DATABRICKS_KINDS if given.get(each.chosen_by)), None)
     if kind is None or not all(given.get(each) for each in kind.required):
         raise LakebaseSettingsError(
             f"Connection '{name}', named by 'databricks_conn_id', holds no identity: no client ID and secret "
@@ -174,14 +179,14 @@ def read_databricks_identity(conn_id: str, databricks_conn_id: str, fields: Mapp
     return WorkspaceIdentity(url, kind.auth_type, MappingProxyType(kind.read(given)))
 
 
-def _chooses(value: Any) -> bool:
-    return bool(value) and str(value).lower() != "false"
+def _is_true(value: Any) -> bool:
+    return str(value).lower() == "true"  # a connection given as a URI carries text
 
 
 def _databricks_token(fields: Mapping[str, Any]) -> str:
     """Return the personal access token, which may also be the password of a connection with no login of its own."""
     if fields.get("token"):
         return str(fields["token"])
-    is_managed = str(fields.get("use_azure_managed_identity", "")).lower() == "true"
     has_login = fields.get("Login") not in (None, "", "token")
+    is_managed = _is_true(fields.get("use_azure_managed_identity"))
     return "" if is_managed or has_login else str(fields.get("Password") or "")

@@ -72,12 +72,12 @@ class SessionSettings:
 class SessionAddress:
     """Where a session is opened and as which role, once the endpoint has been looked up.
 
-    :param endpoint: resource name of the endpoint; None for a native Postgres login
+    :param endpoint: resource name of the endpoint, as the workspace writes it; None for a native Postgres login
     :param host: Postgres host
     :param user: Postgres role
     """
 
-    endpoint: ResourceName | None
+    endpoint: str | None
     host: str
     user: str
 

@@ -10,19 +10,18 @@ from databricks.sdk.service.postgres import DatabaseCredential, PostgresAPI
 from databricks.sdk.version import __version__ as sdk_version
 from google.protobuf.duration_pb2 import Duration
 
-from airflow_provider_lakebase.core.connection.resource_names import ResourceName
 from airflow_provider_lakebase.core.connection.settings import SessionSettings
 from airflow_provider_lakebase.core.workspace.client import Workspace
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError, LakebaseWorkspaceError
 
 
-def mint_credential(workspace: Workspace, endpoint: ResourceName, session: SessionSettings, *, timeout: float) -> str:
+def mint_credential(workspace: Workspace, endpoint: str, session: SessionSettings, *, timeout: float) -> str:
     """Return a new database credential. Use it as password at once and keep it nowhere.
 
     It can open sessions until it expires; open sessions continue after that.
 
     :param workspace: mints it
-    :param endpoint: the endpoint that it opens sessions on
+    :param endpoint: resource name of the endpoint that it opens sessions on
     :param session: ``credential_ttl`` and ``group_name``
     :param timeout: seconds that it may take
     :raises LakebaseSettingsError: when ``group_name`` is set and the installed databricks-sdk cannot mint for groups
@@ -31,7 +30,7 @@ def mint_credential(workspace: Workspace, endpoint: ResourceName, session: Sessi
     options = _credential_options(session, workspace.context)
 
     def generate(client: WorkspaceClient) -> DatabaseCredential:
-        return client.postgres.generate_database_credential(endpoint=str(endpoint), **options)
+        return client.postgres.generate_database_credential(endpoint=endpoint, **options)
 
     credential = workspace.call(generate, timeout=timeout)
     if not credential.token:

@@ -115,10 +115,11 @@ def _key(settings: LakebaseSettings) -> tuple[object, ...]:
 
 def _look_up(settings: LakebaseSettings, deadline: float) -> SessionAddress:
     workspace, session = Workspace.of(settings), settings.session
-    endpoint, host = settings.require_endpoint(), session.pg_host
-    if not host or endpoint.kind != "endpoint":
-        status = read_endpoint(workspace, endpoint, timeout=_left(deadline))
-        endpoint = ResourceName.parse(status.name)
+    named, host = settings.require_endpoint(), session.pg_host
+    endpoint = str(named)
+    if not host or named.kind != "endpoint":
+        status = read_endpoint(workspace, named, timeout=_left(deadline))
+        endpoint = status.name
         host = host or (status.read_only_host if session.read_only else None) or status.host
     if not host:
         raise LakebaseWorkspaceError("The endpoint has no host yet", context=workspace.context, hint="Try again.")

@@ -93,3 +93,21 @@ def test_an_event_loop_shares_nothing_with_another_and_its_polls_end_with_it():
     first, second = asyncio.run(current()), asyncio.run(current())
     assert first is not second
     assert first not in SharedPolls._by_loop.values()
+
+
+def test_loops_of_other_threads_may_come_while_closed_ones_are_dropped(monkeypatch: pytest.MonkeyPatch):
+    by_loop: dict[Any, Any] = {}
+    monkeypatch.setattr(SharedPolls, "_by_loop", by_loop)
+
+    class Other:
+        def is_closed(self) -> bool:
+            by_loop[object()] = SharedPolls()  # as another thread may do at this moment
+            return True
+
+    by_loop[Other()] = SharedPolls()
+
+    async def run() -> SharedPolls:
+        return SharedPolls.of_running_loop()
+
+    assert asyncio.run(run()) in by_loop.values()
+    assert len(by_loop) == 2

@@ -7,18 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from airflow_provider_lakebase.core.frame_values import is_frame
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 
 _UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
-
-
-def is_frame(value: Any) -> bool:
-    """Return whether a value is a data frame of pandas or polars.
-
-    :param value: any
-    """
-    library = type(value).__module__.partition(".")[0]
-    return library in ("pandas", "polars") and type(value).__name__ in ("DataFrame", "LazyFrame", "GeoDataFrame")
 
 
 def frame_to_arrow(frame: Any) -> pa.Table:
@@ -30,7 +22,7 @@ def frame_to_arrow(frame: Any) -> pa.Table:
     """
     if type(frame).__name__ == "LazyFrame":
         raise LakebaseSettingsError("source is a LazyFrame", hint="Give its rows: frame.collect().")
-    if hasattr(frame, "to_arrow"):  # polars
+    if hasattr(type(frame), "to_arrow"):  # polars; a column of a pandas frame may have that name, too
         return frame.to_arrow()
     if named := [str(name) for name in frame.index.names if name is not None]:
         raise LakebaseSettingsError(

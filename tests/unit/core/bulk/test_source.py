@@ -87,6 +87,20 @@ def test_rows_are_told_apart_by_the_first_one(source: Any, expected: type[Any]):
     assert isinstance(classify(source), expected)
 
 
+def test_rows_of_pandas_need_no_extra(monkeypatch: pytest.MonkeyPatch):
+    def missing(module: str) -> Any:
+        raise LakebaseSettingsError(f"Parquet and Arrow need pyarrow, which {module} imports")
+
+    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.source.import_from_extra", missing)
+    assert isinstance(classify(TABLE.to_pandas().itertuples(index=False)), Tuples)
+
+
+def test_a_column_of_a_data_frame_may_have_the_name_of_a_method_of_polars():
+    found = classify(pandas.DataFrame({"to_arrow": [1]}))
+    assert isinstance(found, ArrowSource)
+    assert found.schema.names == ["to_arrow"]
+
+
 def test_no_row_is_lost():
     found = classify(iter([(1,), (2,)]))
     assert isinstance(found, Tuples)

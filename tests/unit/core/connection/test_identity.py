@@ -84,10 +84,17 @@ def test_each_workspace_and_identity_has_a_key_of_its_own():
     assert len(keys) == 16
 
 
-@pytest.mark.parametrize("chosen", [False, "false", "False", "", None])
+@pytest.mark.parametrize("chosen", [False, "false", "False", "", None, "no", "0"])
 def test_a_databricks_connection_does_not_choose_a_kind_by_saying_no(chosen: object):
     fields = {"Host": "w.example", "Login": "token", "Password": "dapi1", "service_principal_oauth": chosen}
     assert read_databricks_identity("c", "d", fields).auth_type == "pat"
+
+
+def test_the_client_id_of_a_databricks_connection_may_have_spaces_around_it():
+    fields = {"Host": "w.example", "Login": " id\n", "Password": "dose1", "service_principal_oauth": "True"}
+    assert read_databricks_identity("c", "d", fields).client_id == "id"
+    with pytest.raises(LakebaseSettingsError, match="'d'.*holds none of"):
+        read_databricks_identity("c", "d", {**fields, "Login": " "})
 
 
 def test_the_form_offers_every_kind():
