@@ -12,7 +12,7 @@
     ├── LakebaseEndpointDisabledError              disabled: a connection cannot wake it
     ├── LakebaseWakeTimeoutError (TimeoutError)    did not wake or answer within wake_timeout
     ├── LakebaseAuthenticationError                Postgres refused the login: role missing, wrong identity, ...
-    ├── LakebaseRoleError                          a role was not created or a privilege not granted; nothing was changed
+    ├── LakebaseRoleError                          a role was not created or a grant failed; nothing was changed
     ├── LakebaseLoadError                          a load failed; the target table is unchanged
     ├── LakebaseStorageError                       the storage of a file failed or could not be reached
     │   └── LakebaseStorageAccessError             it refused the login or the operation
