@@ -93,7 +93,7 @@ def test_a_databricks_connection_does_not_choose_a_kind_by_saying_no(chosen: obj
 def test_the_client_id_of_a_databricks_connection_may_have_spaces_around_it():
     fields = {"Host": "w.example", "Login": " id\n", "Password": "dose1", "service_principal_oauth": "True"}
     assert read_databricks_identity("c", "d", fields).client_id == "id"
-    with pytest.raises(LakebaseSettingsError, match="'d'.*holds none of"):
+    with pytest.raises(LakebaseSettingsError, match="'d'.*holds no identity"):
         read_databricks_identity("c", "d", {**fields, "Login": " "})
 
 
