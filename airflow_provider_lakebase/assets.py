@@ -1,6 +1,6 @@
 """Assets ``lakebase://…``: tables of a branch, whichever endpoint reads or writes them.
 
-A URI consists of what the connection says, so it needs no lookup. Airflow loads this module for every URI of the
+A URI is built from the connection alone, without a lookup. Airflow loads this module for every URI of the
 scheme, so it imports little.
 """
 

@@ -113,53 +113,53 @@ class LakebaseError(Exception):
 
 
 class LakebaseSettingsError(LakebaseError, ValueError):
-    """Say that the connection or an argument is wrong; nothing was sent."""
+    """The connection or an argument is wrong; nothing was sent."""
 
 
 class LakebaseWorkspaceError(LakebaseError):
-    """Say that the workspace's API failed or could not be reached."""
+    """The workspace's API failed or could not be reached."""
 
     retryable = True
 
 
 class LakebaseWorkspaceRefusedError(LakebaseWorkspaceError):
-    """Say that the workspace refused a request which would be refused again."""
+    """The workspace refused a request, and would refuse it again."""
 
     retryable = False
 
 
 class LakebaseWorkspaceAccessError(LakebaseWorkspaceError):
-    """Say that the workspace does not accept the identity, or not for this."""
+    """The workspace refused the identity, or the identity lacks a permission."""
 
     retryable = False
 
 
 class LakebaseWorkspaceUnreachableError(LakebaseWorkspaceError):
-    """Say that no connection to the workspace can be opened: its name is unknown, or its address refuses."""
+    """No connection to the workspace can be opened: its name is unknown, or its address refuses connections."""
 
 
 class LakebaseEndpointNotFoundError(LakebaseWorkspaceError):
-    """Say that the project, branch or endpoint does not exist."""
+    """The project, branch or endpoint does not exist."""
 
     retryable = False
 
 
 class LakebaseEndpointDisabledError(LakebaseError):
-    """Say that the endpoint is disabled: connecting does not wake it."""
+    """The endpoint is disabled; connecting does not wake it."""
 
 
 class LakebaseWakeTimeoutError(LakebaseError, TimeoutError):
-    """Say that no session could be opened within ``wake_timeout`` seconds."""
+    """No session could be opened within ``wake_timeout`` seconds."""
 
     retryable = True
 
 
 class LakebaseAuthenticationError(LakebaseError):
-    """Say that Postgres refused the login."""
+    """Postgres refused the login."""
 
 
 class LakebaseRoleError(LakebaseError):
-    """Say that a role or a grant could not be made as asked; nothing was changed."""
+    """A role could not be created or a privilege not granted; nothing was changed."""
 
 
 class LakebaseLoadError(LakebaseError):
@@ -194,13 +194,13 @@ class LakebaseLoadError(LakebaseError):
 
 
 class LakebaseStorageError(LakebaseError):
-    """Say that the storage of a file failed or could not be reached; table or file are as they were."""
+    """The storage of a file failed or could not be reached; the table or file is unchanged."""
 
     retryable = True
 
 
 class LakebaseStorageAccessError(LakebaseStorageError):
-    """Say that the storage of a file refused access."""
+    """The storage of a file refused access."""
 
     retryable = False
 
@@ -221,4 +221,4 @@ class LakebaseExportError(LakebaseError):
 
 
 class LakebaseOutcomeUnknownError(LakebaseError):
-    """Say that the session was lost after COMMIT or a statement was sent: it may or may not have been applied."""
+    """The session was lost after COMMIT or a statement was sent, which may or may not have been applied."""

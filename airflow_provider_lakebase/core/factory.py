@@ -180,7 +180,7 @@ class SessionFactory:
             raise
 
     def _retrying(self, ask: Callable[..., T], deadline: float) -> T:
-        """Ask the workspace, and again after errors that may pass by themselves, until the deadline."""
+        """Call the workspace, and repeat the call after transient errors until the deadline."""
 
         def left() -> float:
             return max(deadline - time.monotonic(), 0.1)

@@ -49,7 +49,7 @@ class _PandasTimedeltaDumper(TimedeltaDumper):
 
 
 class _NumpyTimeDumper(Dumper):
-    """Bind a time of numpy as Python's, and NaT as a NULL without a type, which fits every column."""
+    """Bind a NumPy time as the Python type, and NaT as an untyped NULL, which fits every column."""
 
     def get_key(self, obj: Any, format: Any) -> Any:
         return (self.cls, type(None)) if is_null(obj) else self.cls
@@ -112,7 +112,7 @@ def is_null(value: Any) -> bool:
 
 
 def from_numpy(value: Any) -> Any:
-    """Return a time of numpy as Python's own type, and NaT as None.
+    """Convert a NumPy time to the Python type, and NaT to None.
 
     :param value: a ``numpy.datetime64`` or ``numpy.timedelta64``
     :raises psycopg.DataError: if Python or Postgres has no such value: nanoseconds, years beyond 9999, no unit

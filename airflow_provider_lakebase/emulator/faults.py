@@ -46,7 +46,7 @@ class Swallow(RequestFault):
 
 @dataclass(frozen=True)
 class RefuseLogin:
-    """Refuse a login with this error once its password arrived."""
+    """Refuse a login with this error once its password has arrived."""
 
     text: str
 

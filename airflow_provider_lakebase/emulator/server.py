@@ -41,7 +41,7 @@ class Server:
             self._started = started.pop_all()
 
     def publish_identities(self, state: State) -> None:
-        """Write the workspace's identities to where ``databricks_create_role`` reads them."""
+        """Write the workspace's identities to the file that ``databricks_create_role`` reads."""
         self.postgres.write_identities(
             [
                 {"name": each.role, "type": each.identity_type, "id": each.scim_id}

@@ -23,7 +23,7 @@ def create_hook(lakebase_conn_id: str, hook_params: Any = None, **own: Any) -> L
 
 
 def merge_hook_params(hook_params: Any, **own: Any) -> dict[str, Any]:
-    """Return all arguments of the hook but the connection.
+    """Merge ``hook_params`` with the arguments of an operator or sensor; return the hook's arguments.
 
     :param hook_params: a dict or None
     :param own: ``endpoint``, ``database`` and ``read_only``; None where not given

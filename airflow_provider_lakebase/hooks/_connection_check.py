@@ -100,7 +100,7 @@ def _verified(settings: LakebaseSettings) -> str:
 
 @contextmanager
 def _cut_after(session: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
-    """Close the session's socket if the block takes longer: a server may accept a login and then hang."""
+    """Close the session's socket after ``seconds``: a server may accept a login and then hang."""
 
     def cut() -> None:
         with socket.socket(fileno=os.dup(session.fileno())) as wire:

@@ -1,4 +1,4 @@
-"""COPY between the server and a file, as common-sql's ``copy_expert``, ``bulk_load`` and ``bulk_dump`` ask for it."""
+"""COPY between the server and a file, for the hook's ``copy_expert``, ``bulk_load`` and ``bulk_dump``."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def read_frame(hook: LakebaseHook, df_type: str, sql: Any, parameters: Any, kwar
     :param hook: opens the session and runs the statements
     :param df_type: ``pandas`` or ``polars``
     :param sql: a text of one or more statements, or a list of texts
-    :param parameters: of each text
+    :param parameters: the parameters of each text
     :param kwargs: arguments of the frame
     :raises ValueError: if there is no statement, or ``df_type`` is unknown
     :raises LakebaseSettingsError: if the last statement returns no rows
@@ -47,9 +47,9 @@ def read_frames(
     :param hook: opens the session
     :param df_type: ``pandas`` or ``polars``
     :param sql: a text of one or more statements, or a list of texts
-    :param parameters: of each text
+    :param parameters: the parameters of each text
     :param chunksize: rows per frame
-    :param kwargs: arguments of the frames
+    :param kwargs: keyword arguments for building the data frames
     :raises ValueError: if ``df_type`` is unknown
     """
     return _read_frames(hook, _find_frames(df_type)(kwargs), sql, parameters, chunksize)

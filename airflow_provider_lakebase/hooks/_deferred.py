@@ -70,8 +70,8 @@ async def fetch(session: AsyncLakebaseSession, sql: str, parameters: Parameters 
 
     :param session: from :meth:`LakebaseHook.open_async`
     :param sql: one or more statements
-    :param parameters: parameters of all of them together
-    :raises LakebaseSettingsError: if the parameters do not fit
+    :param parameters: parameters, shared by all statements
+    :raises LakebaseSettingsError: if the parameters do not match the placeholders
     :raises psycopg.Error: if Postgres refused a statement
     """
     from airflow_provider_lakebase.core.sql.run_async import run_text
@@ -84,8 +84,8 @@ async def fetch_first(session: AsyncLakebaseSession, sql: str, parameters: Param
 
     :param session: from :meth:`LakebaseHook.open_async`
     :param sql: one or more statements; the last one is cancelled once it has returned more than one row
-    :param parameters: parameters of all of them together
-    :raises LakebaseSettingsError: if the parameters do not fit
+    :param parameters: parameters, shared by all statements
+    :raises LakebaseSettingsError: if the parameters do not match the placeholders
     :raises psycopg.Error: if Postgres refused a statement
     """
     from airflow_provider_lakebase.core.sql.results import ResultCursor

@@ -1,4 +1,4 @@
-"""What a task makes of an error: where it happened, and whether a retry can help."""
+"""Handle the errors of a task: add the connection to them, and skip retries that cannot help."""
 
 from __future__ import annotations
 

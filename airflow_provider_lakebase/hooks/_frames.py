@@ -30,7 +30,7 @@ class _Frames:
     def __init__(self, kwargs: Mapping[str, Any]) -> None:
         for name in sorted(set(kwargs) - set(self.known)):
             hint = f"The known ones are {', '.join(self.known)}."
-            raise LakebaseSettingsError(f"A data frame of {self.library} has no argument '{name}' here", hint=hint)
+            raise LakebaseSettingsError(f"{self.library} data frames cannot be read with argument '{name}'", hint=hint)
         self.kwargs = kwargs
 
     def build(self, columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Any:
@@ -71,7 +71,7 @@ class PandasFrames(_Frames):
     library = "pandas"
 
     def prepare(self, cursor: Any) -> None:
-        """Leave the cursor as it is.
+        """Leave the cursor unchanged.
 
         :param cursor: the cursor that will run the query
         """

@@ -1,4 +1,4 @@
-"""common-sql's ``insert_rows``: by COPY where that stores what INSERT would, else by INSERT."""
+"""common-sql's ``insert_rows``: by COPY where it stores the same values as INSERT, else by INSERT."""
 
 from __future__ import annotations
 

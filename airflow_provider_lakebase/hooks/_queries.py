@@ -23,7 +23,7 @@ _WRITING = (("INSERT",), ("UPDATE",), ("DELETE",), ("MERGE",))
 def run_up_to_last(
     hook: LakebaseHook, sql: str | Iterable[str], parameters: Any, *, read_only: bool = False
 ) -> Iterator[tuple[LakebaseSession, str]]:
-    """Run all statements except the last one, and commit after the block, which gets the session and the last one.
+    """Run all statements except the last one, yield the session and the last one, and commit after the ``with`` block.
 
     :param hook: opens the session
     :param sql: one or more texts, each with one or more statements
@@ -54,7 +54,7 @@ def run_up_to_last(
 
 @contextmanager
 def _read_only(session: LakebaseSession) -> Iterator[None]:
-    """Make the next transaction of a session read-only for the block, and say in a note what to do if it writes."""
+    """Make the next transaction of a session read-only; if it writes, add a note with a remedy to the error."""
     from psycopg.errors import ReadOnlySqlTransaction
 
     session.read_only = True
@@ -72,7 +72,7 @@ def _read_only(session: LakebaseSession) -> Iterator[None]:
 def read_arrow(
     hook: LakebaseHook, sql: str, parameters: Any, *, read_only: bool = False
 ) -> Iterator[tuple[Any, Iterator[Any]]]:
-    """Run SQL for the block, which gets the Arrow schema of the last statement's rows and their record batches.
+    """Run SQL, and yield the Arrow schema of the last statement's rows and their record batches to the ``with`` block.
 
     :param hook: opens the session
     :param sql: one or more statements, or a table name as in SQL

@@ -45,7 +45,7 @@ def _on_connection(place: Any, conn_id: str) -> Any:
     text = str(place)
     if "://" not in text:
         hint = "Leave it out, or give a URL such as s3://bucket/key."
-        raise LakebaseSettingsError(f"A connection of object storage is given for the local file {text}", hint=hint)
+        raise LakebaseSettingsError(f"A connection to object storage is given, but {text} is a local file", hint=hint)
     path = _path(text, conn_id)
     own = getattr(place, "conn_id", None)
     if own is None and text.startswith("s3"):

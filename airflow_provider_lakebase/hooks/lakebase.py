@@ -1,7 +1,7 @@
 """The hook: settings from Airflow connections, sessions opened with them, and DbApiHook's interface on those sessions.
 
-Every DAG file that uses the provider imports this module, so what loads databricks-sdk, psycopg or SQLAlchemy is
-imported inside functions.
+Every DAG file that uses the provider imports this module, so modules that load databricks-sdk, psycopg or
+SQLAlchemy are imported inside functions.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class LakebaseHook(DbApiHook):
         self._cancelled = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to this process: the logger, open sessions and the Databricks connection."""
+        """Leave out the state of this process: the logger, open sessions and the Databricks connection."""
         kept = {name: value for name, value in self.__dict__.items() if name != "_log"}
         return {**kept, "_in_use": set(), "_databricks_connection": None}
 
@@ -209,7 +209,7 @@ class LakebaseHook(DbApiHook):
     async def open_async(
         self, settings: LakebaseSettings, application_name: str | None = None
     ) -> AsyncIterator[AsyncLakebaseSession]:
-        """Open a session for the block, without blocking the event loop.
+        """Open a session for the ``async with`` block, without blocking the event loop.
 
         :param settings: from :meth:`read_settings_async`
         :param application_name: name shown in ``pg_stat_activity``; by default the one of all sessions of this process
@@ -325,7 +325,7 @@ class LakebaseHook(DbApiHook):
         return probe.is_answered
 
     def workspace_pages(self, *, timeout: float = 30.0) -> dict[str, str]:
-        """Return the URLs at which the workspace shows the ``project``, the ``branch`` and its ``sql_editor``.
+        """Return the URLs of the workspace's pages: the ``project``, the ``branch`` and its ``sql_editor``.
 
         :param timeout: seconds to wait for the workspace
         :raises LakebaseWorkspaceError: if the workspace refused the request
@@ -556,7 +556,7 @@ class LakebaseHook(DbApiHook):
         autocommit: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Insert rows, one chunk per transaction: by COPY if that stores what INSERT would, else by INSERT.
+        """Insert rows, one chunk per transaction: by COPY if it stores the same values as INSERT, else by INSERT.
 
         :param table: target, as in SQL
         :param rows: read once
@@ -570,7 +570,7 @@ class LakebaseHook(DbApiHook):
             ``replace_target``, the columns to update in existing rows, by default all except the key. An empty list
             leaves existing rows unchanged
         :raises LakebaseSettingsError: for rows that are dicts, which :meth:`load` accepts; for unknown arguments
-        :raises LakebaseLoadError: for a value that its column would misread; names row and column
+        :raises LakebaseLoadError: for a value that its column would misread; the error names row and column
         """
         insert_rows(
             self,
@@ -683,7 +683,7 @@ class LakebaseHook(DbApiHook):
 
     @contextmanager
     def _create_autocommit_connection(self, autocommit: bool = False) -> Iterator[LakebaseSession]:
-        """Open a session for the block, and cancel what still runs if the block raises."""
+        """Open a session for the ``with`` block, and cancel its running statement if the block raises."""
         with closing(self.get_conn()) as connection:
             connection.autocommit = autocommit
             # A task that is killed after its last statement must not commit it.

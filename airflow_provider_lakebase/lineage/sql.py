@@ -1,4 +1,4 @@
-"""The tables that SQL reads and writes, from its text. The length of what is parsed is bounded."""
+"""Find the tables that SQL reads and writes, by parsing its text up to a maximum length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of SQL as XComs: every Airflow stores them, and a downstream task reads the value that Postgres returned."""
+"""Convert SQL results to values that XComs of every supported Airflow carry unchanged."""
 
 from __future__ import annotations
 

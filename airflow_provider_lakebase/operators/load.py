@@ -56,7 +56,7 @@ class _BulkOperator(LakebaseOperatorMixin):
 
 
 class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
-    """Base of the operators that load: how rows get into the table, and that a retry does not load them twice.
+    """Base of the operators that load rows into a table, which also keep a retry from loading them twice.
 
     A load is one transaction: it leaves all of its rows, or none. A repeated ``replace`` or ``upsert`` leaves the same
     rows. A repeated ``append`` would not, so its transaction also writes the ids of DAG, run, task and map index to a
@@ -83,7 +83,7 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
         self._loaded: LoadResult | None = None
 
     def _load(self, context: Context, source: Any) -> dict[str, Any]:
-        """Load the source and return what the task pushes to XCom."""
+        """Load the source and return the value that the task pushes to XCom."""
         load_id = name_task_instance(context) if self.mode == "append" and self.exactly_once else None
         try:
             result = self._loaded = self._hook.load(source, self.table, **self._options(), load_id=load_id)
@@ -233,7 +233,7 @@ class LakebaseExportOperator(_BulkOperator, options=list_options(ExportOptions))
         }
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
-        """Return what is read and the file that is written, without a query to Lakebase."""
+        """Return the tables that are read and the file that is written, without a query to Lakebase."""
         return report(self, self._report)
 
     def _report(self) -> OperatorLineage[Any, Any]:

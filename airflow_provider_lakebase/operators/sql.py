@@ -85,7 +85,9 @@ class LakebaseSQLOperator(LakebaseOperatorMixin, SQLExecuteQueryOperator):
         if deferrable is None:
             deferrable = not self.autocommit and conf.getboolean("operators", "default_deferrable", fallback=False)
         if ledger_schema and not deferrable:
-            raise LakebaseSettingsError("ledger_schema is given, but the task is not deferrable", hint="Defer it.")
+            raise LakebaseSettingsError(
+                "ledger_schema is given, but the task is not deferrable", hint="Give deferrable=True, or leave it out."
+            )
         if self.autocommit and deferrable:
             hint = f"Leave autocommit out. {_SYNCHRONOUS_HINT}"
             raise LakebaseSettingsError("autocommit cannot be deferred: half of the SQL could run twice", hint=hint)
@@ -129,7 +131,7 @@ class LakebaseSQLOperator(LakebaseOperatorMixin, SQLExecuteQueryOperator):
         return self._finish(output)
 
     def _handle_before_commit(self, cursor: Any) -> Any:
-        """Handle the result, and refuse one that no XCom can carry while the transaction can still be rolled back."""
+        """Handle the result; refuse one that an XCom cannot carry, while the transaction can still be rolled back."""
         result = cast(Any, self.handler)(cursor)
         if self._should_run_output_processing():
             to_xcom(self._hook._make_common_data_structure(result))
@@ -168,7 +170,7 @@ class LakebaseSQLOperator(LakebaseOperatorMixin, SQLExecuteQueryOperator):
         )
 
     def _statements(self) -> list[str]:
-        """Return the SQL texts that have a result each, as ``DbApiHook.run`` divides them."""
+        """Return the SQL texts that each produce a result, split as ``DbApiHook.run`` splits them."""
         if not isinstance(self.sql, str):
             return list(self.sql)
         if self.split_statements:

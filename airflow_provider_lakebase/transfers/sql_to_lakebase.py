@@ -110,18 +110,18 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
                 return lakebase_database(hook.settings)
             return other_database(hook, connection)
         except Exception as error:
-            self.log.info("No lineage is reported of connection '%s': %s", self.source_conn_id, type(error).__name__)
+            self.log.info("No lineage is reported for connection '%s': %s", self.source_conn_id, type(error).__name__)
             return None
 
     @contextmanager
     def _query(self) -> Iterator[Any]:
-        """Run the query for the block, which gets its cursor; then close the connection."""
+        """Run the query, yield its cursor to the ``with`` block, then close the connection."""
         connection: Any = BaseHook.get_connection(self.source_conn_id)
         hook = connection.get_hook(hook_params=self.source_hook_params)
         if not isinstance(hook, DbApiHook):
             raise LakebaseSettingsError(
-                f"Connection '{self.source_conn_id}' is of a type whose hook, {type(hook).__name__}, runs no SQL",
-                hint="Name the connection of a database.",
+                f"Connection '{self.source_conn_id}' has the hook {type(hook).__name__}, which cannot run SQL",
+                hint="Name a connection to a database.",
             )
         with ExitStack() as last, closing(hook.get_conn()) as self._source:
             cursor = _open_cursor(self._source)

@@ -1,4 +1,4 @@
-"""What the triggers that poll a query share: pauses, retries, and leaving a suspended endpoint suspended."""
+"""The base of the triggers that poll a query: it pauses, retries, and can leave a suspended endpoint suspended."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class _Waiter:
 
     @property
     def session(self) -> LakebaseSettings:
-        """What distinguishes sessions: waiters for the same one share a probe."""
+        """The session settings that a probe uses: waiters with the same ones share a probe."""
         return replace(self.settings, conn_id="")
 
 

@@ -140,11 +140,11 @@ class LakebaseQueryTrigger(PollingTrigger, BaseEventTrigger):  # type: ignore[mi
         return path, {**self._arguments(), "mark": self.mark, "watermark_column": self.watermark_column}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll forever, and yield an event for each poll that found rows.
+        """Poll forever, and yield an event for each poll that finds rows.
 
-        Any error is logged and the poll repeated later, because nobody would restart the watcher.
+        After any error, log it and poll again later, because nothing restarts a failed watcher.
 
-        :raises LakebaseSettingsError: for watermark_column if Airflow keeps no state of assets
+        :raises LakebaseSettingsError: if ``watermark_column`` is given, but this Airflow has no asset state store
         """
         state: Any = getattr(self, "asset_state_store", None)
         if self.watermark_column is not None and state is None:

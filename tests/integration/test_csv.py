@@ -530,8 +530,8 @@ def test_a_file_that_cannot_be_read_is_refused(newest: Server, tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b'{"a": 1, "a": 2}', "an object in it has two values of one name"),
-        (b'{"a": {"x": 1, "x": 2}}', "two values of one name"),
+        (b'{"a": 1, "a": 2}', "an object in it has the same name twice"),
+        (b'{"a": {"x": 1, "x": 2}}', "the same name twice"),
         (b'{"a": NaN}', "NaN, which JSON does not have"),
         (b'{"a": [-Infinity]}', "Infinity"),
         (b'{"a": "\xff"}', "not JSON in UTF-8"),

@@ -618,7 +618,7 @@ def test_a_source_that_runs_no_query_is_refused(
     with pytest.raises(AirflowFailException, match="sql returns no rows"):
         transfer(sqlite_source, "CREATE TABLE other (id int)")
     monkeypatch.setenv("AIRFLOW_CONN_FILES", json.dumps({"conn_type": "fs"}))
-    with pytest.raises(AirflowFailException, match="'files' is of a type whose hook, FSHook, runs no SQL"):
+    with pytest.raises(AirflowFailException, match="'files' has the hook FSHook, which cannot run SQL"):
         transfer("files", "SELECT 1")
 
 

@@ -919,7 +919,7 @@ WRONG: Sequence[tuple[Any, dict[str, Any], str]] = [
     ([(1, "x")], {"mode": "merge"}, "mode is 'merge'.*append, replace, upsert"),
     ([(1, "x")], {"duplicates": "first", "mode": "upsert"}, "duplicates is 'first'"),
     ([(1, "x")], {"casts": {"nope": "int"}, "columns": ["id", "v"]}, "'nope'"),
-    ([{"id": "1"}], {"casts": {"id": "itn"}}, "casts names 'itn' for column 'id', which is not a type"),
+    ([{"id": "1"}], {"casts": {"id": "itn"}}, "casts maps column 'id' to 'itn', which is not a type"),
     ([{"id": "1"}], {"casts": {"id": "int) --"}}, "which is not a type"),
     ([(1,)], {}, "row 1 of the source: it has 1 values for 2 columns; name those that it has as 'columns'"),
     ([io.BytesIO(b"id\n1\n")], {}, "list of open files.*one at a time"),
@@ -934,7 +934,7 @@ WRONG: Sequence[tuple[Any, dict[str, Any], str]] = [
     ([(1, "x")], {"header": False}, "header is given, but the source is no CSV"),
     ([(1, "x")], {"load_id": " "}, "load_id is empty"),
     (pl.LazyFrame({"id": [1]}), {}, "source is a LazyFrame.*collect"),
-    ([pa.record_batch({"id": [1]}), pa.record_batch({"v": ["x"]})], {}, "other columns than the first one"),
+    ([pa.record_batch({"id": [1]}), pa.record_batch({"v": ["x"]})], {}, "different columns from the first one"),
     (b"id\n1\n", {"mode": "replace"}, "bytes"),
     (5, {"mode": "replace"}, "int"),
 ]

@@ -1,4 +1,4 @@
-"""Read bytes from whatever a caller opened, and text from behind its byte order mark."""
+"""Read bytes from any open file, and text without its byte order mark."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_CONTENT = (
 
 
 class Unreadable(ValueError):
-    """A file that cannot be read, because of what it is or how it was opened.
+    """A file cannot be read: it is of the wrong kind, or was opened in the wrong mode.
 
     :param what: why, without a value; completes "the file cannot be read: …"
     :param hint: what to do, a sentence

@@ -1,4 +1,4 @@
-"""Read from the catalogue what a load must know about its table, and create tables."""
+"""Read a table's definition from Postgres's system catalogs, and create tables."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def identifiers(names: Iterable[str]) -> sql.Composed:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: what decides how values are written to it.
+    """A column, with the properties that decide how its values are written.
 
     :param name: unquoted
     :param declared: type as DDL writes it, with its modifier: ``numeric(10,2)``
@@ -119,7 +119,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: what a load must know about it.
+    """A table, with the properties that a load depends on.
 
     :param name: as the caller wrote it, for messages
     :param oid: object identifier
@@ -158,7 +158,7 @@ class Table:
 
 
 def find_table(connection: psycopg.Connection[Any], name: str) -> Table:
-    """Return the table of a name.
+    """Look up a table by name.
 
     :param connection: an open session
     :param name: as in SQL: ``flights``, ``public.flights``, ``"Mixed Case"``
@@ -240,7 +240,7 @@ def check_types(connection: psycopg.Connection[Any], casts: Mapping[str, str]) -
                 connection.execute("SELECT %s::regtype", [kind])
         except (psycopg.ProgrammingError, psycopg.DataError) as error:
             raise LakebaseSettingsError(
-                f"casts names '{kind}' for column '{column}', which is not a type",
+                f"casts maps column '{column}' to '{kind}', which is not a type",
                 context=session_context(connection),
                 hint="Name a type as in SQL.",
             ) from error

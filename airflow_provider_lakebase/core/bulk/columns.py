@@ -52,7 +52,7 @@ class ColumnMapper:
         """Return the column for each name of a source; None for a name that is skipped.
 
         :param names: in the order of the source
-        :param label: what messages call the source
+        :param label: the source's name in messages
         :param is_header: whether the names are the first line of a file, which may be a row of values
         :raises LakebaseLoadError: if the table has no such column, or it is generated
         :raises LakebaseSettingsError: if ``columns`` or ``casts`` do not match the source or the table
@@ -107,7 +107,7 @@ def match_names(
 
     :param names: in the order of the source; an empty one is missing in the file
     :param wanted: the option ``columns``
-    :param label: what messages call the source
+    :param label: the source's name in messages
     :param is_header: whether the names are the first line of a file, which may be a row of values
     :raises LakebaseSettingsError: if they do not match, or a name is repeated
     """

@@ -1,4 +1,4 @@
-"""gzip and zstd: by a file's first bytes when it is read, by its name when it is written."""
+"""Compress and decompress gzip and zstd: detected by a file's first bytes on reading, by its name on writing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAGIC = (("gzip", b"\x1f\x8b"), ("zstd", b"\x28\xb5\x2f\xfd"), ("zstd", b"\x50\
 
 
 def compression_of_name(name: str) -> str | None:
-    """Return ``gzip`` or ``zstd`` if a file name ends so, else None.
+    """Return ``gzip`` or ``zstd``, by the ending of a file name; None for any other ending.
 
     :param name: file name or path
     """
@@ -31,7 +31,7 @@ def compression_of_name(name: str) -> str | None:
 
 
 def compression_of_head(head: bytes) -> str | None:
-    """Return ``gzip`` or ``zstd`` if a file starts so, else None.
+    """Return ``gzip`` or ``zstd``, by a file's first bytes; None if it is not compressed.
 
     :param head: its first bytes
     """

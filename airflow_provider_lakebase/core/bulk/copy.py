@@ -1,4 +1,4 @@
-"""COPY … FROM STDIN: the interface between what sends rows and the table, or staging table, that receives them."""
+"""COPY … FROM STDIN: the interface between parts, which send rows, and the table or staging table that gets them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class CopyTarget:
             self.progress.settle(cursor.rowcount)
 
     def find(self, error: psycopg.Error) -> tuple[int | None, str | None]:
-        """Return the line and the column that an error of COPY names; None for what it does not name.
+        """Return the line and the column that an error of COPY names; None for each one that it does not name.
 
         :param error: as Postgres raised it
         """

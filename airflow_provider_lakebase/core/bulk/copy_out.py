@@ -1,4 +1,4 @@
-"""COPY … TO STDOUT: in blocks of rows, in settings under which every value has its exact text."""
+"""COPY … TO STDOUT, in blocks of rows, with settings that make the text of every value exact."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def select(query_or_table: str) -> sql.Composable:
 def write_copy(
     connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed, file: IO[bytes], progress: Progress
 ) -> int:
-    """Write what a ``COPY … TO STDOUT`` sends to a file, and return the number of rows.
+    """Write the output of a ``COPY … TO STDOUT`` to a file, and return the number of rows.
 
     :param connection: an open session
     :param statement: the statement
@@ -52,7 +52,7 @@ def write_copy(
 
 
 def read_blocks(copy: psycopg.Copy) -> Iterator[tuple[int, bytes]]:
-    """Yield what COPY sends, which is one row at a time, in blocks: the number of rows, and their bytes.
+    """Group the rows that COPY sends one by one into blocks; yield the number of rows and the bytes of each.
 
     :param copy: a running ``COPY … TO STDOUT``
     """

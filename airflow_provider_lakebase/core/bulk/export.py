@@ -20,7 +20,7 @@ from airflow_provider_lakebase.exceptions import LakebaseExportError
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export did.
+    """The result of an export.
 
     :param rows: rows written
     :param bytes: bytes that COPY sent

@@ -44,7 +44,7 @@ def is_path(source: Any) -> bool:
 
 
 def describe_file(file: Any) -> str:
-    """Return what messages call a file: its path or URL without secrets.
+    """Return a file's name for messages: its path or URL without secrets.
 
     :param file: path or file object
     """
@@ -63,8 +63,8 @@ def find_format(file: Any, wanted: FormatName | None) -> FormatName:
     """Return the format of a file.
 
     :param file: path or file object
-    :param wanted: the option ``format``; None to decide by the file name, an open file without a name being CSV
-    :raises LakebaseSettingsError: if the file name does not tell
+    :param wanted: the option ``format``; if None, the file name decides, and an open file without a name is CSV
+    :raises LakebaseSettingsError: if the file name has no known ending
     """
     if wanted is not None:
         return wanted
@@ -83,7 +83,7 @@ def find_format(file: Any, wanted: FormatName | None) -> FormatName:
 
 @contextmanager
 def open_to_read(source: Any) -> Iterator[IO[bytes]]:
-    """Open a file, and decompress it if its first bytes say so, whatever its name.
+    """Open a file for reading, decompressed if its first bytes are those of gzip or zstd, whatever its name.
 
     :param source: path, a file opened for reading bytes, or fsspec's ``OpenFile``
     :raises FileNotFoundError: if there is no such file
@@ -126,10 +126,10 @@ def _check_empty(source: Any, label: str) -> None:
 
 @contextmanager
 def open_to_write(destination: Any) -> Iterator[IO[bytes]]:
-    """Write a file that appears under its name if the block succeeds, and not at all otherwise.
+    """Open a file for writing, which appears under its name only if the ``with`` block succeeds.
 
-    On S3 and Google Cloud Storage the upload is completed or aborted under the name itself. Elsewhere a temporary file
-    beside it is renamed at the end.
+    On S3 and Google Cloud Storage the file is uploaded under its own name, and a failed upload is aborted. Elsewhere a
+    temporary file beside it is renamed at the end.
 
     :param destination: path; the ending of its name decides how it is compressed
     :raises LakebaseStorageError: if the storage fails

@@ -87,10 +87,10 @@ class CopyInsert:
         return True
 
     def prepared(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-        """Return rows for INSERT whose values mean what they mean in COPY: a list for a JSON column is JSON.
+        """Adapt rows for INSERT so that it stores what COPY would: a list in a JSON column becomes JSON.
 
         :param rows: rows that :meth:`copy` did not send
-        :raises LakebaseLoadError: for a value that its column would misread; names row and column
+        :raises LakebaseLoadError: for a value that its column would misread; the error names row and column
         """
         if self.table is None:
             return list(rows)

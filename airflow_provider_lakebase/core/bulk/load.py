@@ -41,7 +41,7 @@ _PRIVILEGES = {
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a load did.
+    """The result of a load.
 
     :param rows: rows written
     :param bytes: bytes that COPY sent

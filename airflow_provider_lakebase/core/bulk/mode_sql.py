@@ -39,10 +39,10 @@ def lock_table(plan: LoadPlan) -> sql.Composed:
 
 
 def delete_replaced(plan: LoadPlan, *conditions: sql.Composable) -> sql.Composed:
-    """Delete the rows that a replace replaces.
+    """Delete the rows that a replace removes.
 
     :param plan: of the load
-    :param conditions: on the alias ``target``, that they must match, too
+    :param conditions: further conditions on the rows, whose alias is ``target``
     """
     every = sql.SQL(" AND ").join([sql.SQL("({})").format(sql.SQL(plan.replace_where or "true")), *conditions])
     return sql.SQL("DELETE FROM {} AS target WHERE {}").format(plan.table.identifier, every)

@@ -1,6 +1,6 @@
 """Write rows into a table: append, replace or upsert, within the session's current transaction.
 
-Rows are copied straight into the table where that does what the mode asks. Otherwise they are copied into a staging
+Rows are copied straight into the table where the mode permits it. Otherwise they are copied into a staging
 table, and one INSERT moves them: for a replace, whose locks then do not wait for the source; for an upsert; for casts;
 for skipped columns; under row-level security; and for values that a column would round.
 """
@@ -40,7 +40,7 @@ class LoadExecution:
             self._staging = Staging(connection, plan.table, plan.columns, plan.casts, required)
 
     def prepare(self, part: Part) -> CopyTarget:
-        """Return the relation that a part is to be copied into.
+        """Return the relation to copy a part into.
 
         :param part: the next part
         """
@@ -120,7 +120,7 @@ class LoadExecution:
             return self._execute(mode_sql.upsert_staged(plan, staging, deduplicate=True)).rowcount
 
     def _check_identity(self, staging: Staging, key: Sequence[str]) -> None:
-        """Reject other values for a GENERATED ALWAYS identity of an existing row: no UPDATE can store them."""
+        """Reject a row that would change a GENERATED ALWAYS identity column, which no UPDATE can change."""
         for column in self.plan.columns:
             if column.identity == "a" and column.name not in key and column.name not in self.plan.casts:
                 query = mode_sql.find_other_identity(self.plan, staging, key, column.name)
@@ -129,7 +129,7 @@ class LoadExecution:
                     raise BadValue(reason, None, column.name)
 
     def _replace_keeping(self, staging: Staging) -> int:
-        """Replace rows, but update in place those whose key comes again: foreign keys may reference them."""
+        """Replace rows, but update in place those whose key is in the source too: foreign keys may reference them."""
         plan = self.plan
         staging.check_repeats(plan.stable_key)
         self._check_identity(staging, plan.stable_key)

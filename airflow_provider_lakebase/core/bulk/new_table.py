@@ -56,7 +56,7 @@ def define_columns(schema: Any, options: LoadOptions, label: str, context: Error
 
     :param schema: Arrow schema of the source
     :param options: of the load
-    :param label: what messages call the source
+    :param label: the source's name in messages
     :param context: for errors
     """
     fields = import_from_extra("arrow").fields_to_load(schema, options.columns, ())

@@ -1,7 +1,7 @@
 """The options of loads and exports: their names, types, defaults, documentation and checks.
 
-Whoever offers loads and exports derives its arguments from the dataclasses below; only for type checkers, the keyword
-arguments are repeated. Importing this module loads no driver.
+Hook and operators derive their arguments from the dataclasses below; the keyword arguments are repeated for type
+checkers only. Importing this module loads no driver.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FileOptions:
     null: str = field(default="", metadata=_CSV_ONLY)
 
     def given_for_one_format(self) -> Iterator[tuple[str, FormatName]]:
-        """Yield name and format of each option that has an effect on one format only and is not at its default."""
+        """Yield name and format of each option that applies to one format only and differs from its default."""
         for each in fields(self):
             if "format" in each.metadata and getattr(self, each.name) != each.default:
                 yield each.name, each.metadata["format"]
@@ -179,7 +179,7 @@ def list_options(options: type[FileOptions], *, without: Sequence[str] = ()) -> 
 
 
 def _describe(options: type[FileOptions]) -> Iterator[tuple[str, str]]:
-    """Yield each option and its ``:param:`` text on one line; of Python without docstrings, an empty text."""
+    """Yield each option and its ``:param:`` text on one line; under ``python -OO`` an empty text."""
     for each in options.__mro__:
         texts = dict(_PARAM.findall(each.__doc__ or ""))
         for name in vars(each).get("__annotations__", {}):

@@ -1,4 +1,4 @@
-"""Open the parts of a source one after another, and translate what goes wrong while one is read."""
+"""Open the parts of a source one after another, and translate the errors of reading them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ class PartOpener:
         loadable = self.mapper.table.loadable
         names = {column.name for column in part.columns if column.name in loadable}
         if self._filled is not None and names != self._filled:
-            raise self.mapper.error(f"{part.label} has other columns than the files before it", "Load it by itself.")
+            raise self.mapper.error(
+                f"{part.label} has different columns from the files before it", "Load it separately."
+            )
         if not self.mapper.options.columns:
             self._check_folders(part.label, names)
         self._filled = names
@@ -90,9 +92,9 @@ class PartOpener:
 
 @contextmanager
 def reading_file(label: str, context: ErrorContext) -> Iterator[None]:
-    """Translate the errors of reading a file in the block.
+    """Translate the errors that reading a file raises in the ``with`` block.
 
-    :param label: what messages call the file
+    :param label: the file's name in messages
     :param context: for errors
     :raises LakebaseLoadError: if the file is damaged, or not what its name says
     :raises LakebaseStorageError: if its storage fails

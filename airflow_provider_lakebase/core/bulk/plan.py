@@ -12,7 +12,7 @@ from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, Lakeb
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """How rows get into a table. Fields named like options hold what was decided from them.
+    """How rows get into a table. Fields named like options hold the values that the options resolved to.
 
     :param table: the target
     :param mode: ``append``, ``replace`` or ``upsert``
@@ -20,9 +20,9 @@ class LoadPlan:
     :param key_columns: columns that an upsert matches rows by, in the order of their index
     :param update_columns: columns that an upsert changes in existing rows; none for ``DO NOTHING``
     :param version_column: column that must be larger for an upsert to change a row
-    :param duplicates: whether of several rows with one key the ``last`` wins, or they are an ``error``
+    :param duplicates: several rows with the same key: the ``last`` one wins, or ``error``
     :param replace_where: SQL condition that selects the rows to replace
-    :param casts: SQL type by column, that its text is cast to before it is stored
+    :param casts: SQL types by column: text is cast to them before it is stored
     :param skips_columns: whether the source may send columns that are not loaded
     :param has_raw_text: whether the source may send text that a column would round
     """

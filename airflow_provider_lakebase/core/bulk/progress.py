@@ -48,7 +48,7 @@ class Progress:
             self.log("so far")
 
     def settle(self, rows: int) -> None:
-        """Replace the rows added since the last call by what the server counted.
+        """Replace the rows added since the last call with the number that the server counted.
 
         :param rows: rows of the COPY statement that has just ended
         """

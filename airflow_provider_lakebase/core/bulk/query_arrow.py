@@ -28,10 +28,9 @@ _CANCEL_SECONDS = 5.0
 def read_arrow(
     connection: psycopg.Connection[Any], query: sql.Composable, progress: Progress
 ) -> Iterator[tuple[Any, Iterator[Any]]]:
-    """Run a query for the block, which gets the Arrow schema of the result and its record batches.
+    """Run a query, and yield the Arrow schema of its result and its record batches to the ``with`` block.
 
-    The rows are read through COPY as CSV, over the given session. ADBC was a tenth faster, but needs a session of its
-    own.
+    The rows are read through COPY as CSV, over the given session. ADBC was 10 % faster, but needs a session of its own.
 
     :param connection: an open session, in a transaction whose settings may be changed
     :param query: from :func:`~airflow_provider_lakebase.core.bulk.copy_out.select`

@@ -1,4 +1,4 @@
-"""Turn what Postgres or a format says of a bad row into an error that names the place and never the value."""
+"""Turn the error of Postgres or a format about a bad row into one that names its place, never its value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STAGING_TABLE = re.compile(r"lakebase_load_[0-9a-f]{32}")
 def rejecting(
     table: str, context: ErrorContext, *, mode: str, part: Part | None = None, target: CopyTarget | None = None
 ) -> Iterator[None]:
-    """Translate the errors of the block. The original ones may quote a value, so they are not chained.
+    """Translate the errors raised in the ``with`` block. The original ones may quote a value, so they are not chained.
 
     :param table: target table, as the caller named it
     :param context: for the error

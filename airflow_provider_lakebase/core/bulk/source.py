@@ -1,4 +1,4 @@
-"""Find out, once, what a caller gave to be loaded: files, Arrow data, or rows."""
+"""Classify the source of a load: files, Arrow data or rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class File:
 
     @cached_property
     def label(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return describe_file(self.opener)
 
     @property
@@ -88,7 +88,7 @@ Source: TypeAlias = Files | ArrowSource | NamedRows | Dicts | Tuples
 
 
 def classify(source: Any, format: FormatName | None = None) -> Source:
-    """Return what a source is. No file of a known format is opened; of an iterable the first item is read.
+    """Return a source as one of the classes above. Reads the first item of an iterable; opens no file of known format.
 
     :param source: what the caller gave
     :param format: the option of that name
@@ -170,6 +170,6 @@ def _alike(parts: Iterable[Any], schema: Any) -> Iterator[Any]:
     for part in parts:
         if part.schema.names != schema.names:
             if sorted(part.schema.names) != sorted(schema.names) or len(set(schema.names)) < len(schema.names):
-                raise BadValue("its record batch has other columns than the first one", None)
+                raise BadValue("its record batch has different columns from the first one", None)
             part = part.select(schema.names)
         yield from _batches(part)

@@ -130,7 +130,7 @@ class Staging:
             self._execute(add.format(self.relation, sql.Identifier(name), sql.SQL(expression)))
 
     def expect(self, part: Part, rows: int) -> None:
-        """Add the columns of a part that are not loaded, and remember where its rows begin.
+        """Add a text column for each column of a part that is not loaded, and record where its rows begin.
 
         :param part: the next part to be sent
         :param rows: rows that were sent before
@@ -142,7 +142,7 @@ class Staging:
 
     @property
     def values(self) -> sql.Composed:
-        """What a SELECT takes from the rows for the columns of the target."""
+        """The select list that yields the target's columns, cast to their types."""
         return sql.SQL(", ").join(
             sql.SQL("CAST({0} AS {1}) AS {0}").format(sql.Identifier(name), sql.SQL(wanted))
             for name, wanted in self._wanted().items()
@@ -193,7 +193,7 @@ class Staging:
             )
 
     def _check_text_of_casts(self) -> None:
-        """Reject text of dates and times that says more than the type of its cast keeps."""
+        """Reject text of dates and times that the type of its cast would truncate or round."""
         conditions: dict[str, sql.Composable] = {}
         reasons = {}
         for name, kind in self.casts.items():

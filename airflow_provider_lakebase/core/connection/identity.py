@@ -1,4 +1,4 @@
-"""Who signs in to a workspace, and the kinds of authentication that a connection can choose.
+"""The identity that signs in to a workspace, and the kinds of authentication that a connection can choose.
 
 To add a kind, add a row to :data:`AUTH_KINDS`. The names of kinds and keywords are databricks-sdk's:
 https://databricks-sdk-py.readthedocs.io/en/latest/authentication.html
@@ -22,7 +22,7 @@ DEFAULT_AUTH_TYPE = "oauth-m2m"
 
 @dataclass(frozen=True)
 class WorkspaceIdentity:
-    """A workspace and who signs in to it.
+    """A workspace and the identity that signs in to it.
 
     :param host: URL of the workspace
     :param auth_type: kind of authentication, as databricks-sdk names it
@@ -35,7 +35,7 @@ class WorkspaceIdentity:
 
     @property
     def client_id(self) -> str | None:
-        """Client ID of the service principal; None where only the workspace knows who the identity is."""
+        """Client ID of the service principal; None where only the workspace can tell it."""
         return self.keywords.get("client_id")
 
     @property
@@ -45,7 +45,7 @@ class WorkspaceIdentity:
 
     @property
     def key(self) -> str:
-        """A hash that differs for any other workspace or identity, and reveals neither."""
+        """A hash that is unique to this workspace and identity, and reveals neither."""
         parts = [self.host, self.auth_type, *sorted(self.keywords.items())]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -122,36 +122,36 @@ _HINTS = {
 
 
 def read_authentication(conn_id: str, auth_type: str, fields: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keywords of a kind of authentication, checked.
+    """Check the fields of a kind of authentication and return its keywords.
 
     :param conn_id: Airflow connection id
     :param auth_type: one of :data:`AUTH_KINDS`
     :param fields: ``Host``, ``Login``, ``Password`` and extras of a Lakebase connection
-    :raises LakebaseSettingsError: for a field that is missing, and for one that this kind has no use for
+    :raises LakebaseSettingsError: for a field that is missing, or that this kind does not use
     """
     kind = AUTH_KINDS[auth_type]
     for name in kind.required:
         required(conn_id, name, fields.get(name), _HINTS[name])
     for name in _AUTH_FIELDS:
         if fields.get(name) and name not in kind.required and name not in kind.optional:
-            raise wrong_field(conn_id, name, f"has no use with auth_type '{auth_type}'", "Leave it empty.")
+            raise wrong_field(conn_id, name, f"is not used with auth_type '{auth_type}'", "Leave it empty.")
     return kind.read({**fields, "Login": str(fields["Login"]).strip()})
 
 
 def read_identity(conn_id: str, auth_type: str, fields: Mapping[str, Any]) -> WorkspaceIdentity:
-    """Return who a Lakebase connection signs in as.
+    """Return the identity of a Lakebase connection.
 
     :param conn_id: Airflow connection id
     :param auth_type: one of :data:`AUTH_KINDS`, but not ``password``
     :param fields: ``Host``, ``Login``, ``Password`` and extras of the connection
-    :raises LakebaseSettingsError: for a field that is missing, wrong or of no use
+    :raises LakebaseSettingsError: for a field that is missing, wrong or not used
     """
     host = read_workspace_url(conn_id, "Host", required(conn_id, "Host", fields.get("Host"), _HINTS["Host"]))
     return WorkspaceIdentity(host, auth_type, MappingProxyType(read_authentication(conn_id, auth_type, fields)))
 
 
 def read_databricks_identity(conn_id: str, databricks_conn_id: str, fields: Mapping[str, Any]) -> WorkspaceIdentity:
-    """Return who a connection of the Databricks provider signs in as.
+    """Return the identity of a connection of the Databricks provider.
 
     :param conn_id: the Lakebase connection that refers to it, for messages
     :param databricks_conn_id: its own id
@@ -170,9 +170,9 @@ def read_databricks_identity(conn_id: str, databricks_conn_id: str, fields: Mapp
     kind = next((each for each in DATABRICKS_KINDS if given.get(each.chosen_by)), None)
     if kind is None or not all(given.get(each) for each in kind.required):
         raise LakebaseSettingsError(
-            f"Connection '{name}', from which this connection takes its identity, holds none of: a service principal's "
-            "client ID and secret with 'service_principal_oauth', one of Azure with 'azure_tenant_id', a personal "
-            "access token",
+            f"Connection '{name}', named by 'databricks_conn_id', holds no identity: no client ID and secret "
+            "with 'service_principal_oauth', no service principal of Azure with 'azure_tenant_id', no personal access "
+            "token",
             context=ErrorContext(conn_id),
             hint="Complete it, or enter Login and Password in this connection.",
         )

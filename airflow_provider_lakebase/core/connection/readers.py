@@ -41,7 +41,7 @@ def required(conn_id: str, name: str, value: Any, hint: str) -> str:
 
 
 def read_text(conn_id: str, name: str, value: Any) -> str:
-    """Return a text; a number is written as one, since connections given as a URI carry strings."""
+    """Return a text; a number is converted, since a connection given as JSON may hold one."""
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         hint = "Give a text or a number, or remove it if it is neither a field of the connection nor a libpq keyword."
         raise wrong_field(conn_id, name, f"holds a {type(value).__name__}", hint)
@@ -85,7 +85,7 @@ def one_of(*choices: str) -> Callable[[str, str, Any], str]:
 
 
 def read_boolean(conn_id: str, name: str, value: Any) -> bool:
-    """Return a boolean, given as one or as ``true`` or ``false``."""
+    """Return a boolean; the texts ``true`` and ``false`` are accepted too."""
     boolean = {"true": True, "false": False}.get(str(value).lower())
     if boolean is None:
         raise wrong_field(conn_id, name, f"is {value!r}", "Give true or false.")
@@ -93,7 +93,7 @@ def read_boolean(conn_id: str, name: str, value: Any) -> bool:
 
 
 def read_endpoint_name(conn_id: str, name: str, value: Any) -> ResourceName:
-    """Return the resource name of an endpoint, or of a branch, which stands for its one read-write endpoint."""
+    """Return the resource name of an endpoint, or of a branch, which means its read-write endpoint."""
     try:
         resource = ResourceName.parse(value if isinstance(value, str) else "")
         return resource if resource.kind == "endpoint" else resource.up_to("branch")
@@ -112,7 +112,7 @@ def read_host_name(conn_id: str, name: str, value: Any) -> str:
     host = read_text(conn_id, name, value)
     if "/" in host or ":" in host or "," in host:
         hint = "Give the endpoint's host alone; the port is the field Port."
-        raise wrong_field(conn_id, name, "is not one host name", hint)
+        raise wrong_field(conn_id, name, "is not a single host name", hint)
     return host
 
 

@@ -88,7 +88,7 @@ class LakebaseSettings:
 
     :param conn_id: Airflow connection id, for messages
     :param identity: who signs in to which workspace; None for a native Postgres login
-    :param endpoint: an endpoint, or a branch, which stands for its one read-write endpoint; None where none is named
+    :param endpoint: an endpoint, or a branch, which means its read-write endpoint; None if not given
     :param session: how a session is opened
     """
 
@@ -116,20 +116,20 @@ class LakebaseSettings:
         return self.identity is None
 
     def require_identity(self) -> WorkspaceIdentity:
-        """Return who signs in to the workspace.
+        """Return the identity that signs in to the workspace.
 
         :raises LakebaseSettingsError: for a native Postgres login
         """
         if self.identity is None:
             raise LakebaseSettingsError(
-                "A native Postgres login cannot ask the workspace",
+                "A native Postgres login cannot use the workspace's API",
                 context=self.context,
                 hint="Use a connection with an identity of the workspace.",
             )
         return self.identity
 
     def require_endpoint(self) -> ResourceName:
-        """Return the endpoint, or the branch that stands for it.
+        """Return the endpoint, or the branch whose read-write endpoint is meant.
 
         :raises LakebaseSettingsError: when none is named
         """
@@ -297,7 +297,7 @@ def _override_endpoint(conn_id: str, known: dict[str, Any], endpoint: str, *, is
         raise wrong_field(
             conn_id,
             "endpoint",
-            f"has no use with auth_type '{NATIVE}'",
+            f"is not used with auth_type '{NATIVE}'",
             "A native Postgres login goes to 'pg_host': leave 'endpoint' out of the hook or operator, or use a "
             "connection with an identity of the workspace.",
         )

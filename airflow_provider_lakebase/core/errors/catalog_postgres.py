@@ -43,7 +43,7 @@ POSTGRES_RULES: tuple[ErrorRule, ...] = (
     ErrorRule(
         "External authorization failed",
         r"External authorization failed",
-        "The role is not accepted, or not yet: a new role can take a minute until it is known",
+        "The role is not accepted, or not yet: a new role can take a minute to become known",
         Retry.ROLE_PROPAGATING,
         LakebaseAuthenticationError,
         "If it persists, check that the role exists and that this address may connect.",

@@ -1,4 +1,4 @@
-"""Decide whether an error of any kind may pass by itself, or can never."""
+"""Decide whether an error is transient."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOST_SESSION = re.compile(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the same attempt may succeed later without anyone changing anything.
+    """Return whether the same attempt may succeed later although nothing is changed.
 
     That holds for a lost session, a conflict of transactions, and an endpoint or workspace that does not answer. It
     does not hold for a statement that timed out, a refused login, and a login that failed for an unknown reason.

@@ -1,4 +1,4 @@
-"""The form of the catalogue of errors: which error it is, whether to retry it, and what to tell the user.
+"""The rules that the error catalogs consist of: which text matches, whether to retry, and what to tell the user.
 
 Each port has its table: :mod:`catalog_postgres` and :mod:`catalog_workspace`. The first rule that matches counts. The
 server's own words always stay part of the message, since a rule may read them wrongly.
@@ -28,7 +28,7 @@ class Retry(Enum):
 
 @dataclass(frozen=True)
 class ErrorRule:
-    """One row of the catalogue.
+    """One row of an error catalog.
 
     A rule matches by its pattern, by the class of databricks-sdk's error, or by the HTTP status.
 

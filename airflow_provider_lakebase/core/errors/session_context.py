@@ -1,4 +1,4 @@
-"""Read what an error says about its session from the session itself."""
+"""Derive an error's context from a session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext
 
 
 def session_context(connection: object) -> ErrorContext:
-    """Return the context of a session; an empty one for a connection that was opened by other means.
+    """Return the context of a session; an empty one for a connection that the provider did not open.
 
     :param connection: an open ``psycopg`` connection
     """

@@ -1,4 +1,4 @@
-"""What to grant to whom: plain values, checked before anything is sent."""
+"""The request for a role and its privileges: plain values, checked before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resolve the name of a Postgres host under a deadline."""
+"""Resolve the name of a Postgres host within a deadline."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def open_session(
     """Open a session, waiting for a suspended endpoint to wake.
 
     Each attempt mints a new credential. Attempts are repeated, with exponential back-off and full jitter, only after
-    an error that may pass by itself. All attempts, with their calls to the workspace, take ``wake_timeout`` seconds
+    an error that may be transient. All attempts, with their calls to the workspace, take ``wake_timeout`` seconds
     at most.
 
     :param settings: the connection
@@ -82,7 +82,7 @@ def open_session(
     :raises LakebaseEndpointDisabledError: when the endpoint is disabled
     :raises LakebaseWorkspaceError: when the workspace refused, or did not answer in time
     :raises LakebaseSettingsError: when the settings cannot work
-    :raises psycopg.OperationalError: for a login error that the catalogue does not know
+    :raises psycopg.OperationalError: for a login error that the catalog does not list
     """
     attempts = _ConnectAttempts(settings, resolve_address, mint, application_name)
     retrying = Retrying(**attempts.policy())

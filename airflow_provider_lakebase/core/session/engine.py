@@ -85,7 +85,7 @@ def _checked(settings: LakebaseSettings, engine_options: Mapping[str, Any] | Non
             raise LakebaseSettingsError(
                 f"engine_kwargs holds '{name}', but the provider opens the engine's sessions",
                 context=settings.context,
-                hint="Set libpq keywords in the connection's extra, and search_path or timeouts by 'options'.",
+                hint="Set libpq keywords in the connection's extra, and search_path or timeouts in its 'options'.",
             )
     return engine_options or {}
 
@@ -106,6 +106,6 @@ def _url(settings: LakebaseSettings, address: SessionAddress) -> URL:
         raise LakebaseSettingsError(
             f"SQLAlchemy {sqlalchemy.__version__} cannot use psycopg 3",
             context=settings.context,
-            hint="Use what needs no SQLAlchemy, or SQLAlchemy 2.",
+            hint="Install SQLAlchemy 2, or use the hook's other methods.",
         )
     return session_url(settings, address)

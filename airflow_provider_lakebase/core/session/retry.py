@@ -59,7 +59,7 @@ class LoginRetries:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until ``wake_timeout``, and a little after it."""
+        """Seconds until ``wake_timeout``, but at least 0.1."""
         return max(self._settings.session.wake_timeout - self.seconds, 0.1)
 
     def looking_up(self) -> bool:
@@ -90,7 +90,7 @@ class LoginRetries:
         return False
 
     def to_error(self, error: psycopg.OperationalError | LakebaseWorkspaceError) -> Exception:
-        """Return what to raise for the error that ended the attempts."""
+        """Return the error to raise for the one that ended the attempts."""
         rule = self._rule
         if isinstance(error, LakebaseWorkspaceError):
             is_passing = rule is not None and rule.retry in (Retry.WAKING, Retry.ROLE_PROPAGATING)

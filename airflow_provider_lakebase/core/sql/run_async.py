@@ -172,7 +172,7 @@ class _ResultReader:
         return self._result
 
     def _take(self, found: PGresult) -> bool:
-        """Add what the server has sent; return whether the result has just reached a limit."""
+        """Store the rows that have arrived; return whether the result has just reached a limit."""
         if found.status in _COPY:
             raise psycopg.ProgrammingError("COPY returns no result that can be read here")
         reached = False

@@ -196,7 +196,7 @@ def _check_placeholder(text: str, match: re.Match[str], quoted: str) -> None:
     line = text.count("\n", 0, match.start()) + 1
     if not is_placeholder:
         raise LakebaseSettingsError(
-            f"The % on line {line} of the statement is no placeholder: {match[0].strip()!r}",
+            f"The % on line {line} of the statement is not a placeholder: {match[0].strip()!r}",
             hint="Write %% for a per cent sign where parameters are given, %s or %(name)s for a parameter.",
         )
     if quoted:
@@ -255,12 +255,12 @@ def _check_number(positional: int, names: set[str], parameters: Parameters) -> N
             )
         if missing := sorted(names - set(parameters)):
             raise LakebaseSettingsError(
-                f"The statement has %({missing[0]})s, but no parameter of that name",
+                f"The statement has %({missing[0]})s, but there is no parameter of that name",
                 hint=f"The parameters are {', '.join(map(str, parameters))}.",
             )
     elif names:
         raise LakebaseSettingsError(
-            "The statement has %(name)s, but its parameters are no mapping", hint="Give a dict, or write %s."
+            "The statement has %(name)s, but its parameters are not a mapping", hint="Give a dict, or write %s."
         )
     elif parameters is not None and positional != len(parameters):
         raise LakebaseSettingsError(

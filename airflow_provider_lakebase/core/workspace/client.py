@@ -1,4 +1,4 @@
-"""Call the workspace's API through databricks-sdk, under a deadline of our own."""
+"""Call the workspace's API through databricks-sdk, within a deadline of our own."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Workspace:
         """
         me = self.call(lambda client: client.current_user.me(), timeout=timeout)
         if not me.user_name:
-            raise LakebaseWorkspaceError("The workspace returned no name of the identity", context=self.context)
+            raise LakebaseWorkspaceError("The workspace did not return the identity's user name", context=self.context)
         return me.user_name
 
     def _send(self, request: Callable[[WorkspaceClient], T]) -> T:
@@ -176,7 +176,7 @@ def _record_status(response: Any, *_: Any, **__: Any) -> None:
 
 
 def _without_frames(error: Exception) -> Exception:
-    """Return the error without databricks-sdk's frames, whose variables hold secrets; so for what caused it."""
+    """Strip the tracebacks of an error and its causes, because databricks-sdk's frames hold secrets."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None

@@ -1,7 +1,7 @@
-"""Find the pages on which the workspace shows a branch. It wakes no endpoint.
+"""Find the URLs of a branch's pages in the workspace, without waking an endpoint.
 
-Pages are named by uid: ``/lakebase/projects/<uid>/branches/<uid>``, as seen in use; no documentation says so. The
-page ``/sql-editor`` of a branch is inferred.
+Pages are named by uid: ``/lakebase/projects/<uid>/branches/<uid>``, as seen in use, but not documented. The page
+``/sql-editor`` of a branch is inferred.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsE
 def mint_credential(workspace: Workspace, endpoint: str, session: SessionSettings, *, timeout: float) -> str:
     """Return a new database credential. Use it as password at once and keep it nowhere.
 
-    It opens sessions until it expires; an open session outlives it.
+    It can open sessions until it expires; open sessions continue after that.
 
     :param workspace: mints it
     :param endpoint: resource name of the endpoint that it opens sessions on
     :param session: ``credential_ttl`` and ``group_name``
     :param timeout: seconds that it may take
     :raises LakebaseSettingsError: when ``group_name`` is set and the installed databricks-sdk cannot mint for groups
-    :raises LakebaseWorkspaceError: when the workspace refuses, or one of its subclasses
+    :raises LakebaseWorkspaceError: when the workspace refuses, or does not answer in time
     """
     options = _credential_options(session, workspace.context)
 

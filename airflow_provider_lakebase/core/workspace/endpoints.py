@@ -52,7 +52,7 @@ def read_endpoint(workspace: Workspace, name: ResourceName, *, timeout: float) -
     """Return the status of an endpoint.
 
     :param workspace: the workspace to ask
-    :param name: the endpoint, or a branch, which stands for its one read-write endpoint
+    :param name: the endpoint, or a branch, which means its read-write endpoint
     :param timeout: seconds that it may take
     :raises LakebaseEndpointNotFoundError: when it does not exist
     :raises LakebaseSettingsError: when a branch has no or several read-write endpoints
@@ -82,7 +82,7 @@ class EndpointAddresses:
         self._addresses: dict[tuple[object, ...], SessionAddress] = {}
 
     def resolve(self, settings: LakebaseSettings, *, timeout: float, refresh: bool = False) -> SessionAddress:
-        """Return endpoint, host and role of a session; look up what is not known yet.
+        """Return endpoint, host and role of a session, looking up those that are not known yet.
 
         :param settings: a connection with an identity of the workspace
         :param timeout: seconds that it may take

@@ -15,7 +15,7 @@ from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
 
 
 class PinnedConfig(Config):
-    """A configuration that holds only what an identity says.
+    """A configuration built from an identity alone.
 
     databricks-sdk reads ``DATABRICKS_*``, ``ARM_*`` and ``~/.databrickscfg`` even beside explicit arguments. One of
     them, DATABRICKS_DISCOVERY_URL, decides where the secret is sent.
@@ -44,10 +44,10 @@ class PinnedConfig(Config):
         return Config.attributes()
 
     def _load_from_env(self) -> None:
-        """Read nothing."""
+        """Ignore the environment."""
 
     def _known_file_config_loader(self) -> None:
-        """Read nothing."""
+        """Ignore ``~/.databrickscfg``."""
 
 
 class _WithoutCredentials(logging.Filter):

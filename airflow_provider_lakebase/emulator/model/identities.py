@@ -70,7 +70,7 @@ class Identities:
     ) -> Principal:
         """Add an identity; raise ``ValueError`` for an unknown identity type."""
         if identity_type not in IDENTITY_TYPES:
-            raise ValueError(f"identity_type is one of {', '.join(IDENTITY_TYPES)}, not {identity_type!r}")
+            raise ValueError(f"identity_type must be one of {', '.join(IDENTITY_TYPES)}, not {identity_type!r}")
         principal = Principal(
             client_id=str(uuid.uuid4()),
             client_secret=f"dose{secrets.token_hex(32)}",

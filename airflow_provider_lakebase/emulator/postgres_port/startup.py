@@ -79,7 +79,7 @@ def error_response(text: str, severity: str = "ERROR", sqlstate: str = "XX000") 
 
 @dataclass(frozen=True)
 class LoginReply:
-    """What a server's reply to a login says so far.
+    """The outcome of a login, as far as the server has replied.
 
     :param outcome: ``ok`` or an error's text; None if it is not known yet
     :param pid: process ID of the backend; None if it is not known yet

@@ -48,10 +48,10 @@ FORMATS: Mapping[FormatName, FileFormat] = {
 
 
 class FormatModule(Protocol):
-    """What the module of a format defines."""
+    """The interface that the module of a format implements."""
 
     def open_part(self, file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
-        """Read the head of a file and return what sends its rows through COPY."""
+        """Read the head of a file and return the part that sends its rows by COPY."""
 
     def write_query(
         self,

@@ -32,11 +32,11 @@ _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 def arrow_part(schema: pa.Schema, batches: Iterable[pa.RecordBatch], label: str, mapper: ColumnMapper) -> ArrowBatches:
-    """Return what sends record batches.
+    """Return the part that sends record batches.
 
     :param schema: of the batches
     :param batches: read once
-    :param label: what messages call the source
+    :param label: the source's name in messages
     :param mapper: maps names to the table's columns
     """
     fields = fields_to_load(schema, mapper.options.columns, mapper.table.loadable)
@@ -74,7 +74,7 @@ class ArrowBatches(Part):
     :param positions: of the columns to send
     :param columns: their target columns
     :param time_zone: of the session, which applies to timestamps without one
-    :param label: what messages call the source
+    :param label: the source's name in messages
     """
 
     unit = "row"

@@ -1,4 +1,4 @@
-"""Convert Arrow columns to the types whose binary form the table's columns read, or leave them to a slower way."""
+"""Convert Arrow columns to the types whose binary form the table's columns read, or leave them to row-by-row COPY."""
 
 from __future__ import annotations
 

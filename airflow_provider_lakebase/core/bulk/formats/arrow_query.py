@@ -65,7 +65,7 @@ def arrow_schema(fields: Sequence[Field]) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Field:
-    """How a column of a query becomes an Arrow column.
+    """A column of a query, and its conversion to an Arrow column.
 
     :param name: column name
     :param kind: Postgres type, as ``regtype`` writes it
@@ -98,7 +98,7 @@ class Field:
 
     @property
     def expression(self) -> str:
-        """SQL that writes the column, in place of ``{}``, in the text that is parsed."""
+        """SQL template that turns the column, at ``{}``, into the text that ``read_as`` parses."""
         if self.arrow_type == pa.binary():
             return "encode({}, 'hex')"
         return "to_json({})" if pa.types.is_list(self.arrow_type) and self.kind != "vector" else "{}"

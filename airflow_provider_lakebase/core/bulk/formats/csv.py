@@ -29,10 +29,10 @@ _TEXT_TYPES = ("text", "character varying", "character", "name", '"char"', "cite
 
 
 def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
-    """Read the header of a file and return what sends the rest.
+    """Read the header of a file and return the part that sends the rest.
 
     :param file: open for reading bytes
-    :param label: what messages call it
+    :param label: its name in messages
     :param mapper: maps names to the table's columns
     :raises Unreadable: if it does not start with a line of column names in UTF-8
     :raises LakebaseLoadError: if the names are not the table's
@@ -88,7 +88,7 @@ def copy_out(query: sql.Composable, options: ExportOptions) -> sql.Composed:
 
 
 def read_header(file: io.RawIOBase) -> tuple[bytes, bytes, list[str]]:
-    """Return the first line as it is, the bytes that were read after it, and its names; '' for a missing name.
+    """Return the first line unchanged, the bytes that were read after it, and its names; '' for a missing name.
 
     :param file: UTF-8 text, open for reading bytes
     :raises Unreadable: if it does not start with a line of names in UTF-8
@@ -123,7 +123,7 @@ def _parse_names(header: bytes) -> list[str]:
 
 
 def _check_names(names: Sequence[str], label: str, mapper: ColumnMapper) -> None:
-    """Reject a header that leaves open which column is which."""
+    """Reject a header with ambiguous or missing column names."""
     wanted = mapper.options.columns
     if wanted and not isinstance(wanted, Mapping):
         return  # by position
@@ -140,7 +140,7 @@ def _check_names(names: Sequence[str], label: str, mapper: ColumnMapper) -> None
 
 
 def _forced_null(columns: Sequence[Column], mapper: ColumnMapper) -> list[str]:
-    """Return the columns that take the text of NULL, even in quotes, as NULL: those for which it is no value."""
+    """Return the columns that read the text of NULL as NULL even in quotes, since it is not a value of their type."""
     casts = mapper.options.casts or {}
     found = []
     for column in columns:
@@ -159,16 +159,16 @@ def _forced_null(columns: Sequence[Column], mapper: ColumnMapper) -> list[str]:
 
 
 class CsvPart(Part):
-    """Send a CSV file as it is.
+    """Send a CSV file unchanged.
 
     :param file: UTF-8 text after its header, open for reading bytes
     :param columns: the target columns of its columns
     :param header: its first line, if that holds the names
     :param rest: bytes that were read after the header
-    :param names: what messages call its columns
+    :param names: names of its columns in messages
     :param null: unquoted text that stands for NULL
     :param forced_null: names of the columns in which that text stands for NULL in quotes, too
-    :param label: what messages call it
+    :param label: its name in messages
     """
 
     unit = "line"

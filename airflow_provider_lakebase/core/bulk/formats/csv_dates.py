@@ -1,4 +1,4 @@
-"""Check dates and times of a CSV file before COPY, which silently drops what their columns do not keep."""
+"""Check the dates and times of a CSV file before COPY, which would silently truncate or round them."""
 
 from __future__ import annotations
 

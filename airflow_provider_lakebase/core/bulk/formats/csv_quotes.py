@@ -50,7 +50,7 @@ class QuoteCheck:
 
     @property
     def postgres_counts(self) -> str | None:
-        """What Postgres calls a line in its errors so far: a ``line``, a ``row``, or None for neither.
+        """What the line number in Postgres's errors counts so far: a ``line``, a ``row``, or None for neither.
 
         In files with CRLF line ends, it counts a line break in quotes by its CR.
         """
@@ -114,7 +114,7 @@ class QuoteCheck:
         :raises BadValue: if it is within quotes
         """
         if self._inside:
-            raise BadValue("the quote that opens a value there is never closed", self._opened_on)
+            raise BadValue("it starts a quoted value whose quote is never closed", self._opened_on)
 
     def _check(self, block: bytes) -> None:
         data = self._before + block

@@ -1,4 +1,4 @@
-"""Check that a column keeps all that the text of a date or time says, before Postgres parses it."""
+"""Check that a column can store the text of a date or time without loss, before Postgres parses it."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def _check_spelling(kind: str, text: str) -> None:
         if _MORE_DIGITS.search(text):
             raise UnfitValue("it has more than six digits of a second, and Postgres keeps six; round it")
         raise UnfitValue(
-            f"it is not in the form {_FORMS[kind]}, so it may say more than the column keeps. Write it so, or "
-            "name the column in 'casts': then Postgres parses every form, and what would be lost is rejected"
+            f"it is not in the form {_FORMS[kind]}, so the column may not keep all of it. Write it in that form, "
+            "or name the column in 'casts': then Postgres parses every form, and any loss is rejected"
         )
 
 

@@ -28,10 +28,10 @@ _COPY_OUT = """
 
 
 def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
-    """Return what sends the objects of a file; the columns come from the first one.
+    """Return the part that sends the objects of a file; the columns come from the first one.
 
     :param file: open for reading bytes
-    :param label: what messages call it
+    :param label: its name in messages
     :param mapper: maps names to the table's columns
     :raises Unreadable: for an encoding other than UTF-8
     """
@@ -84,7 +84,7 @@ def read_json_lines(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
 def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise BadValue("an object in it has two values of one name", None)
+        raise BadValue("an object in it has the same name twice", None)
     return found
 
 

@@ -25,7 +25,7 @@ def to_json(value: Any) -> str:
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, UnfitValue):
             raise
-        raise UnfitValue("JSON has no form for it: no NaN, no infinity, no unlimited nesting") from None
+        raise UnfitValue("JSON cannot represent it: it has no NaN, no infinity and no unlimited nesting") from None
 
 
 def _is_simple(value: Any) -> bool:
@@ -51,18 +51,18 @@ def _to_json(value: Any) -> str:
         return json.dumps(value, allow_nan=False)
     if (text := _json_text(value)) is not None:
         return json.dumps(text)
-    raise UnfitValue(f"a {type(value).__name__} has no form in JSON")
+    raise UnfitValue(f"JSON cannot represent a {type(value).__name__}")
 
 
 def _json_key(key: Any) -> str:
     text = str(key) if type(key) is int else key if isinstance(key, str) else _json_text(key)
     if text is None or isinstance(key, bytes):
-        raise UnfitValue(f"a key that is a {type(key).__name__} has no form in JSON")
+        raise UnfitValue(f"JSON cannot represent a key that is a {type(key).__name__}")
     return text
 
 
 def _json_text(value: Any) -> str | None:
-    """Return the string that Postgres's ``to_jsonb`` makes of a value; None if there is no single one."""
+    """Return the string that Postgres's ``to_jsonb`` turns a value into; None for any other type."""
     if has_nanoseconds(value):
         raise UnfitValue("it has nanoseconds, which Postgres does not keep; round it")
     if isinstance(value, datetime.date | datetime.time):

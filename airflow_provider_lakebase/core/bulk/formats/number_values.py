@@ -20,7 +20,7 @@ _NUMERIC_SCALE = 16_383
 
 
 def to_integer(column: Column, value: Any) -> Any:
-    """Return what stands for a value in text COPY into an integer column.
+    """Convert a value for text COPY into an integer column.
 
     :param column: the target column
     :param value: any value but None
@@ -32,7 +32,7 @@ def to_integer(column: Column, value: Any) -> Any:
 
 
 def to_float(column: Column, value: Any) -> Any:
-    """Return what stands for a value in text COPY into a float column.
+    """Convert a value for text COPY into a float column.
 
     :param column: the target column
     :param value: any value but None
@@ -60,7 +60,7 @@ def to_float(column: Column, value: Any) -> Any:
 
 
 def to_numeric(column: Column, value: Any) -> Any:
-    """Return what stands for a value in text COPY into a numeric column.
+    """Convert a value for text COPY into a numeric column.
 
     :param column: the target column
     :param value: any value but None
@@ -87,7 +87,7 @@ def _has_scale(column: Column, value: Any) -> bool:
 
 
 def are_numerics(values: Sequence[Decimal | int]) -> bool:
-    """Return whether a numeric can hold all values; psycopg before 3.3.6 sends other numbers for those it cannot.
+    """Return whether a numeric can hold all values; psycopg before 3.3.6 corrupts the ones that do not fit.
 
     :param values: decimals and ints
     """

@@ -24,10 +24,10 @@ _NANOSECONDS = "it has nanoseconds, which Postgres does not keep"
 
 
 def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
-    """Return what sends the rows of a file.
+    """Return the part that sends the rows of a file.
 
     :param file: open for reading bytes, seekable
-    :param label: what messages call it
+    :param label: its name in messages
     :param mapper: maps names to the table's columns
     :raises LakebaseLoadError: if it is not a readable Parquet file
     """
@@ -39,7 +39,7 @@ def read_schema(file: IO[bytes], label: str, context: ErrorContext) -> pa.Schema
     """Return the schema of a file.
 
     :param file: open for reading bytes, seekable
-    :param label: what messages call it
+    :param label: its name in messages
     :param context: for errors
     :raises LakebaseLoadError: if it is not a readable Parquet file
     """

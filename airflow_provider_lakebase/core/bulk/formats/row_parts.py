@@ -13,10 +13,10 @@ from airflow_provider_lakebase.core.bulk.rejection import value_error
 
 
 def tuples_part(rows: Iterable[Any], label: str, mapper: ColumnMapper) -> Rows:
-    """Return what sends rows whose values have no names.
+    """Return the part that sends rows whose values have no names.
 
     :param rows: tuples or other sequences
-    :param label: what messages call the source
+    :param label: the source's name in messages
     :param mapper: maps names to the table's columns
     """
     columns = mapper.map(mapper.names_by_position(), label)
@@ -24,11 +24,11 @@ def tuples_part(rows: Iterable[Any], label: str, mapper: ColumnMapper) -> Rows:
 
 
 def named_rows_part(rows: Iterable[Sequence[Any]], names: Sequence[str], label: str, mapper: ColumnMapper) -> Rows:
-    """Return what sends the rows of a query.
+    """Return the part that sends the rows of a query.
 
     :param rows: tuples of values
     :param names: the name of each value
-    :param label: what messages call the source
+    :param label: the source's name in messages
     :param mapper: maps names to the table's columns
     """
     columns = mapper.map(names, label)
@@ -41,12 +41,12 @@ def named_rows_part(rows: Iterable[Sequence[Any]], names: Sequence[str], label: 
 def dicts_part(
     rows: Iterator[Any], label: str, mapper: ColumnMapper, *, unit: str = "row", json_strings: bool = False
 ) -> Rows:
-    """Return what sends dicts; unless the option ``columns`` names them, the columns are the keys of the first one.
+    """Return the part that sends dicts. Without the option ``columns``, the columns are the keys of the first dict.
 
     :param rows: dicts by source name
-    :param label: what messages call the source
+    :param label: the source's name in messages
     :param mapper: maps names to the table's columns
-    :param unit: what messages call a dict: ``row`` or ``line``
+    :param unit: word for a dict in messages: ``row`` or ``line``
     :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON text
     """
     names = list(mapper.options.columns or ())

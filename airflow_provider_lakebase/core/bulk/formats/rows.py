@@ -34,8 +34,8 @@ class Rows(Part):
     :param columns: the target columns of the values, in their order
     :param names: names of the columns in the dicts
     :param others: whether dicts may have other keys, which are skipped; each name must then be in at least one dict
-    :param label: what messages call the source
-    :param unit: what messages call a row: ``row`` or ``line``
+    :param label: the source's name in messages
+    :param unit: word for a row in messages: ``row`` or ``line``
     :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON text
     :param before: rows of the source that were sent before, which row numbers include
     """

@@ -16,7 +16,7 @@ _FRACTION = re.compile(r":\d\d[.,](\d+)")
 
 
 def to_date(column: Column, value: Any) -> Any:
-    """Return what stands for a value in text COPY into a date column.
+    """Convert a value for text COPY into a date column.
 
     :param column: the target column
     :param value: any value but None
@@ -32,7 +32,7 @@ def to_date(column: Column, value: Any) -> Any:
 
 
 def to_timestamp(column: Column, value: Any) -> Any:
-    """Return what stands for a value in text COPY into a timestamp column, with or without a time zone.
+    """Convert a value for text COPY into a timestamp column, with or without a time zone.
 
     :param column: the target column
     :param value: any value but None
@@ -46,7 +46,7 @@ def to_timestamp(column: Column, value: Any) -> Any:
 
 
 def to_time(column: Column, value: Any) -> Any:
-    """Return what stands for a value in text COPY into a time column, with or without a time zone.
+    """Convert a value for text COPY into a time column, with or without a time zone.
 
     :param column: the target column
     :param value: any value but None
@@ -62,7 +62,7 @@ def to_time(column: Column, value: Any) -> Any:
 
 
 def to_interval(column: Column, value: Any) -> Any:
-    """Return what stands for a value in text COPY into an interval column.
+    """Convert a value for text COPY into an interval column.
 
     :param column: the target column
     :param value: any value but None
@@ -74,11 +74,11 @@ def to_interval(column: Column, value: Any) -> Any:
 
 
 def check_text(column: Column, value: Any) -> Any:
-    """Return a value; if it is text, check first that the column keeps all that it says.
+    """Return a value unchanged; if it is text, first check that the column can store it without loss.
 
     :param column: the target column
     :param value: any value
-    :raises UnfitValue: for text that says more
+    :raises UnfitValue: for text that the column would truncate or round
     """
     if isinstance(value, str) and (check := text_check(column)):
         check(value)
@@ -94,7 +94,7 @@ def has_nanoseconds(value: Any) -> bool:
 
 
 def _read(column: Column, value: Any, parse: Callable[[str], Any]) -> Any:
-    """Parse text in ISO form; return any other value as it is. Numbers are rejected: Postgres would misread them."""
+    """Parse text in ISO form; return any other value unchanged. Numbers are rejected: Postgres would misread them."""
     if isinstance(value, numbers.Number):
         raise UnfitValue(f"a {type(value).__name__} is no {column.bare}")
     if not isinstance(value, str):

@@ -62,7 +62,7 @@ def test_a_field_that_a_kind_needs_is_asked_for(kind: AuthKind, name: str):
 def test_a_field_that_a_kind_has_no_use_for_is_refused(kind: AuthKind):
     others = {name for each in SIGNED_IN for name in (*each.required, *each.optional)}
     for name in others - {*kind.required, *kind.optional}:
-        with pytest.raises(LakebaseSettingsError, match=f"Field '{name}' has no use with auth_type"):
+        with pytest.raises(LakebaseSettingsError, match=f"Field '{name}' is not used with auth_type"):
             read_identity("c", kind.auth_type, given(kind, **{name: "x"}))
 
 
@@ -93,7 +93,7 @@ def test_a_databricks_connection_does_not_choose_a_kind_by_saying_no(chosen: obj
 def test_the_client_id_of_a_databricks_connection_may_have_spaces_around_it():
     fields = {"Host": "w.example", "Login": " id\n", "Password": "dose1", "service_principal_oauth": "True"}
     assert read_databricks_identity("c", "d", fields).client_id == "id"
-    with pytest.raises(LakebaseSettingsError, match="'d'.*holds none of"):
+    with pytest.raises(LakebaseSettingsError, match="'d'.*holds no identity"):
         read_databricks_identity("c", "d", {**fields, "Login": " "})
 
 

@@ -30,7 +30,7 @@ def read(endpoint: str | None = None, **changes: Any) -> LakebaseSettings:
 
 def test_a_native_login_with_an_endpoint_is_told_that_it_has_no_use():
     extra = {"auth_type": "password", "pg_host": "ep-a.database.example"}
-    with pytest.raises(LakebaseSettingsError, match="'endpoint' has no use with auth_type 'password'.*pg_host"):
+    with pytest.raises(LakebaseSettingsError, match="'endpoint' is not used with auth_type 'password'.*pg_host"):
         read(endpoint=ENDPOINT, login="etl", extra=extra)
 
 
@@ -104,7 +104,7 @@ def test_libpq_keywords_and_dbapi_hook_extras_pass():
         ({"extra": {"endpoint": ENDPOINT, "sslmode": "disable"}}, "'sslmode' is 'disable'"),
         ({"extra": {"endpoint": ENDPOINT, "sslmode": "prefer"}}, "'sslmode' is 'prefer'"),
         ({"extra": {"endpoint": ENDPOINT, "pg_host": "ep-a-b-pooler.database.example"}}, "'pg_host' is a pooled host"),
-        ({"extra": {"endpoint": ENDPOINT, "pg_host": "a:5432"}}, "'pg_host' is not one host name"),
+        ({"extra": {"endpoint": ENDPOINT, "pg_host": "a:5432"}}, "'pg_host' is not a single host name"),
         ({"extra": {"endpoint": ENDPOINT, "wake_timeout": "soon"}}, "'wake_timeout' is 'soon'"),
         ({"extra": {"endpoint": ENDPOINT, "wake_timeout": 0}}, "'wake_timeout' is 0"),
         ({"extra": {"endpoint": ENDPOINT, "wake_timeout": "inf"}}, "'wake_timeout' is 'inf'"),
@@ -124,16 +124,16 @@ def test_libpq_keywords_and_dbapi_hook_extras_pass():
         ({"extra": {"endpoint": ENDPOINT, "auth_type": "file-oidc"}}, "'oidc_token_filepath' is missing"),
         (
             {"extra": {"endpoint": ENDPOINT, "token_audience": "a"}},
-            "'token_audience' has no use with auth_type 'oauth-m2m'",
+            "'token_audience' is not used with auth_type 'oauth-m2m'",
         ),
-        ({"extra": {"endpoint": ENDPOINT, "auth_type": "github-oidc"}}, "'Password' has no use with auth_type"),
+        ({"extra": {"endpoint": ENDPOINT, "auth_type": "github-oidc"}}, "'Password' is not used with auth_type"),
         (
             {"extra": {"auth_type": "password", "pg_host": "a-pooler.example", "read_only": True}},
             "'read_only' does not work on a pooled host",
         ),
         (
             {"extra": {"endpoint": ENDPOINT, "pg_host": f"postgresql://x:{SECRET}@h/d"}},
-            "'pg_host' is not one host name",
+            "'pg_host' is not a single host name",
         ),
         ({"extra": {"endpoint": f"https://x:{SECRET}@h"}}, "'endpoint' is malformed ("),
         ({"extra": {"auth_type": "password"}}, "'pg_host' is missing"),
@@ -162,7 +162,7 @@ def test_a_connection_without_an_endpoint_serves_what_needs_none():
 
 def test_a_native_login_cannot_ask_the_workspace():
     settings = read(host=None, extra={"auth_type": "password", "pg_host": "ep-a.database.example"})
-    with pytest.raises(LakebaseSettingsError, match="A native Postgres login cannot ask the workspace"):
+    with pytest.raises(LakebaseSettingsError, match="A native Postgres login cannot use the workspace's API"):
         settings.require_identity()
 
 
@@ -221,7 +221,8 @@ def test_a_databricks_connection_gives_its_identity(connection: ConnectionFields
 def test_a_databricks_connection_without_a_known_identity_is_refused():
     fields = ConnectionFields("shop", extra={"endpoint": ENDPOINT, "databricks_conn_id": "warehouse"})
     with pytest.raises(
-        LakebaseSettingsError, match="'warehouse', from which.*holds none of.*personal access token.*Complete it"
+        LakebaseSettingsError,
+        match="'warehouse', named by.*holds no identity.*personal access token.*Complete it",
     ):
         read_settings(fields, databricks=databricks(login="ada@example.com", password="word"))
 

@@ -1,4 +1,4 @@
-"""Each rule of the catalogue matches its own example, and no other rule's."""
+"""Each rule of the catalogs matches its own example, and no other rule's."""
 
 from __future__ import annotations
 
