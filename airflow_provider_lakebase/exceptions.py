@@ -12,11 +12,11 @@
     ├── LakebaseEndpointDisabledError              disabled: a connection cannot wake it
     ├── LakebaseWakeTimeoutError (TimeoutError)    did not wake or answer within wake_timeout
     ├── LakebaseAuthenticationError                Postgres refused the login: role missing, wrong identity, ...
-    ├── LakebaseRoleError                          a role or a grant could not be made as asked; nothing was changed
-    ├── LakebaseLoadError                          a load could not be applied; the target is as it was
+    ├── LakebaseRoleError                          a role was not created or a grant failed; nothing was changed
+    ├── LakebaseLoadError                          a load failed; the target table is unchanged
     ├── LakebaseStorageError                       the storage of a file failed or could not be reached
-    │   └── LakebaseStorageAccessError             it refused the login, or what was to be done
-    ├── LakebaseExportError                        rows could not be written; there is no file, or the one before
+    │   └── LakebaseStorageAccessError             it refused the login or the operation
+    ├── LakebaseExportError                        rows could not be exported; the file does not exist, or is unchanged
     └── LakebaseOutcomeUnknownError                the session was lost after COMMIT or a statement was sent
 
 Errors of SQL statements, and of logins that failed for a cause the provider does not know, are not translated: they
@@ -129,7 +129,7 @@ class LakebaseWorkspaceRefusedError(LakebaseWorkspaceError):
 
 
 class LakebaseWorkspaceAccessError(LakebaseWorkspaceError):
-    """The workspace refused the identity, or the identity lacks a permission."""
+    """The workspace refused access: to this identity, from this network, or to this resource."""
 
     retryable = False
 

@@ -44,7 +44,7 @@ class SessionFactory:
     """Open sessions one by one, in pools or for SQLAlchemy, each with a credential of its own.
 
     :param settings: the connection
-    :param application_name: what ``pg_stat_activity`` shows
+    :param application_name: name shown in ``pg_stat_activity``
     :param on_secret: called with each credential as soon as it is minted, to mask it in logs
     :param on_notice: called with each notice of the server
     :param addresses: keeps the endpoints that were looked up

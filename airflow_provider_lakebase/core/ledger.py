@@ -131,7 +131,7 @@ def prepare_ledger(connection: psycopg.Connection[Any], schema: str) -> None:
 
 
 async def prepare_ledger_async(session: psycopg.AsyncConnection[Any], schema: str) -> None:
-    """Do what :func:`prepare_ledger` does, in the transaction of an asynchronous session, which the caller commits.
+    """Run :func:`prepare_ledger` in the transaction of an asynchronous session, which the caller commits.
 
     :param session: an open session
     :param schema: the ledger's schema
@@ -168,7 +168,7 @@ async def claim_load_async(
     load_id: str,
     target: tuple[int, str],
 ) -> LoadRecord | None:
-    """Do what :func:`claim_load` does, on an asynchronous session.
+    """Claim a load as :func:`claim_load` does, on an asynchronous session.
 
     :param session: an open session, in the load's transaction
     :param schema: the ledger's schema
@@ -197,7 +197,7 @@ def record_rows(
 async def record_rows_async(
     session: psycopg.AsyncConnection[Any], schema: str, load_id: str, target: tuple[int, str], rows: int
 ) -> None:
-    """Do what :func:`record_rows` does, on an asynchronous session.
+    """Record the rows as :func:`record_rows` does, on an asynchronous session.
 
     :param session: the session of :func:`claim_load_async`, in the same transaction
     :param schema: the ledger's schema
@@ -237,7 +237,7 @@ def _run(execute: Callable[..., psycopg.Cursor[Any]], steps: _Steps[T]) -> T:
 
 
 async def _run_async(session: psycopg.AsyncConnection[Any], steps: _Steps[T]) -> T:
-    """Do what :func:`_run` does, on an asynchronous session."""
+    """Run the statements as :func:`_run` does, on an asynchronous session."""
     row = None
     while True:
         try:

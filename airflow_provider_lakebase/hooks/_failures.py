@@ -32,7 +32,7 @@ def fail_without_retry() -> Iterator[None]:
 def is_permanent(error: Exception) -> bool:
     """Return whether the same attempt would fail again.
 
-    :param error: what the attempt raised
+    :param error: the exception that the attempt raised
     """
     if isinstance(error, LakebaseError):
         return not error.retryable

@@ -46,6 +46,6 @@ class Probe:
 def is_not_ready(error: BaseException) -> bool:
     """Return whether an error of a probe only means that the endpoint needs more time.
 
-    :param error: what the probe raised
+    :param error: the exception that the probe raised
     """
     return isinstance(error, TimeoutError) or is_transient(error)

@@ -12,7 +12,7 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 def locate(place: Any, conn_id: str | None = None) -> Any:
     """Return a URL, or a list of them, as ``ObjectStoragePath``; anything else unchanged.
 
-    :param place: what is to be loaded, or where to export to
+    :param place: the source of a load, or the destination of an export
     :param conn_id: Airflow connection of the object storage, instead of one before an ``@`` in the URL
     :raises LakebaseSettingsError: for a URL that no installed provider supports, or that names another connection
     """

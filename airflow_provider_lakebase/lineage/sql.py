@@ -1,4 +1,4 @@
-"""Find the tables that SQL reads and writes, by parsing its text up to a maximum length."""
+"""Find the tables that SQL reads and writes, by parsing its text, unless it is too long."""
 
 from __future__ import annotations
 

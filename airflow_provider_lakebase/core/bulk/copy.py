@@ -103,7 +103,7 @@ class CopyTarget:
 
     @contextmanager
     def copy(self, options: sql.Composable) -> Iterator[Copy]:
-        """Run one COPY statement; the block writes its data.
+        """Run one COPY statement, whose data the ``with`` block writes.
 
         :param options: the options in its parentheses, such as ``FORMAT binary``
         """

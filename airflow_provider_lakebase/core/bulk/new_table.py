@@ -27,7 +27,7 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     """Create the target table unless it exists.
 
     :param connection: an open session
-    :param source: what is to be loaded
+    :param source: the source to load
     :param table: the target, as in SQL
     :param options: of the load
     :raises LakebaseSettingsError: for a source without a schema, or a type without a Postgres counterpart

@@ -87,7 +87,7 @@ class LoadOptions(FileOptions):
     :param key_columns: columns of the unique index that an upsert matches rows by; by default the primary key
     :param update_columns: columns that an upsert changes in existing rows; by default all loaded columns except the
         key. An empty list leaves existing rows unchanged
-    :param duplicates: what an upsert does with several source rows of the same key: the ``last`` one wins, or
+    :param duplicates: how an upsert treats several source rows with the same key: the ``last`` one wins, or
         ``error``
     :param version_column: an upsert changes an existing row only if this column is larger in the source
     :param replace_where: SQL condition on unqualified columns of the table, which selects the rows to ``replace``; all

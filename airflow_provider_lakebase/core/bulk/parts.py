@@ -96,7 +96,7 @@ def reading_file(label: str, context: ErrorContext) -> Iterator[None]:
 
     :param label: the file's name in messages
     :param context: for errors
-    :raises LakebaseLoadError: if the file is damaged, or not what its name says
+    :raises LakebaseLoadError: if the file is damaged, or not of the format that its name says
     :raises LakebaseStorageError: if its storage fails
     """
     try:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any, TypeAlias
 
+from airflow_provider_lakebase.core.bulk.byte_reader import Unreadable
+from airflow_provider_lakebase.core.bulk.compression import DAMAGED
 from airflow_provider_lakebase.core.bulk.copy import BadValue
-from airflow_provider_lakebase.core.bulk.files import describe_file, find_format, is_open_file, is_path
+from airflow_provider_lakebase.core.bulk.files import describe_file, find_format, is_open_file, is_path, open_to_read
 from airflow_provider_lakebase.core.bulk.formats import FORMATS, FileFormat, FormatName, import_from_extra
 from airflow_provider_lakebase.core.frame_values import is_frame
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
@@ -95,12 +98,13 @@ Source: TypeAlias = Files | ArrowSource | NamedRows | Dicts | Tuples
 
 
 def classify(source: Any, format: FormatName | None = None, index: bool | None = None) -> Source:
-    """Return a source as one of the classes above. Reads the first item of an iterable; opens no file.
+    """Return a source as one of the classes above. Reads the first item of an iterable; opens no file of known format.
 
-    :param source: what the caller gave
+    :param source: the source, as the caller gave it
     :param format: the option of that name
     :param index: the option of that name
-    :raises LakebaseSettingsError: for a source that cannot be loaded, or a file whose format is unknown
+    :raises LakebaseSettingsError: for a source that cannot be loaded, a file whose format is unknown, or a folder
+    :raises FileNotFoundError: if there is no such file, and its name does not tell its format
     """
     if is_frame(source) and not _is_lazy_frame(source):
         table = import_from_extra("frames").frame_to_arrow(source, index)
@@ -115,7 +119,7 @@ def _classify_other(source: Any, format: FormatName | None, index: bool | None) 
     if _is_library(source, "pyarrow") and hasattr(source, "iter_batches"):  # an opened Parquet file
         return ArrowSource(source.schema_arrow, source.iter_batches())
     if files := _list_files(source):
-        return Files(tuple(File(file, find_format(file, format)) for file in files))
+        return Files(tuple(_file(file, format) for file in files))
     if _is_library(source, "pyarrow") and hasattr(source, "schema"):
         return ArrowSource(source.schema, _batches(source))
     if _is_lazy_frame(source):
@@ -124,6 +128,16 @@ def _classify_other(source: Any, format: FormatName | None, index: bool | None) 
         stream = import_from_extra("frames").stream_to_arrow(source)
         return ArrowSource(stream.schema, stream)
     return _classify_rows(source, index)
+
+
+def _file(opener: Any, format: FormatName | None) -> File:
+    try:
+        return File(opener, find_format(opener, format))
+    except LakebaseSettingsError:
+        # That it is missing, or a folder, says more than that its name has no ending.
+        with suppress(Unreadable, *DAMAGED), open_to_read(opener):
+            pass
+        raise
 
 
 def _list_files(source: Any) -> list[Any]:

@@ -26,7 +26,7 @@ def is_transient(error: BaseException) -> bool:
     That holds for a lost session, a conflict of transactions, and an endpoint or workspace that does not answer. It
     does not hold for a statement that timed out, a refused login, and a login that failed for an unknown reason.
 
-    :param error: what an attempt raised
+    :param error: the exception that an attempt raised
     """
     if isinstance(error, LakebaseError):
         return error.retryable

@@ -36,7 +36,7 @@ def bootstrap_role(
     :param connection: an open session of a role that may create roles, not in autocommit
     :param request: the identity and its privileges
     :param context: connection and endpoint, for messages
-    :raises LakebaseRoleError: if the role or a grant could not be made; nothing was changed
+    :raises LakebaseRoleError: if the role was not created or a grant failed; nothing was changed
     :returns: a report: ``identity``, ``identity_type``, ``database``; ``extension``, ``role`` and ``ledger``, each
         ``found`` or ``created``; ``granted``, one description for each grant; ``changed``
     """

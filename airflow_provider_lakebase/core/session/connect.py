@@ -74,7 +74,7 @@ def open_session(
     :param settings: the connection
     :param resolve_address: finds endpoint, host and role
     :param mint: mints a credential
-    :param application_name: what ``pg_stat_activity`` shows
+    :param application_name: name shown in ``pg_stat_activity``
     :param session_class: class of the connection to return
     :param find_obstacle: returns why the workspace cannot be reached; an empty text if it can
     :raises LakebaseWakeTimeoutError: when no session could be opened in time

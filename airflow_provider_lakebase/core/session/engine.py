@@ -106,6 +106,6 @@ def _url(settings: LakebaseSettings, address: SessionAddress) -> URL:
         raise LakebaseSettingsError(
             f"SQLAlchemy {sqlalchemy.__version__} cannot use psycopg 3",
             context=settings.context,
-            hint="Install SQLAlchemy 2, or use the hook's other methods.",
+            hint="Use SQLAlchemy 2, or a method that does not need SQLAlchemy.",
         )
     return session_url(settings, address)

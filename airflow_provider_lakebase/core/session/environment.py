@@ -19,7 +19,7 @@ def libpq_environment(
     :param settings: database, TLS and libpq keywords
     :param address: host and role
     :param password: a credential; it opens sessions until it expires
-    :param application_name: what ``pg_stat_activity`` shows
+    :param application_name: name shown in ``pg_stat_activity``
     :raises LakebaseSettingsError: for a keyword that libpq does not know, or when PGSERVICE is set
     """
     keywords = libpq_keywords(settings, application_name)

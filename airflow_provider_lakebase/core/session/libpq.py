@@ -45,7 +45,7 @@ def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[st
     ``PG*`` variables of the environment change nothing: each is overridden by libpq's own default.
 
     :param settings: database, TLS and libpq keywords
-    :param application_name: what ``pg_stat_activity`` shows
+    :param application_name: name shown in ``pg_stat_activity``
     :raises LakebaseSettingsError: for a keyword that libpq does not know, or when a variable like PGSERVICE is set
     """
     session = settings.session

@@ -43,7 +43,7 @@ class _Loans:
     def must_fail_waiters(self, failure: Exception) -> bool:
         """Record a failure; return whether waiting for a connection has become useless.
 
-        :param failure: what an attempt to open a connection raised
+        :param failure: the exception that an attempt to open a connection raised
         """
         self._failure = time.monotonic(), failure
         is_permanent = isinstance(failure, LakebaseError) and not failure.retryable

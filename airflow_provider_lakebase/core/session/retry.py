@@ -81,7 +81,7 @@ class LoginRetries:
     def may_retry(self, error: BaseException | None) -> bool:
         """Return whether another attempt can succeed.
 
-        :param error: what the last attempt raised
+        :param error: the exception that the last attempt raised
         """
         if isinstance(error, LakebaseWorkspaceError):
             return self._after_workspace_error(error)

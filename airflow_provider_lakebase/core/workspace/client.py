@@ -82,7 +82,7 @@ class Workspace:
     """A workspace, called as one identity.
 
     :param identity: which workspace, as whom
-    :param context: what errors name
+    :param context: context for errors
     :param clients: keeps the client
     """
 
@@ -176,7 +176,7 @@ def _record_status(response: Any, *_: Any, **__: Any) -> None:
 
 
 def _without_frames(error: Exception) -> Exception:
-    """Strip the tracebacks of an error and its causes, because databricks-sdk's frames hold secrets."""
+    """Return the error without its tracebacks and those of its causes: databricks-sdk's frames hold secrets."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None

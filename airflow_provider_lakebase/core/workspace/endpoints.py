@@ -40,7 +40,7 @@ class EndpointStatus:
     def require_enabled(self, context: ErrorContext) -> None:
         """Refuse an endpoint that a connection cannot wake.
 
-        :param context: what the error names
+        :param context: context for the error
         :raises LakebaseEndpointDisabledError: when it is disabled
         """
         if self.disabled:

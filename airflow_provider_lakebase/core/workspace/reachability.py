@@ -57,7 +57,7 @@ def call_within(timeout: float, host: str, work: Callable[[], T]) -> T:
     :param host: URL of the workspace
     :param work: called without arguments
     :raises NoAnswerError: when the work takes longer
-    :raises BaseException: what the work raised
+    :raises BaseException: the exception that the work raised
     """
     results: list[T] = []
     errors: list[BaseException] = []

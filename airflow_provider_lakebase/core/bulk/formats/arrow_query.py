@@ -98,7 +98,7 @@ class Field:
 
     @property
     def expression(self) -> str:
-        """SQL template that turns the column, at ``{}``, into the text that ``read_as`` parses."""
+        """SQL that writes the column (``{}``) as text that can be parsed as :attr:`read_as`."""
         if self.arrow_type == pa.binary():
             return "encode({}, 'hex')"
         return "to_json({})" if pa.types.is_list(self.arrow_type) and self.kind != "vector" else "{}"

@@ -35,9 +35,18 @@ def test_files_have_the_format_of_their_name_or_the_given_one(source: Any, forma
     assert [file.format for file in found.files] == expected
 
 
-def test_a_file_whose_name_does_not_tell_its_format_is_rejected():
-    with pytest.raises(LakebaseSettingsError, match="The format of a.dat is unknown.*csv, jsonl, parquet"):
-        classify("a.dat")
+@pytest.mark.parametrize("content", [b"id\n1\n", b"", b"\x1f\x8b"])
+def test_a_file_whose_name_does_not_tell_its_format_is_rejected(tmp_path: Path, content: bytes):
+    (tmp_path / "a.dat").write_bytes(content)
+    with pytest.raises(LakebaseSettingsError, match="The format of .*a.dat is unknown.*csv, jsonl, parquet"):
+        classify(tmp_path / "a.dat")
+
+
+def test_a_folder_and_a_missing_file_are_named_as_such_whatever_their_ending(tmp_path: Path):
+    with pytest.raises(LakebaseSettingsError, match="is a folder, not a file.*List the files in it"):
+        classify(str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        classify([tmp_path / "missing"])
 
 
 def test_a_file_is_named_without_secrets():
