@@ -15,21 +15,22 @@ from airflow_provider_lakebase.operators.load import LakebaseLoadOperator
 URI = "lakebase://my-workspace.cloud.databricks.com/shop/main/databricks_postgres/sales/orders"
 
 
-class Events(dict[Any, Any]):
+class Events:
     """Stands for Airflow's accessors, which ask the API server for what is only referred to."""
 
     def __init__(self, error: str = "") -> None:
-        super().__init__()
         self.error = error
         self.asked: list[Any] = []
+        self.emitted: dict[str, Any] = {}
 
-    def __missing__(self, asset: Any) -> Any:
+    def __getitem__(self, asset: Any) -> Any:
         if self.error:
             raise RuntimeError(self.error)
         if not isinstance(asset, Asset):
             self.asked.append(asset)
+        # Not by the asset itself, which Airflow 3.1 cannot hash.
         key = SimpleNamespace(name="orders", uri=URI)
-        return self.setdefault(asset, SimpleNamespace(extra={"kept": True}, key=key))
+        return self.emitted.setdefault(repr(asset), SimpleNamespace(extra={"kept": True}, key=key))
 
 
 def load(**arguments: Any) -> LakebaseLoadOperator:
@@ -42,7 +43,7 @@ def test_an_asset_that_a_dag_names_becomes_an_outlet_of_the_running_task_and_its
     assert operator.outlets[0] == "kept"
     assert operator.outlets[1].uri == URI
     assert events.asked == []  # for an asset that no DAG names, the answer would be an error in the log
-    assert [event.extra for event in events.values()] == [{"kept": True, "rows": 3}]
+    assert [event.extra for event in events.emitted.values()] == [{"kept": True, "rows": 3}]
 
 
 @pytest.mark.parametrize("name", [None, "orders"])
