@@ -66,7 +66,7 @@ class SessionFactory:
         self._addresses = addresses
 
     def open(self, session_class: type[Session]) -> Session:
-        """Open a session; :func:`~core.session.connect.open_session` lists the errors.
+        """Open a session. The errors are those of :func:`core.session.connect.open_session`.
 
         :param session_class: class of the connection to return
         """

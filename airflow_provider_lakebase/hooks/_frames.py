@@ -29,7 +29,7 @@ class _Frames:
 
     def __init__(self, kwargs: Mapping[str, Any]) -> None:
         for name in sorted(set(kwargs) - set(self.known)):
-            hint = f"The known ones are {', '.join(self.known)}."
+            hint = f"Choose from {', '.join(self.known)}."
             raise LakebaseSettingsError(f"{self.library} data frames cannot be read with argument '{name}'", hint=hint)
         self.kwargs = kwargs
 

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from airflow_provider_lakebase.core.bulk.progress import Progress
 from airflow_provider_lakebase.core.errors.session_context import session_context
-from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseExportError
+from airflow_provider_lakebase.exceptions import LakebaseExportError
 
 # Independent of the session's own settings: all digits, and dates that read the same everywhere.
 EXACT_SETTINGS = (
@@ -52,22 +52,22 @@ def write_copy(
     :param encoding: of the file, by its name in Python
     :raises LakebaseExportError: for a character that the encoding does not have
     """
-    encode = _encoder(encoding)
+    encode = _encoder(encoding, connection)
     with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:
             for rows, block in read_blocks(copy):
-                file.write(encode(block, session_context(connection)) if encode else block)
+                file.write(encode(block) if encode else block)
                 progress.add(rows=rows, bytes=len(block))
         return cursor.rowcount
 
 
-def _encoder(encoding: str) -> Callable[[bytes, ErrorContext], bytes] | None:
-    """Return what encodes blocks of UTF-8; None for UTF-8."""
+def _encoder(encoding: str, connection: psycopg.Connection[Any]) -> Callable[[bytes], bytes] | None:
+    """Return a function that encodes blocks of UTF-8; None for UTF-8, which stays as it is."""
     if codecs.lookup(encoding).name == "utf-8":
         return None
     encoder = codecs.getincrementalencoder(encoding)()
 
-    def encode(block: bytes, context: ErrorContext) -> bytes:
+    def encode(block: bytes) -> bytes:
         try:
             return encoder.encode(block.decode())
         except UnicodeEncodeError as error:
@@ -75,7 +75,7 @@ def _encoder(encoding: str) -> Callable[[bytes, ErrorContext], bytes] | None:
             # The error of the codec quotes the value.
             raise LakebaseExportError(
                 f"A value contains the character {character}, which {encoding} does not have",
-                context=context,
+                context=session_context(connection),
                 hint="Choose another 'encoding', such as utf-8.",
             ) from None
 

@@ -64,26 +64,30 @@ def _list_names(source: Source, options: LoadOptions, context: ErrorContext) -> 
 
 
 def _source_names(source: Source, options: LoadOptions, context: ErrorContext) -> tuple[str, list[str]]:
-    if isinstance(source, Files):
-        file = source.files[0]
-        if is_path(file.opener) and not file.kind.has_schema and (options.header or file.format != "csv"):
-            with reading_file(file.label, context), open_to_read(file.opener) as opened:
-                try:
-                    return file.label, import_format(file.format).read_names(opened, options)
-                except BadValue as bad:
-                    raise Unreadable(f"in line {bad.number}, {bad.reason}", "Correct the file.") from None
-        if file.kind.has_schema:
-            return file.label, list(_read_schema(source, context)[1].names)
-    elif isinstance(source, ArrowSource):
-        return ROWS_LABEL, list(source.schema.names)
-    elif isinstance(source, Dicts | NamedRows):
+    if _has_schema(source):
+        label, schema = _read_schema(source, context)
+        return label, list(schema.names)
+    if isinstance(source, Dicts | NamedRows):
         return ROWS_LABEL, list(source.names)
+    if isinstance(source, Files) and is_path(source.files[0].opener):
+        file = source.files[0]
+        with reading_file(file.label, context), open_to_read(file.opener) as opened:
+            try:
+                names = import_format(file.format).read_names(opened, options)
+            except BadValue as bad:
+                raise Unreadable(f"in line {bad.number}, {bad.reason}", "Correct the file.") from None
+        if names is not None:
+            return file.label, names
     raise LakebaseSettingsError(
         "create_table contains '*', but the names of the source are not known",
         context=context,
         hint="List every column in create_table. Names are known of files that have them and are given by their path, "
         "of dicts, and of Arrow data.",
     )
+
+
+def _has_schema(source: Source) -> bool:
+    return isinstance(source, ArrowSource) or (isinstance(source, Files) and source.files[0].kind.has_schema)
 
 
 def _read_schema(source: Source, context: ErrorContext) -> tuple[str, Any]:

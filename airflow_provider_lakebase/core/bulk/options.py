@@ -49,7 +49,7 @@ class FileOptions:
     encoding: str = field(default="utf-8", metadata=_CSV_ONLY)
 
     def given_for_one_format(self) -> Iterator[tuple[str, FormatName]]:
-        """Yield name and format of each option that applies to one format only and differs from its default."""
+        """Yield the name and the format of each option that applies to one format only and differs from its default."""
         for each in fields(self):
             if "format" in each.metadata and getattr(self, each.name) != each.default:
                 yield each.name, each.metadata["format"]

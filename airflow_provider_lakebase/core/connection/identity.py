@@ -111,7 +111,8 @@ https://airflow.apache.org/docs/apache-airflow-providers-databricks/stable/conne
 
 SECRET_KEYWORDS = frozenset({"client_secret", "password", "token", "azure_client_secret"})
 """Keywords whose values are secrets."""
-_AUTH_FIELDS = tuple(dict.fromkeys(name for kind in AUTH_KINDS.values() for name in (*kind.required, *kind.optional)))
+AUTH_FIELDS = tuple(dict.fromkeys(name for kind in AUTH_KINDS.values() for name in (*kind.required, *kind.optional)))
+"""All fields that some kind of :data:`AUTH_KINDS` reads."""
 _HINTS = {
     "Host": "Enter the workspace URL, https://….",
     "Login": f"Enter the client ID of the service principal, or a Postgres role with auth_type '{NATIVE}'.",
@@ -132,7 +133,7 @@ def read_authentication(conn_id: str, auth_type: str, fields: Mapping[str, Any])
     kind = AUTH_KINDS[auth_type]
     for name in kind.required:
         required(conn_id, name, fields.get(name), _HINTS[name])
-    for name in _AUTH_FIELDS:
+    for name in AUTH_FIELDS:
         if fields.get(name) and name not in kind.required and name not in kind.optional:
             raise wrong_field(conn_id, name, f"is not used with auth_type '{auth_type}'", "Leave it empty.")
     return kind.read({**fields, "Login": str(fields["Login"]).strip()})

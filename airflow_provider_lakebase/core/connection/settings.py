@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +25,7 @@ from airflow_provider_lakebase.core.connection.fields import (
     unknown_field,
 )
 from airflow_provider_lakebase.core.connection.identity import (
+    AUTH_FIELDS,
     DEFAULT_AUTH_TYPE,
     NATIVE,
     WorkspaceIdentity,
@@ -66,6 +68,11 @@ class SessionSettings:
     sslrootcert: str | None = None
     wake_timeout: float = DEFAULT_WAKE_TIMEOUT
     libpq: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+
+# The role also depends on the login, so it is not read like the others.
+_SESSION_EXTRAS = EXTRA_FIELDS.keys() & {each.name for each in dataclass_fields(SessionSettings)} - {"user"}
+_LOGIN_FIELDS = tuple(dict.fromkeys(("Host", "Login", "Password", "auth_type", *AUTH_FIELDS)))
 
 
 @dataclass(frozen=True)
@@ -185,9 +192,14 @@ class ConnectionFields:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
+    def login_by_label(self) -> dict[str, Any]:
+        """The form's own fields that say where to sign in and as whom, by the names that the form shows."""
+        return {"Host": self.host, "Login": self.login, "Password": self.password}
+
+    @property
     def by_label(self) -> dict[str, Any]:
         """All fields by the names that the form shows, and the extras by theirs."""
-        return {**self.extra, "Host": self.host, "Login": self.login, "Password": self.password}
+        return {**self.extra, **self.login_by_label}
 
 
 def databricks_conn_id(fields: ConnectionFields) -> str | None:
@@ -238,17 +250,6 @@ def read_settings(
     return LakebaseSettings(conn_id, login["identity"], named, session)
 
 
-_SESSION_EXTRAS = (
-    "pg_host",
-    "group_name",
-    "credential_ttl",
-    "read_only",
-    "sslmode",
-    "sslrootcert",
-    "wake_timeout",
-)
-
-
 def is_pooled(pg_host: str | None) -> bool:
     """Return whether a Postgres host is a pooled one, which accepts native passwords only.
 
@@ -269,10 +270,10 @@ def _read_login(
     fields: ConnectionFields, known: Mapping[str, Any], databricks: ConnectionFields | None
 ) -> dict[str, Any]:
     """Return ``identity`` and ``user``; for a native Postgres login also ``password``, and None as identity."""
-    conn_id, labelled = fields.conn_id, {**known, **{k: v for k, v in fields.by_label.items() if k[:1].isupper()}}
+    conn_id, labelled = fields.conn_id, {**known, **fields.login_by_label}
     role = known.get("user")
     if databricks is not None:
-        clash = next((name for name in (*_OWN_LOGIN, "auth_type", *_OIDC_EXTRAS) if labelled.get(name)), None)
+        clash = next((name for name in _LOGIN_FIELDS if labelled.get(name)), None)
         if clash:
             raise wrong_field(conn_id, clash, "clashes with 'databricks_conn_id'", "Give one of the two.")
         identity = read_databricks_identity(conn_id, databricks.conn_id, databricks.by_label)
@@ -283,10 +284,6 @@ def _read_login(
         return {"identity": None, **keywords, "user": role or keywords["user"]}
     identity = read_identity(conn_id, auth_type, labelled)
     return {"identity": identity, "user": role or known.get("group_name") or identity.client_id}
-
-
-_OWN_LOGIN = ("Host", "Login", "Password")
-_OIDC_EXTRAS = ("oidc_token_env", "oidc_token_filepath", "token_audience")
 
 
 def _override_endpoint(conn_id: str, known: dict[str, Any], endpoint: str, *, is_native: bool) -> None:

@@ -21,7 +21,7 @@ _LOST_SESSION = re.compile(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the same attempt may succeed later although nothing is changed.
+    """Return whether the same attempt may succeed later without any change.
 
     That holds for a lost session, a conflict of transactions, and an endpoint or workspace that does not answer. It
     does not hold for a statement that timed out, a refused login, and a login that failed for an unknown reason.

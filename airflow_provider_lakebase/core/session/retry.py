@@ -90,7 +90,7 @@ class LoginRetries:
         return False
 
     def to_error(self, error: psycopg.OperationalError | LakebaseWorkspaceError) -> Exception:
-        """Return the error to raise for the one that ended the attempts."""
+        """Translate the error that ended the attempts; return it unchanged if the catalog does not know it."""
         rule = self._rule
         if isinstance(error, LakebaseWorkspaceError):
             is_passing = rule is not None and rule.retry in (Retry.WAKING, Retry.ROLE_PROPAGATING)

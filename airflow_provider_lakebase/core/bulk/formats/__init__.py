@@ -63,8 +63,8 @@ class FormatModule(Protocol):
     ) -> int:
         """Write the rows of a query to a file and return how many there were."""
 
-    def read_names(self, file: IO[bytes], options: LoadOptions) -> list[str]:
-        """Return the column names of a file; only formats without a schema define this."""
+    def read_names(self, file: IO[bytes], options: LoadOptions) -> list[str] | None:
+        """Return the column names of a file, or None if it has none; only formats without a schema define this."""
 
     def read_schema(self, file: IO[bytes], label: str, context: Any) -> Any:
         """Return a file's Arrow schema; only formats that have one define this."""

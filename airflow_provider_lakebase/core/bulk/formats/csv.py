@@ -67,13 +67,15 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
     )
 
 
-def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:
-    """Return the names in the header of a file.
+def read_names(file: IO[bytes], options: LoadOptions) -> list[str] | None:
+    """Return the names in the header of a file; None for a file without a header.
 
     :param file: open for reading bytes
     :param options: of the load
     :raises Unreadable: if it does not start with a line of column names
     """
+    if not options.header:
+        return None
     text = open_as_text(file, options.encoding)
     rest, _ = skip_lines(text, options.skip_lines)
     return read_header(text, CsvDialect.of(options.delimiter, options.quote), rest)[2]

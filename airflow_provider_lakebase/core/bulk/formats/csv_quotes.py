@@ -125,12 +125,7 @@ class QuoteCheck:
                 return
             start = found.end()
             self._inside = False
-        elif self._before == self.dialect.quote and data[1:2] not in (
-            self.dialect.delimiter,
-            b"\r",
-            b"\n",
-            self.dialect.quote,
-        ):
+        elif self._before == self.dialect.quote and not self.dialect.marks.match(data, 1):
             raise self._misplaced(block, 1, _BEHIND)
         match = self.dialect.well_quoted.match(data, start)
         assert match is not None  # noqa: S101 - it also matches nothing
