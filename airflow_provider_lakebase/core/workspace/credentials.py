@@ -5,13 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from databricks.sdk import WorkspaceClient
-from databricks.sdk.service.postgres import DatabaseCredential, PostgresAPI
-from databricks.sdk.version import __version__ as sdk_version
 from google.protobuf.duration_pb2 import Duration
 
 from airflow_provider_lakebase.core.connection.settings import SessionSettings
-from airflow_provider_lakebase.core.workspace.client import Workspace
+from airflow_provider_lakebase.core.workspace.client import Workspace, WorkspaceClient
+from airflow_provider_lakebase.core.workspace.light_sdk import DatabaseCredential, PostgresAPI, sdk_version
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError, LakebaseWorkspaceError
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from databricks.sdk.service.postgres import Endpoint, EndpointType
-
 from airflow_provider_lakebase.core.connection.resource_names import ResourceName
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings, SessionAddress
 from airflow_provider_lakebase.core.workspace.client import Workspace
+from airflow_provider_lakebase.core.workspace.light_sdk import Endpoint, EndpointType
 from airflow_provider_lakebase.exceptions import (
     ErrorContext,
     LakebaseEndpointDisabledError,
