@@ -1,0 +1,242 @@
+"""databricks-sdk without its services: the same modules and classes, whoever imports what first.
+
+Each program runs in a process of its own, since an import cannot be undone.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_lakebase
+
+LIGHT = "import airflow_provider_lakebase.core.workspace.light_sdk as light"
+SERVICES = "len([name for name in sys.modules if name.startswith('databricks.sdk.service.')])"
+SAME = """
+import databricks.sdk.service.postgres, databricks.sdk.core, types
+assert type(sdk) is types.ModuleType and sdk is sys.modules['databricks.sdk']
+assert 'WorkspaceClient' in vars(sdk)
+client = sdk.WorkspaceClient
+assert light.PostgresAPI is databricks.sdk.service.postgres.PostgresAPI is sdk.PostgresAPI
+assert light.Config is databricks.sdk.core.Config is sdk.client.Config
+assert light.DatabricksError is databricks.sdk.errors.DatabricksError
+"""
+
+
+def run(program: str, path: Path | None = None) -> str:
+    environment = {"PYTHONPATH": str(path)} if path else {}
+    program = f"import sys\n{program}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_few_modules_are_loaded():
+    assert int(run(f"{LIGHT}\nprint({SERVICES})")) < 5
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from databricks.sdk import WorkspaceClient; import databricks.sdk as sdk",
+        "import databricks.sdk as sdk; sdk.AccountClient",
+        "import databricks; sdk = databricks.sdk; assert 'WorkspaceClient' in dir(sdk)",
+        "from databricks.sdk import *; WorkspaceClient; import databricks.sdk as sdk",
+        "import databricks.sdk as sdk; assert not hasattr(sdk, 'nothing_of_this_name')",
+        "import databricks.sdk as sdk, inspect; assert dict(inspect.getmembers(sdk))['WorkspaceClient']",
+        "import databricks.sdk as sdk, importlib; assert importlib.reload(sdk) is sdk; assert not hasattr(sdk, 'nothing')",
+        "import databricks.sdk as sdk, importlib; sdk.WorkspaceClient; assert importlib.reload(sdk) is sdk",
+        "import pickle; client = pickle.loads(b'cdatabricks.sdk\\nWorkspaceClient\\n.'); import databricks.sdk as sdk",
+    ],
+)
+def test_what_is_used_later_is_there_and_the_same(use: str):
+    run(f"{LIGHT}\n{use}\n{SAME}")
+
+
+def test_an_sdk_that_was_imported_before_stays_as_it_is():
+    run(f"import databricks.sdk as sdk\nbefore = dict(vars(sdk))\n{LIGHT}\nassert vars(sdk) == before\n{SAME}")
+
+
+def test_importing_a_module_does_not_run_the_package():
+    output = run(f"{LIGHT}\nfrom databricks.sdk import oauth, azure\nimport databricks.sdk.oidc\nprint({SERVICES})")
+    assert int(output) < 5
+
+
+def test_what_looks_at_the_package_finds_it():
+    run(f"""{LIGHT}
+import importlib.resources, importlib.util, inspect, pickle, pkgutil
+import databricks, databricks.sdk as sdk
+import databricks.sdk.version
+assert pickle.loads(pickle.dumps(light.PostgresAPI)) is light.PostgresAPI
+assert pickle.loads(pickle.dumps(light.EndpointType.ENDPOINT_TYPE_READ_WRITE))
+endpoint = light.Endpoint(name='e')
+assert pickle.loads(pickle.dumps(endpoint)) == endpoint
+assert inspect.getmodule(light.Config).__name__ == 'databricks.sdk.config'
+assert 'class Config' in inspect.getsource(light.Config)
+assert 'WorkspaceClient' in inspect.getsource(sdk)
+assert inspect.getsourcefile(sdk) == sdk.__file__
+assert {{'core', 'service', 'errors'}} <= {{module.name for module in pkgutil.iter_modules(sdk.__path__)}}
+assert importlib.resources.files('databricks.sdk').joinpath('version.py').is_file()
+assert b'version' in pkgutil.get_data('databricks.sdk', 'version.py')
+assert importlib.util.find_spec('databricks.sdk') is sdk.__spec__
+assert sdk.__spec__.loader is sdk.__loader__ and 'light' not in type(sdk.__loader__).__module__
+assert sdk.version.__version__ == light.sdk_version
+assert databricks.sdk is sdk and not [finder for finder in sys.meta_path if 'StandIn' in type(finder).__name__]
+print(type(sdk).__name__)
+""")
+
+
+def test_two_threads_may_import_it_and_use_it_at_once():
+    run(f"""
+import threading
+start, found = threading.Barrier(12), []
+def one(number):
+    start.wait()
+    if number % 3 == 0:
+        {LIGHT}
+        found.append(light.PostgresAPI)
+    elif number % 3 == 1:
+        from databricks.sdk import WorkspaceClient, PostgresAPI
+        found.append(PostgresAPI)
+    else:
+        from databricks.sdk.service.postgres import PostgresAPI
+        found.append(PostgresAPI)
+threads = [threading.Thread(target=one, args=(number,)) for number in range(12)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(50)
+assert len(found) == 12 and len(set(found)) == 1, found
+{LIGHT}
+import databricks.sdk as sdk
+{SAME}
+""")
+
+
+def test_threads_that_use_it_at_once_run_the_package_once():
+    run(f"""{LIGHT}
+import threading, databricks.sdk as sdk
+start, found = threading.Barrier(8), []
+def use():
+    start.wait()
+    found.append(sdk.WorkspaceClient)
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(50)
+assert len(found) == 8 and len(set(found)) == 1
+{SAME}
+""")
+
+
+def test_a_process_that_is_forked_while_another_thread_runs_the_package_can_run_it():
+    run(f"""{LIGHT}
+import os, threading, time
+import databricks.sdk as sdk
+held, go = threading.Event(), threading.Event()
+def hold():
+    with light._INITIALISATION._lock:
+        light._INITIALISATION._is_running = True
+        held.set(); go.wait()
+        light._INITIALISATION._is_running = False
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    sdk.WorkspaceClient
+    os._exit(0)
+deadline = time.monotonic() + 50
+while (status := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+    time.sleep(0.05)
+go.set()
+assert status == (child, 0), status
+{SAME}
+""")
+
+
+def write_sdk(directory: Path, init: str, **modules: str) -> None:
+    """Write a package ``databricks.sdk`` in which each module has the classes that the provider imports."""
+    root = directory / "databricks" / "sdk"
+    (root / "service").mkdir(parents=True)
+    (root / "__init__.py").write_text(init)
+    (root / "service" / "__init__.py").write_text("")
+    plain = {
+        "config": "class Config: pass\nclass ConfigAttribute: pass",
+        "core": "class ApiClient: pass\nclass DatabricksError(Exception): pass",
+        "errors": "class Unauthenticated(Exception): pass",
+        "oauth": "class OidcEndpoints: pass",
+        "version": "__version__ = '9'",
+        "service/postgres": "class DatabaseCredential: pass\nclass Endpoint: pass\nclass EndpointType: pass\n"
+        "class PostgresAPI: pass",
+    }
+    for name, text in {**plain, **{name.replace("__", "/"): text for name, text in modules.items()}}.items():
+        (root / f"{name}.py").write_text(text + "\n")
+
+
+ROOT = Path(airflow_provider_lakebase.__file__).parent.parent
+
+
+@pytest.fixture
+def other_sdk(tmp_path: Path) -> Path:
+    (tmp_path / "airflow_provider_lakebase").symlink_to(ROOT / "airflow_provider_lakebase")
+    return tmp_path
+
+
+def test_modules_that_need_what_the_package_defines_are_imported_as_usual(other_sdk: Path):
+    postgres = "from databricks.sdk import Base\nclass PostgresAPI(Base): pass\n"
+    postgres += "class DatabaseCredential: pass\nclass Endpoint: pass\nclass EndpointType: pass"
+    init = "class Base: pass\nfrom databricks.sdk.service.postgres import PostgresAPI\n"
+    write_sdk(other_sdk, init, service__postgres=postgres)
+    run(
+        f"{LIGHT}\nimport databricks.sdk as sdk\nassert sdk.__file__.startswith({str(other_sdk)!r})\n"
+        "assert light.PostgresAPI is sdk.PostgresAPI and issubclass(light.PostgresAPI, sdk.Base)",
+        other_sdk,
+    )
+
+
+def test_a_package_that_fails_says_so_whenever_it_is_used(other_sdk: Path):
+    write_sdk(other_sdk, "raise ImportError('a part is not installed')")
+    run(
+        f"""{LIGHT}
+import databricks.sdk as sdk
+for _ in range(2):
+    try:
+        sdk.WorkspaceClient
+    except ImportError as error:
+        assert 'a part is not installed' in str(error)
+    else:
+        raise SystemExit('no error')""",
+        other_sdk,
+    )
+
+
+def test_a_name_that_the_package_itself_lacks_is_missing_while_it_runs(other_sdk: Path):
+    write_sdk(other_sdk, "import databricks.sdk as me\nassert not hasattr(me, 'late')\nlate = 1")
+    run(f"{LIGHT}\nfrom databricks.sdk import late\nassert late == 1", other_sdk)
+
+
+def test_an_sdk_without_what_is_needed_is_reported_by_its_name(other_sdk: Path):
+    write_sdk(other_sdk, "", service__postgres="")
+    program = f"try:\n    {LIGHT}\nexcept ImportError as error:\n    print(error)"
+    assert "databricks.sdk.service.postgres" in run(program, other_sdk)
+
+
+def test_no_submodule_hides_what_the_package_defines_under_its_name():
+    run("""
+import pkgutil, types, databricks.sdk as sdk
+for module in pkgutil.iter_modules(sdk.__path__):
+    if module.name in vars(sdk):
+        assert vars(sdk)[module.name] is sys.modules[f'databricks.sdk.{module.name}'], module.name
+""")
+
+
+def test_the_provider_imports_the_sdk_here_or_inside_functions():
+    found = []
+    for path in Path(airflow_provider_lakebase.__file__).parent.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(name.split(".")[0] == "databricks" for name in names):
+                found.append(path.name)
+    assert set(found) == {"light_sdk.py"}
