@@ -8,7 +8,7 @@ import pytest
 from airflow_provider_lakebase.core.connection.identity import AUTH_KINDS, DATABRICKS_KINDS, NATIVE, WorkspaceIdentity
 from airflow_provider_lakebase.core.workspace.sdk_config import KNOWN_SIGN_IN, TOKEN_PATH, DirectConfig
 
-HOST = "https://w.example"
+HOST = "https://adb-1.2.azuredatabricks.net"
 FIELDS = {
     "oauth-m2m": {"client_id": "id", "client_secret": "dose"},
     "env-oidc": {"client_id": "id", "oidc_token_env": "IDENTITY_TOKEN"},
