@@ -48,7 +48,7 @@ def to_float(column: Column, value: Any) -> Any:
         if column.kind == "float4" and isinstance(value, numbers.Integral):
             wide = float(struct.unpack("<f", struct.pack("<f", wide))[0])
     except OverflowError:
-        raise UnfitValue("a number is out of the column's range") from None
+        raise UnfitValue("a number is out of the column's range", "22003") from None
     # Every float has several texts of up to 17 digits; Postgres and Python may choose different ones.
     _, digits, exponent = number.as_tuple()
     is_text_of_float = len(digits) == _FLOAT_DIGITS or (exponent != 0 and len(digits) < _FLOAT_DIGITS)
@@ -67,7 +67,7 @@ def to_numeric(column: Column, value: Any) -> Any:
     :raises UnfitValue: if the column would round it
     """
     if isinstance(value, Decimal) and not are_numerics((value,)):
-        raise UnfitValue("a number is out of the column's range")
+        raise UnfitValue("a number is out of the column's range", "22003")
     if column.modifier >= 0 and not isinstance(value, bool) and not _has_scale(column, value):
         raise UnfitValue(f"a {type(value).__name__} has more decimal places than {column.declared} keeps; round it")
     return value

@@ -84,13 +84,13 @@ def _text(column: Column, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | uuid.UUID):
         raise UnfitValue(f"a {type(value).__name__} is not text; make it a str")
     if isinstance(value, str) and column.length is not None and len(value) > column.length:
-        raise UnfitValue(f"a str of more than {column.length} characters does not fit")
+        raise UnfitValue(f"a str of more than {column.length} characters does not fit", "22001")
     return str(value) if isinstance(value, uuid.UUID) else value
 
 
 def _name(column: Column, value: Any) -> Any:
     if len(str(value).encode()) > _NAME_BYTES:
-        raise UnfitValue(f"a name of more than {_NAME_BYTES} bytes does not fit")
+        raise UnfitValue(f"a name of more than {_NAME_BYTES} bytes does not fit", "22001")
     return value
 
 

@@ -1,0 +1,325 @@
+"""Rows that cannot be stored are left out up to a limit, and written to a table of rejects; all others are exact."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseRejectLimitError, LakebaseSettingsError
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+
+TABLE = "rejects.t"
+REJECTS = "rejects.bad"
+
+
+@pytest.fixture(autouse=True)
+def schema(hook: LakebaseHook) -> Iterator[None]:
+    hook.run("DROP SCHEMA IF EXISTS rejects CASCADE; CREATE SCHEMA rejects")
+    yield
+    hook.run("DROP SCHEMA rejects CASCADE")
+
+
+@pytest.fixture
+def orders(hook: LakebaseHook) -> str:
+    hook.run(f"""
+        CREATE TABLE {TABLE} (
+            id int PRIMARY KEY, price numeric(8, 2) CHECK (price > 0), day date NOT NULL, note varchar(5)
+        )
+    """)
+    return TABLE
+
+
+def found(hook: LakebaseHook, table: str = TABLE) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = hook.get_records(f"SELECT * FROM {table} ORDER BY 1")
+    return rows
+
+
+def rejected(hook: LakebaseHook, *columns: str) -> list[tuple[Any, ...]]:
+    names = ", ".join(columns or ("number", "column_name", "sqlstate"))
+    rows: list[tuple[Any, ...]] = hook.get_records(f"SELECT {names} FROM {REJECTS} ORDER BY source, number, raw")
+    return rows
+
+
+GOOD = [["1", "1.50", "2026-11-01", "a"], ["9", "2.25", "2026-11-02", ""]]
+BAD = {
+    "type": (["x", "1.50", "2026-11-01", "a"], "id", "22P02"),
+    "range": (["99999999999", "1.50", "2026-11-01", "a"], "id", "22003"),
+    "digits": (["2", "1.555", "2026-11-01", "a"], "price", "22000"),
+    "too large": (["2", "1234567.00", "2026-11-01", "a"], "price", "22003"),
+    "date": (["2", "1.50", "2026-02-30", "a"], "day", "22008"),
+    "lossy date": (["2", "1.50", "2026-11-01 12:00", "a"], "day", "22007"),
+    "length": (["2", "1.50", "2026-11-01", "abcdef"], "note", "22001"),
+    "null": (["2", "1.50", "", "a"], "day", "23502"),
+    "null key": (["", "1.50", "2026-11-01", "a"], "id", "23502"),
+    "check": (["2", "-1.50", "2026-11-01", "a"], "price", "23514"),
+    "repeated": (["1", "1.50", "2026-11-01", "b"], "id", "23505"),
+    "exists": (["7", "1.50", "2026-11-01", "b"], "id", "23505"),
+}
+MODES: dict[str, dict[str, Any]] = {
+    "append": {"mode": "append"},
+    "replace": {"mode": "replace", "replace_where": "id < 100 AND id <> 7"},
+    "upsert": {"mode": "upsert", "duplicates": "error"},
+}
+
+
+def expected_kinds(mode: str) -> dict[str, tuple[list[str], str, str]]:
+    return {kind: bad for kind, bad in BAD.items() if not (mode == "upsert" and kind == "exists")}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "tuples", "dicts"])
+def test_each_kind_of_bad_row_is_left_out_of_each_source_in_each_mode(
+    hook: LakebaseHook, orders: str, tmp_path: Path, form: str, mode: str
+):
+    hook.run(f"INSERT INTO {orders} VALUES (7, 7, '2026-01-01', 'old')")
+    kinds = expected_kinds(mode)
+    rows = [GOOD[0], *(row for row, _, _ in kinds.values()), GOOD[1]]
+    source = write(rows, form, tmp_path)
+    options: dict[str, Any] = {"columns": ["id", "price", "day", "note"]} if form == "tuples" else {}
+    result = hook.load(source, orders, reject_limit=len(kinds), rejects_table=REJECTS, **MODES[mode], **options)
+    assert (result.rows, result.rejected) == (2, len(kinds))
+    day = datetime.date(2026, 11, 1)
+    note = None if form == "csv" else ""
+    rows_now = [row for row in found(hook) if row[0] != 7]
+    assert [(id, str(price), when, text) for id, price, when, text in rows_now] == [
+        (1, "1.50", day, "a"),
+        (9, "2.25", day.replace(day=2), note),
+    ]
+    first = 3 if form == "csv" else 2
+    assert rejected(hook) == [
+        (number, column, state) for number, (_, column, state) in enumerate(kinds.values(), first)
+    ]
+    for (raw,), (row, _, _) in zip(rejected(hook, "raw"), kinds.values(), strict=True):
+        for value in row:
+            assert value in raw
+
+
+def write(rows: list[list[str]], form: str, folder: Path) -> Any:
+    names = ["id", "price", "day", "note"]
+    if form == "tuples":
+        return [tuple(value if n == 3 else value or None for n, value in enumerate(row)) for row in rows]
+    dicts = [
+        {name: value if name == "note" else value or None for name, value in zip(names, row, strict=True)}
+        for row in rows
+    ]
+    if form == "dicts":
+        return dicts
+    path = folder / f"orders.{form}"
+    if form == "csv":
+        path.write_text("\n".join(",".join(row) for row in [names, *rows]))
+    elif form == "jsonl":
+        path.write_text("\n".join(map(json.dumps, dicts)))
+    else:
+        pq.write_table(pa.Table.from_pylist(dicts), path)
+    return path
+
+
+def test_lines_that_are_no_rows_are_left_out_of_a_csv_file(hook: LakebaseHook, tmp_path: Path):
+    hook.run(f"CREATE TABLE {TABLE} (a int, b text)")
+    path = tmp_path / "lines.csv"
+    lines = [
+        b"a,b",
+        b"1,one",
+        b"2",
+        b"3,three,more",
+        b'4,fo"ur',
+        b'5,"five" more',
+        b"6,s\xefx",
+        b"7,se\0ven",
+        b'8,"eig',
+        b'ht"',
+        b"",
+        b'9,"ne,ver closed',
+        b"10,ten",
+        b'11,"el""even"',
+        b'12,"open',
+        b"13,last",
+    ]
+    path.write_bytes(b"\n".join(lines))
+    result = hook.load(path, TABLE, reject_limit=50, rejects_table=REJECTS)
+    assert found(hook) == [(1, "one"), (8, "eig\nht"), (10, "ten"), (11, 'el"even'), (13, "last")]
+    assert result.rejected == 9
+    assert rejected(hook, "number", "unit", "sqlstate", "raw") == [
+        (3, "line", "22P04", "2"),
+        (4, "line", "22P04", "3,three,more"),
+        (5, "line", "22P04", '4,fo"ur'),
+        (6, "line", "22P04", '5,"five" more'),
+        (7, "line", "22021", "6,s\\xefx"),
+        (8, "line", "22021", "7,se\\0ven"),
+        (11, "line", "22P04", ""),
+        (12, "line", "22P04", '9,"ne,ver closed'),
+        (15, "line", "22P04", '12,"open'),
+    ]
+
+
+def test_lines_that_are_no_objects_are_left_out_of_json_lines(hook: LakebaseHook, tmp_path: Path):
+    hook.run(f"CREATE TABLE {TABLE} (a int, b jsonb)")
+    path = tmp_path / "lines.jsonl"
+    lines = ["{", '{"a": 1, "b": [1]}', "[1]", '{"a": 2, "a": 3}', '{"a": NaN}', '{"c": 1}', '{"a": 4, "b": null}']
+    path.write_text("\n".join(lines))
+    result = hook.load(path, TABLE, reject_limit=5, rejects_table=REJECTS)
+    assert (result.rows, result.rejected) == (2, 5)
+    assert [number for number, raw in rejected(hook, "number", "raw")] == [1, 3, 4, 5, 6]
+    assert [raw for number, raw in rejected(hook, "number", "raw")][:4] == [lines[0], *lines[2:5]]
+
+
+def test_rows_of_python_that_are_no_rows_are_left_out(hook: LakebaseHook):
+    hook.run(f"CREATE TABLE {TABLE} (a int, b text)")
+    loop: list[Any] = []
+    loop.append(loop)
+    rows: list[Any] = [(1, "x"), (2,), "text", 3, {"c": 1}, (4, "\0"), (5, "\ud800"), (6, loop), (7, "y"), (2**70, "z")]
+    result = hook.load(iter(rows), TABLE, reject_limit="90%", rejects_table=REJECTS)
+    assert found(hook) == [(1, "x"), (7, "y")]
+    assert [number for (number,) in rejected(hook, "number")] == [2, 3, 4, 5, 6, 7, 8, 10]
+    assert (result.rows, result.rejected) == (2, 8)
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(1, False), (2, True), ("19.9%", False), ("20%", True), ("100%", True)])
+def test_nothing_is_loaded_beyond_the_limit(hook: LakebaseHook, orders: str, limit: Any, fits: bool):
+    rows = [(n, "1", "2026-11-01", None) for n in range(8)] + [(None, "1", "2026-11-01", None), ("?", 1, "?", None)]
+    if fits:
+        assert hook.load(rows, orders, reject_limit=limit).rejected == 2
+        assert len(found(hook)) == 8
+        return
+    with pytest.raises(LakebaseRejectLimitError, match=r"reject_limit=.*row (9|10) of the source") as caught:
+        hook.load(rows, orders, reject_limit=limit, rejects_table=REJECTS)
+    assert caught.value.rejected == 2
+    assert "?" not in str(caught.value)
+    assert found(hook) == []
+    assert hook.get_first("SELECT to_regclass(%s)", parameters=[REJECTS]) == (None,)
+
+
+def test_the_log_says_how_many_and_where_but_no_value(
+    hook: LakebaseHook, orders: str, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    rows = [("secret", 1, "2026-11-01", None), (1, "classified", "2026-11-01", None), (2, 1, "2026-11-01", None)]
+    hook.load(rows, orders, reject_limit=2, rejects_table=REJECTS)
+    assert "2 rows cannot be stored" in caplog.text
+    assert REJECTS in caplog.text
+    assert "1 × SQLSTATE 22P02 in column id" in caplog.text
+    assert "secret" not in caplog.text
+    assert "classified" not in caplog.text
+
+
+def test_a_repeated_load_of_one_identity_reports_the_same_and_records_no_row_twice(hook: LakebaseHook, orders: str):
+    rows = [(1, 1, "2026-11-01", None), ("x", 1, "2026-11-01", None)]
+    options: dict[str, Any] = {"reject_limit": 1, "rejects_table": REJECTS, "load_id": "this one"}
+    first, second = (hook.load(rows, orders, **options) for _ in range(2))
+    assert (second.already_loaded, second.rows, second.rejected) == (True, first.rows, first.rejected)
+    assert rejected(hook, "load_id", "table_name", "number") == [("this one", TABLE, 2)]
+    hook.forget_load("this one")
+    hook.run(f"DELETE FROM {orders}")
+    hook.load(rows, orders, **options)
+    assert len(rejected(hook)) == 1
+
+
+def test_foreign_keys_and_partitions_reject_rows(hook: LakebaseHook):
+    hook.run(f"""
+        CREATE TABLE rejects.shops (id int, place text, PRIMARY KEY (id, place));
+        INSERT INTO rejects.shops VALUES (1, 'x');
+        CREATE TABLE {TABLE} (
+            id int, place text, day date, FOREIGN KEY (id, place) REFERENCES rejects.shops
+        ) PARTITION BY RANGE (day);
+        CREATE TABLE rejects.nov PARTITION OF {TABLE} FOR VALUES FROM ('2026-11-01') TO ('2026-12-01');
+        CREATE TABLE rejects.dec PARTITION OF {TABLE} FOR VALUES FROM ('2026-12-01') TO ('2027-01-01')
+    """)
+    rows = [
+        (1, "x", "2026-11-01"),
+        (1, "y", "2026-11-01"),
+        (1, "x", "2027-01-01"),
+        (1, "x", None),
+        (None, "y", "2026-12-31"),
+    ]
+    hook.load(rows, TABLE, reject_limit=5, rejects_table=REJECTS)
+    assert len(found(hook)) == 2
+    assert rejected(hook) == [(2, "id, place", "23503"), (3, "", "23514"), (4, "", "23514")]
+
+
+def test_a_check_applies_to_the_values_that_would_be_stored(hook: LakebaseHook):
+    hook.run(f"""
+        CREATE TABLE {TABLE} (a int, b int, c text COLLATE "C" CHECK (c > 'Z'), CHECK (a < b), CHECK (a / b < 10))
+    """)
+    rows = [("10", "9", "a"), ("9", "10", "a"), ("9", "10", "A"), (None, "1", "a"), ("x", "0", "a")]
+    hook.load(rows, TABLE, reject_limit="60%", rejects_table=REJECTS)
+    assert found(hook) == [(9, 10, "a"), (None, 1, "a")]
+    assert rejected(hook) == [(1, "", "23514"), (3, "c", "23514"), (5, "a", "22P02")]
+
+
+def test_casts_reject_what_they_cannot_read_or_would_change(hook: LakebaseHook, tmp_path: Path):
+    hook.run(f"CREATE TABLE {TABLE} (a date, b numeric(4, 1), c int)")
+    path = tmp_path / "casts.csv"
+    path.write_text("a,b,c\n11/01/2026,1.5,1.0\n11/02/2026 10:00,1.5,1\n?,1.5,1\n11/03/2026,1.55,1\n11/04/2026,1,1.5\n")
+    casts = {"a": "date", "b": "numeric", "c": "numeric"}
+    hook.load(path, TABLE, casts=casts, reject_limit=9, rejects_table=REJECTS)
+    assert [str(a) for a, _, _ in found(hook)] == ["2026-11-01"]
+    assert [(n, c) for n, c, _ in rejected(hook)] == [(3, "a"), (4, "a"), (5, "b"), (6, "c")]
+
+
+def test_a_load_without_bad_rows_leaves_an_empty_table_of_rejects(hook: LakebaseHook, orders: str):
+    assert hook.load([(1, 1, "2026-11-01", None)], orders, reject_limit=1, rejects_table=REJECTS).rejected == 0
+    assert rejected(hook) == []
+
+
+def test_several_files_name_the_file_of_each_row(hook: LakebaseHook, tmp_path: Path):
+    hook.run(f"CREATE TABLE {TABLE} (a int, b int)")
+    paths = []
+    for name in ("one", "two"):
+        paths.append(tmp_path / f"{name}.csv")
+        paths[-1].write_text("a,b\n1,1\n2\n3,x\n4,4\nx,4\n")
+    hook.load(paths, TABLE, reject_limit=6, rejects_table=REJECTS)
+    assert len(found(hook)) == 4
+    places = [(Path(source).name, number) for source, number in rejected(hook, "source", "number")]
+    assert places == [("one.csv", 3), ("one.csv", 4), ("one.csv", 6), ("two.csv", 3), ("two.csv", 4), ("two.csv", 6)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reject_limit": -1}, "reject_limit is -1"),
+        ({"reject_limit": True}, "reject_limit is True"),
+        ({"reject_limit": 1.5}, r"reject_limit is 1\.5"),
+        ({"reject_limit": "1"}, "reject_limit is '1'"),
+        ({"reject_limit": "101%"}, "reject_limit is '101%'"),
+        ({"rejects_table": REJECTS}, "reject_limit is 0"),
+        ({"reject_limit": "0%", "rejects_table": REJECTS}, "reject_limit is 0"),
+        ({"reject_limit": 1, "rejects_table": TABLE}, "is the target"),
+        ({"reject_limit": 1, "rejects_table": "a.b.c.d"}, "is not the name of a table"),
+        ({"reject_limit": 1, "rejects_table": "a b"}, "is not the name of a table"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(
+    hook: LakebaseHook, orders: str, options: dict[str, Any], message: str
+):
+    with pytest.raises(LakebaseSettingsError, match=message):
+        hook.load([], orders, **options)
+
+
+@pytest.mark.parametrize(
+    ("setup", "table", "message"),
+    [
+        ("CREATE VIEW rejects.bad AS SELECT 1 AS load_id", REJECTS, "is not a table"),
+        ("CREATE TABLE rejects.bad (load_id text)", REJECTS, "has no column table_name"),
+        ("", "nowhere.bad", "nor does its schema"),
+    ],
+)
+def test_a_table_that_cannot_take_rejects_is_refused_before_rows_are_sent(
+    hook: LakebaseHook, orders: str, setup: str, table: str, message: str
+):
+    if setup:
+        hook.run(setup)
+
+    def rows() -> Iterator[Any]:
+        yield 1, 1, "2026-11-01", None
+        raise AssertionError("no row must be read")
+
+    with pytest.raises(LakebaseLoadError, match=message):
+        hook.load(rows(), orders, reject_limit=1, rejects_table=table)
