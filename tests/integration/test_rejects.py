@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 import logging
@@ -9,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_provider_lakebase.core.bulk.load import load
+from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseRejectLimitError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
@@ -120,6 +124,70 @@ def write(rows: list[list[str]], form: str, folder: Path) -> Any:
     else:
         pq.write_table(pa.Table.from_pylist(dicts), path)
     return path
+
+
+TYPES = [
+    *("smallint", "integer", "bigint", "real", "double precision", "numeric", "numeric(5,2)", "numeric(2,-2)", "money"),
+    *("text", "varchar(3)", "char(3)", '"char"', "name", "boolean", "uuid", "bytea", "json", "jsonb", "inet"),
+    *("date", "timestamp", "timestamp(0)", "timestamptz", "time", "time(1)", "timetz", "interval", "interval(0)"),
+    *("interval day", "integer[]", "text[]", "numeric(3,1)[]", "varchar(2)[]", "date[]", "timestamp(0)[]"),
+    *("daterange", "tstzrange", "int4multirange", "bit(3)", "varbit(3)", "point", "oid", "pg_lsn", "name[]"),
+    *("rejects.mood", "rejects.small", "rejects.short", "rejects.pair", "rejects.small[]", "rejects.never"),
+]
+QUICK = ("smallint", "numeric(5,2)", "varchar(3)", '"char"', "date", "numeric(3,1)[]", "rejects.never")
+"""The types that every run takes."""
+TEXTS = [
+    *("0", "1", "-1", "1.5", "1.25", "1.255", "1.0", "1e3", "150", "99999", "2147483648", "9223372036854775808"),
+    *("0x10", "1_000", " 1", "1 ", "NaN", "Infinity", "-0", "1e400", "1e-400", "a", "abc", "abcd", "ab ", "äää"),
+    *("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "t", "yes", "on", "", "null", "NULL"),
+    *("2026-11-01", "2026-02-30", "2026-11-01 12:00", "2026-11-01T12:00:00Z", "11/01/2026", "infinity"),
+    *("0044-03-15 BC", "2026-11-01 00:00:00.1234567", "2026-11-01 23:59:59.9", "now", "24:00", "12:00:00.05"),
+    *("12:00+02", "1 day", "1.5 years", "1 day 02:03:04.5", "P1DT1H", "{}", "{1,2}", "{1.25}", "{abc}"),
+    *("{2026-11-01}", "{NULL}", "{1,", "[1,2]", '{"a": 1}', '{"a": 1, "a": 2}', "<a/>", "<a>", "10.0.0.1", "101"),
+    *("10", "[2026-11-01,2026-11-05)", "empty", "{[1,3)}", "(1,2)", "(1,x)", "sad", "happy", "pg_class"),
+    *("0/16B3748", "\\\\x00", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "\\xdeadbeef", "$1.50", "1,000", "'", '"'),
+]
+
+
+@pytest.mark.parametrize("form", ["csv", "tuples"])
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.long) for kind in TYPES]
+)
+def test_a_load_that_leaves_rows_out_stores_and_rejects_what_a_load_without_does(
+    hook: LakebaseHook, kind: str, form: str, tmp_path: Path
+):
+    hook.run(f"""
+        CREATE TYPE rejects.mood AS ENUM ('sad', 'happy'); CREATE TYPE rejects.pair AS (a int, b varchar(1));
+        CREATE DOMAIN rejects.small AS numeric(3,1) CHECK (value < 50); CREATE DOMAIN rejects.short AS varchar(2);
+        CREATE DOMAIN rejects.never AS int NOT NULL; CREATE TABLE {TABLE} (n int, value {kind})
+    """)
+
+    def source(rows: list[tuple[int, str]]) -> Any:
+        if form == "tuples":
+            return rows
+        with (path := tmp_path / "values.csv").open("w", newline="") as file:
+            writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+            writer.writerows([("n", "value"), *rows])
+        return path
+
+    stored = f"SELECT n, value::text FROM {TABLE} ORDER BY n"
+    expected = []
+    rows = list(enumerate(TEXTS))
+    with hook.get_conn() as connection:
+        for row in rows:
+            try:
+                with connection.transaction():
+                    load(connection, source([row]), TABLE)
+            except (LakebaseLoadError, psycopg.Error):
+                continue
+            expected.append(row[0])
+        before = connection.execute(stored).fetchall()
+        connection.execute(f"DELETE FROM {TABLE}")
+        result = load(connection, source(rows), TABLE, LoadOptions(reject_limit="100%"))
+        after = connection.execute(stored).fetchall()
+        connection.rollback()
+    assert after == before
+    assert result.rejected == len(TEXTS) - len(expected)
 
 
 def test_lines_that_are_no_rows_are_left_out_of_a_csv_file(hook: LakebaseHook, tmp_path: Path):
@@ -323,3 +391,40 @@ def test_a_table_that_cannot_take_rejects_is_refused_before_rows_are_sent(
 
     with pytest.raises(LakebaseLoadError, match=message):
         hook.load(rows(), orders, reject_limit=1, rejects_table=table)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bad", [3, 1000, 100_000])
+def test_a_million_rows_with_bad_ones_of_five_kinds_are_exact(hook: LakebaseHook, tmp_path: Path, bad: int):
+    hook.run(f"""
+        CREATE TABLE {TABLE} (id int PRIMARY KEY, name text, day date NOT NULL, quantity int CHECK (quantity > 0))
+    """)
+    rows, step = 1_000_000, 1_000_000 // bad
+    changes = [(3, "x1"), (3, "99999999999"), (2, ""), (3, "-1"), (0, "0")]
+    states = ["22P02", "22003", "23502", "23514", "23505"]
+    path = tmp_path / "million.csv"
+    expected: list[tuple[int, str, str]] = []
+    with path.open("w") as file:
+        file.write("id,name,day,quantity\n")
+        for n in range(rows):
+            row = [str(n), f"name {n}", f"2026-11-{n % 28 + 1:02}", str(n % 100 + 1)]
+            if n % step == step - 1 and len(expected) < bad:
+                kind = len(expected) % 5
+                position, value = changes[kind]
+                row[position] = value
+                expected.append((n + 2, ["quantity", "quantity", "day", "quantity", "id"][kind], states[kind]))
+            file.write(",".join(row) + "\n")
+    with pytest.raises(LakebaseRejectLimitError):
+        hook.load(path, TABLE, reject_limit=bad - 1, rejects_table=REJECTS)
+    assert hook.get_first(f"SELECT count(*), to_regclass('{REJECTS}') FROM {TABLE}") == (0, None)
+    result = hook.load(path, TABLE, reject_limit=bad, rejects_table=REJECTS)
+    assert (result.rows, result.rejected) == (rows - bad, bad)
+    assert rejected(hook) == expected
+    wrong = f"""
+        SELECT count(*) FROM {TABLE} FULL JOIN (
+            SELECT n, 'name ' || n AS name, '2026-11-01'::date + n % 28 AS day, n % 100 + 1 AS quantity
+            FROM generate_series(0, {rows - 1}) AS n WHERE n + 2 NOT IN (SELECT number FROM {REJECTS})
+        ) AS source ON id = n WHERE (t.id, t.name, t.day, t.quantity) IS DISTINCT FROM (n, source.name, source.day,
+            source.quantity)
+    """
+    assert hook.get_first(wrong) == (0,)

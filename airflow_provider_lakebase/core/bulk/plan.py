@@ -56,7 +56,8 @@ class LoadPlan:
             column.rounds and (self.has_raw_text or column.element or column.kind == "interval")
             for column in self.columns
         )
-        is_checked = rounds or self.rejects
+        cuts = self.has_raw_text and any(column.cuts for column in self.columns)
+        is_checked = rounds or cuts or self.rejects
         return any((self.mode != "append", self.casts, self.skips_columns, self.table.row_security, is_checked))
 
 

@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from airflow_provider_lakebase.core.bulk.plan import LoadPlan
 from airflow_provider_lakebase.core.bulk.staged_checks import Check
 from airflow_provider_lakebase.core.bulk.staging import Staging
 from airflow_provider_lakebase.core.errors.session_context import session_context
-from airflow_provider_lakebase.exceptions import LakebaseRejectLimitError
+from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseRejectLimitError
 
 _MEMORY_BYTES = 1 << 20
 _FETCHED_TOGETHER = 10_000
@@ -122,7 +123,9 @@ class Rejects:
         total = rows + self.count
         create = "CREATE TEMPORARY TABLE {} (number bigint, column_name text, sqlstate text, reason text, raw text)"
         self.connection.execute(sql.SQL(create + " ON COMMIT DROP").format(self._found))
-        self._remove(self._insert_checked(staging.typed_checks()), total)
+        with self._checking():
+            found = self._insert_checked(staging.typed_checks())
+        self._remove(found, total)
         for column, reason, query in self._key_queries(staging, plan):
             self._remove(self._insert_found(column, "23505", reason, query), total)
         for column, reason, query in self._foreign_key_queries(staging):
@@ -132,6 +135,23 @@ class Rejects:
             except psycopg.errors.InsufficientPrivilege:
                 continue  # INSERT itself checks the key, as the owner of the table
             self._remove(inserted, total)
+
+    @contextmanager
+    def _checking(self) -> Iterator[None]:
+        try:
+            yield
+        except (psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                raise
+            # Its message may quote a value.
+            raise LakebaseLoadError(
+                f"The rows for table {self.table} cannot be checked: a type or a constraint of it raised "
+                f"{type(error).__name__}, SQLSTATE {error.sqlstate}, instead of rejecting a value",
+                context=session_context(self.connection),
+                hint="Load without reject_limit, whose errors name the row; nothing was loaded.",
+                table=self.table,
+                sqlstate=error.sqlstate,
+            ) from None
 
     def summary(self) -> str:
         """Return the numbers of rejected rows by SQLSTATE and column, the largest first."""

@@ -63,8 +63,6 @@ _LOSSES = {
 }
 """By type, conditions on the text of a date or time that says more than the type keeps."""
 _ANY_TEXT = ("text", "character varying", "citext")
-_CUT = ("name", '"char"')
-"""Types that keep the first characters of a longer text."""
 
 
 class Check(NamedTuple):
@@ -106,6 +104,16 @@ def check_constraints(
     return connection.execute(_CHECKS, [table.oid, list(columns)]).fetchall()
 
 
+def staged_type(column: Column) -> str:
+    """Return the type in which a column is staged, to see whether its own would change a value.
+
+    :param column: of the target
+    """
+    if column.cuts:
+        return "text[]" if column.element else "text"
+    return column.bare if column.rounds else column.declared
+
+
 def invalid(types: Mapping[str, str]) -> Iterator[Check]:
     """Yield a check for values that are no input of their type.
 
@@ -125,6 +133,8 @@ def readable(columns: Sequence[Column], casts: Mapping[str, str]) -> Iterator[Ch
     """
     kinds = {column.name: casts.get(column.name, column.declared) for column in columns}
     yield from invalid({name: kind for name, kind in kinds.items() if kind not in _ANY_TEXT})
+    staged = {column.name: staged_type(column) for column in columns if column.name not in casts}
+    yield from invalid({name: kind for name, kind in staged.items() if kind not in (kinds[name], *_ANY_TEXT)})
 
 
 def rounded(columns: Sequence[Column], casts: Mapping[str, str], *, is_text: bool = False) -> Iterator[Check]:
@@ -138,13 +148,14 @@ def rounded(columns: Sequence[Column], casts: Mapping[str, str], *, is_text: boo
         if column.name in casts:
             continue
         name = sql.Identifier(column.name)
+        kind = sql.SQL(staged_type(column))
+        staged = sql.SQL("{}::{}").format(name, kind) if is_text else name
         if column.rounds:
-            staged = sql.SQL("{}::{}").format(name, sql.SQL(column.bare)) if is_text else name
             condition = sql.SQL("{0} IS DISTINCT FROM {0}::{1}").format(staged, sql.SQL(column.declared))
             yield Check(column.name, condition, f"it has more digits than {column.declared} keeps")
-        elif is_text and column.bare in _CUT:
-            condition = sql.SQL("{0} IS DISTINCT FROM {0}::{1}::text").format(name, sql.SQL(column.bare))
-            yield Check(column.name, condition, f"it is longer than {column.declared} keeps", "22001")
+        elif column.cuts:
+            cut = sql.SQL("{0} IS DISTINCT FROM {0}::{1}::{2}").format(staged, sql.SQL(column.declared), kind)
+            yield Check(column.name, cut, f"it is longer than {column.declared} keeps", "22001")
 
 
 def lossy_casts(connection: psycopg.Connection[Any], casts: Mapping[str, str]) -> Iterator[Check]:

@@ -64,8 +64,7 @@ class Staging:
             self._add_constraints()
 
     def _create(self) -> None:
-        # A column that rounds is staged without its modifier, to see whether it would.
-        types = {column.name: column.bare if column.rounds else column.declared for column in self.columns}
+        types = {column.name: staged_checks.staged_type(column) for column in self.columns}
         types |= dict.fromkeys(types if self.is_text else self.casts, "text")
         collations = dict(self.connection.execute(_COLLATIONS, [self.table.oid]).fetchall())
         definitions = [
@@ -90,7 +89,7 @@ class Staging:
                 self._execute(alter.format(self.relation, sql.Identifier(name)))
         if self._is_rewritten:
             return
-        exact = [column.name for column in self.columns if column.name not in self.casts]
+        exact = [column.name for column in self.columns if column.name not in self.casts and not column.cuts]
         for name, expression, _ in staged_checks.check_constraints(self.connection, self.table, exact):
             add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})")
             self._execute(add.format(self.relation, sql.Identifier(name), sql.SQL(expression)))

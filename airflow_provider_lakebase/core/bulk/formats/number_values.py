@@ -75,10 +75,14 @@ def to_numeric(column: Column, value: Any) -> Any:
 
 def _has_scale(column: Column, value: Any) -> bool:
     is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    text = repr(float(value)) if is_float else str(value)
     try:
-        number = Decimal(repr(float(value)) if is_float else str(value))
-    except DecimalException:  # Postgres rejects it, or knows a form that Python does not
-        return True
+        number = Decimal(text)
+    except DecimalException:
+        try:
+            number = Decimal(int(text, 0))  # 0x10
+        except ValueError:  # Postgres rejects it
+            return True
     if not number.is_finite():
         return True
     _, digits, exponent = number.as_tuple()
