@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -53,6 +54,8 @@ class Part(ABC):
     """What its numbers count, in messages: rows or lines."""
     has_null_text: bool = False
     """Whether the option ``null`` applies to it."""
+    folder_values: Mapping[str, str | None] = MappingProxyType({})
+    """By column, the text that partition folders in its path give all of its rows; None for NULL."""
 
     def locate(self, row: int) -> tuple[str, int]:
         """Return unit and number by which messages refer to a row.

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from airflow_provider_lakebase.core.bulk.catalog import Table, check_types, find_table
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
+from airflow_provider_lakebase.core.bulk.heads import Head
 from airflow_provider_lakebase.core.bulk.modes import LoadExecution
 from airflow_provider_lakebase.core.bulk.new_table import create_table_for
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
@@ -119,7 +120,8 @@ def load(
     options = options or LoadOptions()
     progress = Progress(f"Loading into {table}", check)
     try:
-        return _load(connection, classify(source, options.format, options.index), table, options, progress)
+        found = classify(source, options.format, options.index, allow_empty=options.allow_empty)
+        return _load(connection, found, table, options, progress)
     except LakebaseLoadError as error:
         error.table = table
         raise
@@ -138,7 +140,7 @@ def _load(
     connection: psycopg.Connection[Any], source: Source, name: str, options: LoadOptions, progress: Progress
 ) -> LoadResult:
     _check_file_options(source, options)
-    if options.casts or options.create_table:
+    if options.casts or options.create_table or options.new_columns == "add":
         # Begins the transaction: psycopg would commit a block of transaction() in which one begins.
         connection.execute("SELECT")
     check_types(connection, options.casts or {})
@@ -146,45 +148,56 @@ def _load(
         create_table_for(connection, source, name, options)
     table = find_table(connection, name)
     target = (table.oid, name)
-    declared = tuple((column.name, column.declared) for column in table.columns)
     if options.load_id is not None:
         record = claim_load(connection, options.ledger_schema, options.load_id, target)
         if record is not None:
             log.info("This load into %s was already done on %s", name, record.loaded_at)
-            return LoadResult(record.rows, 0, progress.seconds, True, table.path, declared)
-    rows = _send(connection, source, table, options, progress)
+            return _result(record.rows, 0, progress, table, already_loaded=True)
+    mapper = ColumnMapper(connection, table, options, has_several=isinstance(source, Files) and len(source.files) > 1)
+    rows = _send(mapper, source, progress)
     if options.load_id is not None:
         record_rows(connection, options.ledger_schema, options.load_id, target, rows)
     progress.rows = rows
     progress.log("done")
-    return LoadResult(rows, progress.bytes, progress.seconds, False, table.path, declared)
+    return _result(rows, progress.bytes, progress, mapper.table)
+
+
+def _result(rows: int, bytes: int, progress: Progress, table: Table, *, already_loaded: bool = False) -> LoadResult:
+    declared = tuple((column.name, column.declared) for column in table.columns)
+    return LoadResult(rows, bytes, progress.seconds, already_loaded, table.path, declared)
 
 
 def _check_file_options(source: Source, options: LoadOptions) -> None:
     formats = {file.format for file in source.files} if isinstance(source, Files) else set()
+    if isinstance(source, Files) and not formats:
+        return
     for name, format in options.given_for_one_format():
         if format not in formats:
             what = f"{name} is given, but the source is no {format.upper()} file"
             raise LakebaseSettingsError(what, hint="Leave it out.")
 
 
-def _send(
-    connection: psycopg.Connection[Any], source: Source, table: Table, options: LoadOptions, progress: Progress
-) -> int:
-    context = session_context(connection)
+def _send(mapper: ColumnMapper, source: Source, progress: Progress) -> int:
+    context, options = mapper.context, mapper.options
     has_raw_text = isinstance(source, Files) and any(file.kind.is_sent_as_is for file in source.files)
+    opener = PartOpener(mapper)
+    heads = opener.read_heads(source)
     execution: LoadExecution | None = None
-    for opened in PartOpener(ColumnMapper(connection, table, options)).parts(source):
+    for number, opened in enumerate(opener.parts(source)):
         with opened as part:
+            table = mapper.table
             if execution is None:
-                plan = make_plan(options, table, part.columns, has_raw_text=has_raw_text, context=context)
+                heads = heads or [Head.of(part)]
+                plan = make_plan(options, table, heads, has_raw_text=has_raw_text, context=context)
                 with rejecting(table.name, context, mode=options.mode):
-                    execution = LoadExecution(connection, plan, progress)
+                    execution = LoadExecution(mapper.connection, plan, progress)
+            if Head.of(part) != heads[number]:
+                raise mapper.error(f"{part.label} was changed while it was being loaded", "Load it again.")
             target = execution.prepare(part)
             with rejecting(table.name, context, mode=options.mode, part=part, target=target):
                 part.copy_to(target)
     assert execution is not None  # noqa: S101 - every source has a part
-    with rejecting(table.name, context, mode=options.mode):
+    with rejecting(mapper.table.name, context, mode=options.mode):
         return execution.finish()
 
 
