@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 from _object_store import BUCKET, Server, path_of, write, write_rows
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lakebase.core.bulk.listing import list_files
 from airflow_provider_lakebase.exceptions import (
@@ -21,7 +21,6 @@ from airflow_provider_lakebase.exceptions import (
 )
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.load import LakebaseLoadOperator
-from airflow_provider_lakebase.operators.load import list_files as list_files_task
 
 TABLE = "folders.t"
 FORMATS = ["csv", "jsonl", "parquet"]
@@ -250,11 +249,13 @@ def test_a_folder_is_listed_anew_by_every_load(hook: LakebaseHook, s3: Server, s
     for number in range(3):  # as another process would
         key = f"{place.path.partition('/')[2]}/{number}.csv"
         client.put_object(Bucket=BUCKET, Key=key, Body=f"id,note\n{number},{'x' * number}\n".encode())
-        client.put_object(Bucket=BUCKET, Key=key.replace(f"{number}.csv", "0.csv"), Body=b"id,note\n0," + b"y" * number)
+        client.put_object(
+            Bucket=BUCKET, Key=key.replace(f"{number}.csv", "0.csv"), Body=b"id,note\n0,y" + b"y" * number
+        )
         assert hook.load(s3_folder, TABLE, mode="replace").rows == number + 1
         assert hook.load(f"{s3_folder}/*.csv", TABLE, mode="replace").rows == number + 1
         assert hook.load(f"{s3_folder}/0.csv", TABLE, mode="replace").rows == 1
-        assert hook.get_first(f"SELECT length(note) FROM {TABLE}") == (number,)
+        assert hook.get_first(f"SELECT length(note) FROM {TABLE}") == (number + 1,)
 
 
 def test_the_marker_of_a_folder_is_no_file(hook: LakebaseHook, s3_folder: str):

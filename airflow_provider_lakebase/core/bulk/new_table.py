@@ -56,7 +56,7 @@ def _define_by_schemas(source: Source, options: LoadOptions, context: ErrorConte
         columns = {column[0]: column for column in define_columns(schema, options, label, context)}
         # A column that a file lacks may be NULL.
         always = {name for name, column in columns.items() if not column[2] and (number == 0 or name in found)}
-        every = {**columns, **found}
+        every = {**found, **{name: column for name, column in columns.items() if name not in found}}
         found = {name: (name, kind, nullable or name not in always) for name, (_, kind, nullable) in every.items()}
     casts = options.casts or {}
     folders = _folders(source, options, found, context)
