@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 from _object_store import BUCKET, Server, path_of, write, write_rows
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_lakebase.core.bulk.listing import list_files
 from airflow_provider_lakebase.exceptions import (
@@ -21,6 +21,7 @@ from airflow_provider_lakebase.exceptions import (
 )
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.load import LakebaseLoadOperator
+from airflow_provider_lakebase.operators.load import list_files as list_files_task
 
 TABLE = "folders.t"
 FORMATS = ["csv", "jsonl", "parquet"]
@@ -473,12 +474,6 @@ def test_a_table_is_created_with_the_columns_of_its_folders(
 # ── Operators ──
 
 
-def run(dag: Any) -> list[Any]:
-    """Run a DAG in this process, and return its task instances."""
-    result = dag.test()
-    return [(each.task_id, each.map_index, str(each.state)) for each in result.get_task_instances()]
-
-
 def test_an_operator_loads_a_folder_once(hook: LakebaseHook, s3_folder: str):
     from types import SimpleNamespace
 
@@ -494,3 +489,35 @@ def test_an_operator_loads_a_folder_once(hook: LakebaseHook, s3_folder: str):
     with pytest.raises(AirflowFailException, match="not a whole name"):
         wrong.execute(context)
     assert LakebaseLoadOperator(task_id="t", source=f"{url}/*.x", allow_empty=True, table=TABLE).allow_empty is True
+
+
+@pytest.mark.parametrize("folder", ["local", "s3"], indirect=True)
+def test_mapped_tasks_load_the_files_that_a_task_lists(hook: LakebaseHook, folder: str):
+    for number in range(3):
+        csv_file(f"{folder}/in/{number} {{{{ no }}}} template.csv", number)
+    conn_id = "store" if "://" in folder else None
+    with DAG("mapping", schedule=None) as dag:
+        source = f"{folder.replace('store@', '')}/{{{{ 'in' }}}}/*.csv"
+        files = list_files_task(source, source_conn_id=conn_id, task_id="files", retries=7)
+        load = LakebaseLoadOperator.partial(task_id="load", table=TABLE, exactly_once=False).expand(source=files)
+    listing: Any = dag.get_task("files")
+    assert (listing.retries, load.upstream_task_ids) == (7, {"files"})
+    listing.render_template_fields({"ti": None})
+    found = listing.execute({})
+    assert found == [f"{folder}/in/{number} {{{{ no }}}} template.csv" for number in range(3)]
+    for file in found:
+        LakebaseLoadOperator(task_id="load", source=file, table=TABLE, exactly_once=False).execute({})
+    assert ids(hook) == [0, 1, 2]
+
+
+def test_a_task_that_lists_files_fails_or_finds_none(tmp_path: Path):
+    with DAG("mapping", schedule=None):
+        listed = [list_files_task(f"{tmp_path}/*.csv", allow_empty=allowed) for allowed in (True, False)]
+        wrong = list_files_task(f"{tmp_path}/**.csv")
+    tasks: list[Any] = [each.operator for each in (*listed, wrong)]
+    assert [each.task_id for each in tasks] == ["list_files", "list_files__1", "list_files__2"]
+    assert tasks[0].execute({}) == []
+    with pytest.raises(FileNotFoundError, match="No file matches"):  # a retry may find one
+        tasks[1].execute({})
+    with pytest.raises(AirflowFailException, match="not a whole name"):
+        tasks[2].execute({})

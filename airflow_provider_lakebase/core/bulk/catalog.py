@@ -198,6 +198,19 @@ def find_table(connection: psycopg.Connection[Any], name: str) -> Table:
     )
 
 
+def table_exists(connection: psycopg.Connection[Any], name: str) -> bool:
+    """Return whether there is a relation of a name.
+
+    :param connection: an open session
+    :param name: as in SQL; False for a text that is no name
+    """
+    try:
+        with connection.transaction():
+            return connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone() == (True,)
+    except psycopg.errors.SyntaxError:
+        return False
+
+
 def create_table(
     connection: psycopg.Connection[Any],
     name: str,

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from airflow_provider_lakebase.core.bulk.byte_reader import Unreadable
-from airflow_provider_lakebase.core.bulk.catalog import check_types, create_table
+from airflow_provider_lakebase.core.bulk.catalog import check_types, create_table, table_exists
 from airflow_provider_lakebase.core.bulk.columns import check_new_names, match_names
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.files import is_path, open_to_read
@@ -32,11 +32,13 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     :raises LakebaseLoadError: for an unreadable file, a name that no column can have, or a missing privilege
     """
     context = session_context(connection)
-    if isinstance(source, Files) and not source.files and not _lists_all(options.create_table):
+    types = dict(options.create_table) if isinstance(options.create_table, Mapping) else {}
+    check_types(connection, types, "create_table")
+    if table_exists(connection, table):
+        return
+    if isinstance(source, Files) and not source.files and ("*" in types or not types):
         return  # no file names the columns
-    if isinstance(options.create_table, Mapping):
-        types = dict(options.create_table)
-        check_types(connection, types, "create_table")
+    if types:
         names = _list_names(source, options, context) if "*" in types else list(types)
         definitions = define_by_types(types, names)
     else:
@@ -44,23 +46,21 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     create_table(connection, table, definitions, options.key_columns or ())
 
 
-def _lists_all(types: bool | Mapping[str, str]) -> bool:
-    return isinstance(types, Mapping) and "*" not in types
-
-
 def _define_by_schemas(source: Source, options: LoadOptions, context: ErrorContext) -> list[tuple[str, str, bool]]:
     """Return the columns of all files, or of the rows. The first file that has a column decides its type."""
-    found: dict[str, tuple[str, str, bool]] = {}
-    for number, each in enumerate(_one_by_one(source)):
+    kinds: dict[str, str] = {}
+    required: list[set[str]] = []
+    for each in _one_by_one(source):
         label, schema = _read_schema(each, context)
-        columns = {column[0]: column for column in define_columns(schema, options, label, context)}
-        # A column that a file lacks may be NULL.
-        always = {name for name, column in columns.items() if not column[2] and (number == 0 or name in found)}
-        every = {**found, **{name: column for name, column in columns.items() if name not in found}}
-        found = {name: (name, kind, nullable or name not in always) for name, (_, kind, nullable) in every.items()}
-    casts = options.casts or {}
-    folders = _folders(source, options, found, context)
-    return [*found.values(), *((name, casts.get(name, "text"), True) for name in folders)]
+        columns = define_columns(schema, options, label, context)
+        for name, kind, _ in columns:
+            kinds.setdefault(name, kind)
+        required.append({name for name, _, nullable in columns if not nullable})
+    for name in _folders(source, options, kinds, context):
+        kinds[name] = (options.casts or {}).get(name, "text")
+    # A column that a file lacks may be NULL.
+    never_null = set.intersection(*required)
+    return [(name, kind, name not in never_null) for name, kind in kinds.items()]
 
 
 def define_by_types(types: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, str, bool]]:
