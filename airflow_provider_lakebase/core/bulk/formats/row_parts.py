@@ -63,8 +63,9 @@ def dicts_part(
     return Rows(
         rows,
         [column for column in columns if column],
-        names=names,
+        names=[name for name, column in zip(names, columns, strict=True) if column],
         others=mapper.skips_names,
+        never_skipped=mapper.never_skipped,
         label=label,
         unit=unit,
         json_strings=json_strings,
