@@ -136,10 +136,10 @@ import os, threading, time
 import databricks.sdk as sdk
 held, go = threading.Event(), threading.Event()
 def hold():
-    with light._INITIALISATION._lock:
-        light._INITIALISATION._is_running = True
+    with light._EXECUTION.lock:
+        light._EXECUTION.running.add('databricks.sdk')
         held.set(); go.wait()
-        light._INITIALISATION._is_running = False
+        light._EXECUTION.running.clear()
 threading.Thread(target=hold).start()
 held.wait()
 child = os.fork()
