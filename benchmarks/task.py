@@ -4,8 +4,8 @@
 
 A supervisor forks a process for each task, which has Airflow loaded and nothing of a provider. So does this program: it
 loads Airflow as a task runner does, and forks a child for each measurement, which imports its hook and selects one row,
-on the emulator, on loopback. PostgresHook takes part if apache-airflow-providers-postgres is installed, as it is in this
-environment: on psycopg 3, which it prefers where psycopg is installed, and on psycopg2.
+on the emulator, on loopback. PostgresHook takes part if apache-airflow-providers-postgres is installed, as it is in
+this environment: on psycopg 3, which it prefers where psycopg is installed, and on psycopg2.
 
 ``session`` is the statement once everything is imported, with a new sign-in, look-up and credential; ``import`` is the
 rest. Memory is what the child does not share with its parent, beyond what it has to begin with.
@@ -68,7 +68,7 @@ def measure() -> int:
     import airflow.sdk.execution_time.task_runner  # noqa: F401
     from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
-    # At its first statement, a task loads the asset modules of all providers: here of those that happen to be installed.
+    # At its first statement, a task loads the asset modules of all providers that happen to be installed: not here.
     ProvidersManagerTaskRuntime.initialize_providers_asset_uri_resources = lambda self: None
     gc.freeze()  # as Airflow's LocalExecutor does before it forks
     contenders = {OURS: select_by_ours}

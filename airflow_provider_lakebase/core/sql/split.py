@@ -18,17 +18,21 @@ MAX_LOG_CHARACTERS = 200
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
+# Letters are A to Z, _ and all that is not ASCII. The classes name what is no letter, as a range up to U+10FFFF takes
+# milliseconds to compile.
+_LETTER = r"[^\x00-\x40\x5b-\x5e\x60\x7b-\x7f]"
+_LETTER_OR_DIGIT = r"[^\x00-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]"
+_IN_WORD = r"[^\x00-\x23\x25-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]"  # and $
 # Comments nest, and a backslash escapes only in E'…'. An unterminated token extends to the end of the text.
-# Letters are A to Z, _ and all that is not ASCII. Classes say what is none: a range up to U+10FFFF takes 5 ms to compile.
 _TOKEN = re.compile(
-    r"""
+    rf"""
     (?P<literal>[eE]'(?:[^'\\]|\\.|'')*+
         (?:'(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*+)*+'(?:[^'\\]|\\.|'')*+)*+(?:'|\Z)
     | '(?:[^']|'')*+(?:'|\Z)
-    | \$(?P<tag>(?:[^\x00-\x40\x5b-\x5e\x60\x7b-\x7f][^\x00-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]*)?)\$.*?(?:\$(?P=tag)\$|\Z))
+    | \$(?P<tag>(?:{_LETTER}{_LETTER_OR_DIGIT}*)?)\$.*?(?:\$(?P=tag)\$|\Z))
     | (?P<name>"(?:[^"]|"")*+(?:"|\Z))
     | (?P<line>--[^\n\r]*) | (?P<block>/\*)
-    | (?P<word>[^\x00-\x40\x5b-\x5e\x60\x7b-\x7f][^\x00-\x23\x25-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]*)
+    | (?P<word>{_LETTER}{_IN_WORD}*)
     | (?P<end>;) | (?P<space>[ \t\n\r\f\v]+) | (?P<open>\() | (?P<close>\))
     | [^\w\s'"$/;()-]+ | .
     """,

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 from airflow_provider_lakebase.core.errors.catalog_workspace import UNREACHABLE, find_workspace_rule
-from airflow_provider_lakebase.core.workspace.light_sdk import ApiClient, DatabricksError, PostgresAPI, Unauthenticated
+from airflow_provider_lakebase.core.workspace.light_sdk import ApiClient, DatabricksError, Unauthenticated
+from airflow_provider_lakebase.core.workspace.postgres_api import PostgresApi
 from airflow_provider_lakebase.core.workspace.reachability import NoAnswerError, call_within, find_obstacle
 from airflow_provider_lakebase.core.workspace.sdk_config import KNOWN_SIGN_IN, DirectConfig, PinnedConfig
 from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseError, LakebaseWorkspaceError
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 class WorkspaceClient:
-    """The parts that the provider uses of databricks-sdk's client of this name.
+    """What the provider uses in place of databricks-sdk's client of this name, which has every service.
 
     :param config: host and identity
     """
@@ -30,7 +31,7 @@ class WorkspaceClient:
         self.config = config
         self.api = ApiClient(config)
         self.api._api_client._session.hooks["response"].append(_record_status)
-        self.postgres = PostgresAPI(self.api)  # type: ignore[no-untyped-call]
+        self.postgres = PostgresApi(self.api)
 
 
 class WorkspaceClients:

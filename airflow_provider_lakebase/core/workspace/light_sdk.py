@@ -37,7 +37,6 @@ STAND_INS = (
     "google.oauth2.service_account",
 )
 """The modules that begin as stand-ins."""
-_PARTS = (f"{PACKAGE}.core", f"{PACKAGE}.service.postgres")
 _SPEC = "_lakebase_stand_in_spec"
 
 
@@ -131,14 +130,13 @@ class _StandInFinder(MetaPathFinder):
         return spec
 
 
-def _import_parts() -> None:
-    """Import the modules that the provider uses; if one of them needs the package's ``__init__`` first, run that."""
+def _import_core() -> None:
+    """Import the module that needs all others; if it needs the package's ``__init__`` first, run that."""
     # By the import system, whose lock lets only one thread create a module.
     finder = _StandInFinder()
     sys.meta_path.insert(0, finder)
     try:
-        for part in _PARTS:
-            importlib.import_module(part)
+        importlib.import_module(f"{PACKAGE}.core")
     except (ImportError, AttributeError):
         if PACKAGE in sys.modules:
             _EXECUTION.run(sys.modules[PACKAGE])
@@ -147,25 +145,18 @@ def _import_parts() -> None:
 
 
 with suppress(ImportError):  # which the imports below report
-    _import_parts()
+    _import_core()
 
 from databricks.sdk.config import Config, ConfigAttribute  # noqa: E402
 from databricks.sdk.core import ApiClient, DatabricksError  # noqa: E402
 from databricks.sdk.errors import Unauthenticated  # noqa: E402
 from databricks.sdk.oauth import OidcEndpoints  # noqa: E402
-from databricks.sdk.service.postgres import DatabaseCredential, Endpoint, EndpointType, PostgresAPI  # noqa: E402
-from databricks.sdk.version import __version__ as sdk_version  # noqa: E402
 
 __all__ = [
     "ApiClient",
     "Config",
     "ConfigAttribute",
-    "DatabaseCredential",
     "DatabricksError",
-    "Endpoint",
-    "EndpointType",
     "OidcEndpoints",
-    "PostgresAPI",
     "Unauthenticated",
-    "sdk_version",
 ]

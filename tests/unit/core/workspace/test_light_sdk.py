@@ -21,7 +21,8 @@ import databricks.sdk.service.postgres, databricks.sdk.core, types
 assert type(sdk) is types.ModuleType and sdk is sys.modules['databricks.sdk']
 assert 'WorkspaceClient' in vars(sdk)
 client = sdk.WorkspaceClient
-assert light.PostgresAPI is databricks.sdk.service.postgres.PostgresAPI is sdk.PostgresAPI
+assert databricks.sdk.service.postgres.PostgresAPI is sdk.PostgresAPI
+assert light.ApiClient is databricks.sdk.core.ApiClient is sdk.client.ApiClient
 assert light.Config is databricks.sdk.core.Config is sdk.client.Config
 assert light.DatabricksError is databricks.sdk.errors.DatabricksError
 """
@@ -36,7 +37,7 @@ def run(program: str, path: Path | None = None) -> str:
 
 
 def test_few_modules_are_loaded():
-    assert int(run(f"{LIGHT}\nprint({SERVICES})")) < 5
+    assert int(run(f"{LIGHT}\nprint({SERVICES})")) == 0
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,23 @@ def test_an_sdk_that_was_imported_before_stays_as_it_is():
 
 def test_importing_a_module_does_not_run_the_package():
     output = run(f"{LIGHT}\nfrom databricks.sdk import oauth, azure\nimport databricks.sdk.oidc\nprint({SERVICES})")
-    assert int(output) < 5
+    assert int(output) <= 2
+
+
+def test_what_only_other_identities_need_is_there_once_it_is_used():
+    run(f"""{LIGHT}
+assert not [name for name in sys.modules if name.startswith('cryptography.x509')]
+import google.auth, google.auth.impersonated_credentials as impersonated, types
+from google.oauth2 import service_account
+from databricks.sdk import azure
+import databricks.sdk.credentials_provider as provider
+assert provider.service_account is service_account and provider.impersonated_credentials is impersonated
+assert service_account.Credentials.__module__ == 'google.oauth2.service_account'
+assert issubclass(impersonated.Credentials, google.auth.credentials.Credentials)
+assert not hasattr(impersonated, 'nothing_of_this_name')
+assert azure.add_workspace_id_header is provider.azure.add_workspace_id_header
+assert {{type(each) for each in (service_account, impersonated, azure)}} == {{types.ModuleType}}
+""")
 
 
 def test_what_looks_at_the_package_finds_it():
@@ -71,9 +88,10 @@ def test_what_looks_at_the_package_finds_it():
 import importlib.resources, importlib.util, inspect, pickle, pkgutil
 import databricks, databricks.sdk as sdk
 import databricks.sdk.version
-assert pickle.loads(pickle.dumps(light.PostgresAPI)) is light.PostgresAPI
-assert pickle.loads(pickle.dumps(light.EndpointType.ENDPOINT_TYPE_READ_WRITE))
-endpoint = light.Endpoint(name='e')
+from databricks.sdk.service.postgres import Endpoint, EndpointType, PostgresAPI
+assert pickle.loads(pickle.dumps(PostgresAPI)) is PostgresAPI
+assert pickle.loads(pickle.dumps(EndpointType.ENDPOINT_TYPE_READ_WRITE)) in EndpointType
+endpoint = Endpoint(name='e')
 assert pickle.loads(pickle.dumps(endpoint)) == endpoint
 assert inspect.getmodule(light.Config).__name__ == 'databricks.sdk.config'
 assert 'class Config' in inspect.getsource(light.Config)
@@ -84,7 +102,7 @@ assert importlib.resources.files('databricks.sdk').joinpath('version.py').is_fil
 assert b'version' in pkgutil.get_data('databricks.sdk', 'version.py')
 assert importlib.util.find_spec('databricks.sdk') is sdk.__spec__
 assert sdk.__spec__.loader is sdk.__loader__ and 'light' not in type(sdk.__loader__).__module__
-assert sdk.version.__version__ == light.sdk_version
+assert sdk.version.__version__
 assert databricks.sdk is sdk and not [finder for finder in sys.meta_path if 'StandIn' in type(finder).__name__]
 print(type(sdk).__name__)
 """)
@@ -98,13 +116,13 @@ def one(number):
     start.wait()
     if number % 3 == 0:
         {LIGHT}
-        found.append(light.PostgresAPI)
+        found.append(light.ApiClient)
     elif number % 3 == 1:
-        from databricks.sdk import WorkspaceClient, PostgresAPI
-        found.append(PostgresAPI)
+        from databricks.sdk import WorkspaceClient, client
+        found.append(client.ApiClient)
     else:
-        from databricks.sdk.service.postgres import PostgresAPI
-        found.append(PostgresAPI)
+        from databricks.sdk.core import ApiClient
+        found.append(ApiClient)
 threads = [threading.Thread(target=one, args=(number,)) for number in range(12)]
 for thread in threads: thread.start()
 for thread in threads: thread.join(50)
@@ -159,31 +177,25 @@ assert status == (child, 0), status
 def write_sdk(directory: Path, init: str, **modules: str) -> None:
     """Write a package ``databricks.sdk`` in which each module has the classes that the provider imports."""
     root = directory / "databricks" / "sdk"
-    (root / "service").mkdir(parents=True)
+    root.mkdir(parents=True)
     (root.parent / "__init__.py").write_text("")
     (root / "__init__.py").write_text(init)
-    (root / "service" / "__init__.py").write_text("")
     plain = {
         "config": "class Config: pass\nclass ConfigAttribute: pass",
         "core": "class ApiClient: pass\nclass DatabricksError(Exception): pass",
         "errors": "class Unauthenticated(Exception): pass",
         "oauth": "class OidcEndpoints: pass",
-        "version": "__version__ = '9'",
-        "service/postgres": "class DatabaseCredential: pass\nclass Endpoint: pass\nclass EndpointType: pass\n"
-        "class PostgresAPI: pass",
     }
-    for name, text in {**plain, **{name.replace("__", "/"): text for name, text in modules.items()}}.items():
+    for name, text in {**plain, **modules}.items():
         (root / f"{name}.py").write_text(text + "\n")
 
 
 def test_modules_that_need_what_the_package_defines_are_imported_as_usual(tmp_path: Path):
-    postgres = "from databricks.sdk import Base\nclass PostgresAPI(Base): pass\n"
-    postgres += "class DatabaseCredential: pass\nclass Endpoint: pass\nclass EndpointType: pass"
-    init = "class Base: pass\nfrom databricks.sdk.service.postgres import PostgresAPI\n"
-    write_sdk(tmp_path, init, service__postgres=postgres)
+    core = "from databricks.sdk import Base\nclass ApiClient(Base): pass\nclass DatabricksError(Exception): pass"
+    write_sdk(tmp_path, "class Base: pass\nfrom databricks.sdk.core import ApiClient\n", core=core)
     run(
         f"{LIGHT}\nimport databricks.sdk as sdk\nassert sdk.__file__.startswith({str(tmp_path)!r})\n"
-        "assert light.PostgresAPI is sdk.PostgresAPI and issubclass(light.PostgresAPI, sdk.Base)",
+        "assert light.ApiClient is sdk.ApiClient and issubclass(light.ApiClient, sdk.Base)",
         tmp_path,
     )
 
@@ -210,9 +222,9 @@ def test_a_name_that_the_package_itself_lacks_is_missing_while_it_runs(tmp_path:
 
 
 def test_an_sdk_without_what_is_needed_is_reported_by_its_name(tmp_path: Path):
-    write_sdk(tmp_path, "", service__postgres="")
+    write_sdk(tmp_path, "", core="")
     program = f"try:\n    {LIGHT}\nexcept ImportError as error:\n    print(error)"
-    assert "databricks.sdk.service.postgres" in run(program, tmp_path)
+    assert "databricks.sdk.core" in run(program, tmp_path)
 
 
 def test_no_submodule_hides_what_the_package_defines_under_its_name():
