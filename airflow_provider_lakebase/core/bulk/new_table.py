@@ -13,6 +13,7 @@ from airflow_provider_lakebase.core.bulk.columns import match_names
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.files import is_path, open_to_read
 from airflow_provider_lakebase.core.bulk.formats import import_format, import_from_extra
+from airflow_provider_lakebase.core.bulk.formats.row_parts import names_of_dicts
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.parts import reading_file
 from airflow_provider_lakebase.core.bulk.source import ROWS_LABEL, ArrowSource, Dicts, Files, NamedRows, Source
@@ -67,15 +68,18 @@ def _source_names(source: Source, options: LoadOptions, context: ErrorContext) -
     if _has_schema(source):
         label, schema = _read_schema(source, context)
         return label, list(schema.names)
-    if isinstance(source, Dicts | NamedRows):
+    if isinstance(source, NamedRows):
         return ROWS_LABEL, list(source.names)
+    if isinstance(source, Dicts):
+        return ROWS_LABEL, names_of_dicts(options, source.names)
     if isinstance(source, Files) and is_path(source.files[0].opener):
         file = source.files[0]
         with reading_file(file.label, context), open_to_read(file.opener) as opened:
             try:
                 names = import_format(file.format).read_names(opened, options)
             except BadValue as bad:
-                raise Unreadable(f"in line {bad.number}, {bad.reason}", "Correct the file.") from None
+                place = f"{bad.unit or 'line'} {bad.number}"
+                raise Unreadable(f"in {place}, {bad.reason}", "Correct the file.") from None
         if names is not None:
             return file.label, names
     raise LakebaseSettingsError(

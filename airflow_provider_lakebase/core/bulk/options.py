@@ -30,8 +30,8 @@ _PARAM = re.compile(r"^ *:param (\w+): *(.*(?:\n(?! *:| *$).*)*)", re.MULTILINE)
 class FileOptions:
     """How a file is read or written.
 
-    :param format: ``csv``, ``jsonl`` or ``parquet``; by default the file name decides, ignoring a final ``.gz`` or
-        ``.zst``
+    :param format: ``csv``, ``json`` (one array of objects), ``jsonl`` (an object per line) or ``parquet``; by default
+        the file name decides, ignoring a final ``.gz`` or ``.zst``
     :param header: whether the first line of a CSV file holds the column names
     :param null: unquoted text that stands for NULL in a CSV file
     :param delimiter: character that separates the values of a CSV file: one of ASCII

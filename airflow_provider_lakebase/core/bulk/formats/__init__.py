@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
     from airflow_provider_lakebase.core.bulk.progress import Progress
 
-FormatName = Literal["csv", "jsonl", "parquet"]
+FormatName = Literal["csv", "json", "jsonl", "parquet"]
 
 
 class FileFormat(NamedTuple):
@@ -42,6 +42,7 @@ class FileFormat(NamedTuple):
 
 FORMATS: Mapping[FormatName, FileFormat] = {
     "csv": FileFormat("csv", (".csv",), is_sent_as_is=True),
+    "json": FileFormat("json_array", (".json",)),
     "jsonl": FileFormat("json_lines", (".jsonl", ".ndjson")),
     "parquet": FileFormat("parquet", (".parquet", ".pq"), has_schema=True),
 }

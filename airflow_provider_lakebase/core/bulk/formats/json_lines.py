@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
-from decimal import Decimal
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import psycopg
 from psycopg import sql
@@ -15,13 +13,13 @@ from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, open_as
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
 from airflow_provider_lakebase.core.bulk.copy_out import write_copy
-from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part
+from airflow_provider_lakebase.core.bulk.formats.json_decoding import DECODER, NOT_AN_OBJECT, NOT_JSON
+from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part, names_of_dicts
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 
-_MOST_INT_DIGITS = 4300
 # JSON contains neither control character, so CSV with them as delimiter and quote leaves each line as it is.
-_COPY_OUT = """
+COPY_OUT = """
     COPY (SELECT row_to_json(row.*) FROM ({}
     ) AS row) TO STDOUT (FORMAT csv, DELIMITER e'\\x01', QUOTE e'\\x02')
 """
@@ -54,17 +52,17 @@ def write_query(
     :param progress: counts rows and bytes
     :returns: rows written
     """
-    return write_copy(connection, sql.SQL(_COPY_OUT).format(query), file, progress)
+    return write_copy(connection, sql.SQL(COPY_OUT).format(query), file, progress)
 
 
 def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:
-    """Return the names of the first object of a file.
+    """Return the names that ``columns`` lists, or else those of the first object of a file.
 
     :param file: open for reading bytes
-    :param options: without effect
+    :param options: of the load
     :raises BadValue: if the first line is not an object
     """
-    return list(next(read_json_lines(open_as_text(file)), {}))
+    return names_of_dicts(options, next(read_json_lines(open_as_text(file)), {}))
 
 
 def read_json_lines(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
@@ -81,35 +79,11 @@ def read_json_lines(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
             ended = True
             continue
         try:
-            value = _decode(line.decode())
+            value = DECODER.decode(line.decode())
         except BadValue as bad:
             raise BadValue(bad.reason, number) from None
         except (ValueError, RecursionError):
-            raise BadValue("it is not JSON in UTF-8", number) from None
+            raise BadValue(NOT_JSON, number) from None
         if not isinstance(value, dict):
-            raise BadValue("it is not a JSON object", number)
+            raise BadValue(NOT_AN_OBJECT, number)
         yield value
-
-
-def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise BadValue("an object in it has the same name twice", None)
-    return found
-
-
-def _parse_int(text: str) -> int | Decimal:
-    # The zero of a float has a sign, and Python's int() refuses longer texts.
-    return Decimal(text) if text == "-0" or len(text) > _MOST_INT_DIGITS else int(text)
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise BadValue(f"it contains {name}, which JSON does not have", None)
-
-
-_decode = json.JSONDecoder(
-    parse_float=Decimal,
-    parse_int=_parse_int,
-    parse_constant=_reject_constant,
-    object_pairs_hook=_without_repeated_names,
-).decode
