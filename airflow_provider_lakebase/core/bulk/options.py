@@ -73,7 +73,21 @@ class FileOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(FileOptions):
-    """How rows are exported to a file."""
+    """How rows are exported to a file, or to numbered files in a folder.
+
+    :param max_rows_per_file: make the destination a folder of files with at most so many rows each: ``part-00000.csv``
+        and so on. They replace those of an earlier export; by default all rows are in one file
+    :raises LakebaseSettingsError: if a value is invalid
+    """
+
+    max_rows_per_file: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most = self.max_rows_per_file
+        if most is not None and (type(most) is not int or most < 1):
+            hint = "Give the most rows of a file, 1 or more; or None for one file."
+            raise LakebaseSettingsError(f"max_rows_per_file is {most!r}", hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +170,8 @@ class FileKeywords(TypedDict, total=False):
 
 class ExportKeywords(FileKeywords, total=False):
     """The fields of :class:`ExportOptions` as keyword arguments."""
+
+    max_rows_per_file: int | None
 
 
 class LoadKeywords(FileKeywords, total=False):

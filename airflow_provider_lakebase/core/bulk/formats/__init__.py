@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
     from airflow_provider_lakebase.core.bulk.copy import Part
+    from airflow_provider_lakebase.core.bulk.copy_out import NextFile
     from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
     from airflow_provider_lakebase.core.bulk.progress import Progress
 
@@ -58,11 +59,11 @@ class FormatModule(Protocol):
         self,
         connection: psycopg.Connection[Any],
         query: sql.Composable,
-        file: IO[bytes],
+        next_file: NextFile,
         options: ExportOptions,
         progress: Progress,
     ) -> int:
-        """Write the rows of a query to a file and return how many there were."""
+        """Write the rows of a query to one or more files and return how many there were."""
 
     def read_names(self, file: IO[bytes], options: LoadOptions) -> list[str] | None:
         """Return the column names of a file, or None if it has none; only formats without a schema define this."""

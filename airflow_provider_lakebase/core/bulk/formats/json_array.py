@@ -15,9 +15,9 @@ from psycopg import sql
 from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, Unreadable, open_as_text
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
-from airflow_provider_lakebase.core.bulk.copy_out import write_copy
+from airflow_provider_lakebase.core.bulk.copy_out import BlockWriter, NextFile
 from airflow_provider_lakebase.core.bulk.formats.json_decoding import DECODER, NOT_AN_OBJECT, NOT_JSON
-from airflow_provider_lakebase.core.bulk.formats.json_lines import COPY_OUT
+from airflow_provider_lakebase.core.bulk.formats.json_lines import unquote, write_objects
 from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part, names_of_dicts
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
@@ -56,34 +56,31 @@ def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:
 def write_query(
     connection: psycopg.Connection[Any],
     query: sql.Composable,
-    file: IO[bytes],
+    next_file: NextFile,
     options: ExportOptions,
     progress: Progress,
 ) -> int:
-    """Write the rows of a query as one array, each on a line of its own.
+    """Write the rows of a query as an array, each on a line of its own.
 
     :param connection: an open session
     :param query: the query
-    :param file: open for writing bytes
-    :param options: without effect
+    :param next_file: opens each file
+    :param options: ``max_rows_per_file`` has an effect
     :param progress: counts rows and bytes
     :returns: rows written
     """
-    array = _ArrayWriter(file)
-    rows = write_copy(connection, sql.SQL(COPY_OUT).format(query), array, progress)  # type: ignore[arg-type]
-    array.finish()
-    return rows
+    return write_objects(connection, query, next_file, options, progress, _ArrayWriter)
 
 
-class _ArrayWriter:
-    """Turn lines of JSON into the elements of an array."""
+class _ArrayWriter(BlockWriter):
+    """Write objects as the elements of an array."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
+        super().__init__(file)
         self._before = b"[\n"
 
-    def write(self, lines: bytes) -> None:
-        self.file.write(self._before + lines.removesuffix(b"\n").replace(b"\n", b",\n"))
+    def write(self, block: bytes) -> None:
+        self.file.write(self._before + unquote(block).removesuffix(b"\n").replace(b"\n", b",\n"))
         self._before = b",\n"
 
     def finish(self) -> None:

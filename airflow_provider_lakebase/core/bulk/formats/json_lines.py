@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -12,17 +13,21 @@ from psycopg import sql
 from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, open_as_text
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
-from airflow_provider_lakebase.core.bulk.copy_out import write_copy
+from airflow_provider_lakebase.core.bulk.copy_out import BlockWriter, NextFile, write_copy
 from airflow_provider_lakebase.core.bulk.formats.json_decoding import DECODER, NOT_AN_OBJECT, NOT_JSON
 from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part, names_of_dicts
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 
-# JSON contains neither control character, so CSV with them as delimiter and quote leaves each line as it is.
-COPY_OUT = """
+# JSON contains neither control character, so CSV with them as delimiter and quote leaves each object as it is, but for
+# the quotes around one with a line break.
+_COPY_OUT = """
     COPY (SELECT row_to_json(row.*) FROM ({}
     ) AS row) TO STDOUT (FORMAT csv, DELIMITER e'\\x01', QUOTE e'\\x02')
 """
+_QUOTE = b"\x02"
+_QUOTED = re.compile(b"\x02([^\x02]*)\x02")
+_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
 def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
@@ -39,7 +44,7 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
 def write_query(
     connection: psycopg.Connection[Any],
     query: sql.Composable,
-    file: IO[bytes],
+    next_file: NextFile,
     options: ExportOptions,
     progress: Progress,
 ) -> int:
@@ -47,12 +52,54 @@ def write_query(
 
     :param connection: an open session
     :param query: the query
-    :param file: open for writing bytes
-    :param options: without effect
+    :param next_file: opens each file
+    :param options: ``max_rows_per_file`` has an effect
     :param progress: counts rows and bytes
     :returns: rows written
     """
-    return write_copy(connection, sql.SQL(COPY_OUT).format(query), file, progress)
+    return write_objects(connection, query, next_file, options, progress, LinesWriter)
+
+
+def write_objects(
+    connection: psycopg.Connection[Any],
+    query: sql.Composable,
+    next_file: NextFile,
+    options: ExportOptions,
+    progress: Progress,
+    writer: type[BlockWriter],
+) -> int:
+    """Write each row of a query as an object, and return the number of rows.
+
+    :param connection: an open session
+    :param query: the query
+    :param next_file: opens each file
+    :param options: ``max_rows_per_file`` has an effect
+    :param progress: counts rows and bytes
+    :param writer: writes the objects of a file
+    """
+    statement = sql.SQL(_COPY_OUT).format(query)
+    return write_copy(
+        connection, statement, next_file, progress, rows_per_file=options.max_rows_per_file, writer=writer
+    )
+
+
+class LinesWriter(BlockWriter):
+    """Write objects, each on a line of its own."""
+
+    def write(self, block: bytes) -> None:
+        self.file.write(unquote(block))
+
+
+def unquote(block: bytes) -> bytes:
+    """Return objects, each on a line of its own.
+
+    :param block: as COPY sends them: in quotes if a value of the type ``json`` has line breaks, which are white space
+    """
+    return _QUOTED.sub(_without_line_breaks, block) if _QUOTE in block else block
+
+
+def _without_line_breaks(quoted: re.Match[bytes]) -> bytes:
+    return quoted[1].translate(_SPACES)
 
 
 def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:

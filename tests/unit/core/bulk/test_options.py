@@ -101,7 +101,7 @@ def test_default_args_and_partial_know_the_options():
     [
         ({"mode": "merge"}, "mode is 'merge'. Choose from append, replace, upsert"),
         ({"duplicates": "first"}, "duplicates is 'first'"),
-        ({"format": "xml"}, "format is 'xml'. Choose from csv, jsonl, parquet"),
+        ({"format": "xml"}, "format is 'xml'. Choose from csv, json, jsonl, parquet"),
         ({"update_columns": ["a"]}, "update_columns is given with mode 'append'. Use mode 'upsert'"),
         ({"version_column": "a", "mode": "replace"}, "version_column is given with mode 'replace'"),
         ({"replace_where": "true"}, "replace_where is given with mode 'append'. Use mode 'replace'"),
