@@ -74,6 +74,7 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
     template_fields: Sequence[str] = (*LakebaseOperatorMixin.template_fields, "table")
     mode: str
     columns: Any
+    create_table: Any
     ledger_schema: str
 
     def __init__(self, *, table: str, exactly_once: bool = True, **kwargs: Any) -> None:

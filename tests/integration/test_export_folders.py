@@ -188,7 +188,7 @@ def test_a_number_of_rows_that_is_none_is_refused(hook: LakebaseHook, tmp_path: 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_memory_does_not_grow_with_the_rows_or_the_files(hook: LakebaseHook, tmp_path: Path, ending: str):
     peaks = []
-    for count in (100_000, 300_000):
+    for count in (200_000, 400_000):
         query = f"SELECT n AS id, repeat('x', 300) AS note FROM generate_series(1, {count}) AS n"
         tracemalloc.start()
         result = hook.export(query, tmp_path / f"out.{ending}", max_rows_per_file=1000)

@@ -80,21 +80,15 @@ def write_copy(
     with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:
             rows = iter(copy)
-            header = bytes(next(rows)) if has_header else b""
+            header = [bytes(next(rows))] if has_header else []
             for rows_of_file in split_rows(rows, rows_per_file):
                 with next_file() as file:
-                    _write_file(writer(file), header, rows_of_file, progress)
+                    opened = writer(file)
+                    for count, block in read_blocks(chain(header, rows_of_file)):
+                        opened.write(block)
+                        progress.add(rows=count, bytes=len(block))
+                    opened.finish()
         return cursor.rowcount
-
-
-def _write_file(writer: BlockWriter, header: bytes, rows: Iterator[Any], progress: Progress) -> None:
-    if header:
-        writer.write(header)
-        progress.add(bytes=len(header))
-    for count, block in read_blocks(rows):
-        writer.write(block)
-        progress.add(rows=count, bytes=len(block))
-    writer.finish()
 
 
 def split_rows(rows: Iterator[_Row], size: int | None) -> Iterator[Iterator[_Row]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 MARKER = "_SUCCESS"
 """Name of the empty file that is written last."""
+_GRACE_SECONDS = 1.0
+"""How long the old folder is kept, so that a reader who has begun to list its files sees all of them."""
 _ENDINGS = "|".join(re.escape(row.endings[0]) for row in FORMATS.values())
 _OURS = re.compile(rf"part-\d{{5,}}(?:{_ENDINGS})(?:\.gz|\.zst)?|{MARKER}")
 
@@ -126,6 +129,7 @@ class _LocalFolder:
         except BaseException:
             self._old.rename(self.path)
             raise
+        time.sleep(_GRACE_SECONDS)
         shutil.rmtree(self._old)
 
     def discard(self) -> None:

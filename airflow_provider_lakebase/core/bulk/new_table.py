@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from airflow_provider_lakebase.core.bulk.byte_reader import Unreadable
-from airflow_provider_lakebase.core.bulk.catalog import check_types, create_table
+from airflow_provider_lakebase.core.bulk.catalog import check_types, create_table, has_type
 from airflow_provider_lakebase.core.bulk.columns import match_names
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.files import is_path, open_to_read
@@ -31,7 +31,7 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     :param source: the source to load
     :param table: the target, as in SQL
     :param options: of the load
-    :raises LakebaseSettingsError: for a source without a schema, or a type without a Postgres counterpart
+    :raises LakebaseSettingsError: for a source without a schema, or a type that the database does not have
     :raises LakebaseLoadError: for an unreadable file, a name that no column can have, or a missing privilege
     """
     context = session_context(connection)
@@ -40,6 +40,8 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
         check_types(connection, types, "create_table")
         names = _list_names(source, options, context) if "*" in types else list(types)
         definitions = define_by_types(types, names)
+    elif isinstance(source, NamedRows) and source.types is not None:
+        definitions = _define_by_query(connection, source.names, source.types, options)
     else:
         label, schema = _read_schema(source, context)
         definitions = define_columns(schema, options, label, context)
@@ -54,6 +56,28 @@ def define_by_types(types: Mapping[str, str], names: Sequence[str]) -> list[tupl
     """
     every = [*names, *(name for name in types if name not in names and name != "*")]
     return [(name, types.get(name, types.get("*", "")), True) for name in every]
+
+
+def _define_by_query(
+    connection: psycopg.Connection[Any], names: Sequence[str], types: Sequence[str], options: LoadOptions
+) -> list[tuple[str, str, bool]]:
+    """Return name, type and nullability of each column of a query on another Postgres database."""
+    context = session_context(connection)
+    targets = match_names(names, options.columns, ROWS_LABEL)
+    _check_names([target for target in targets if target is not None], ROWS_LABEL, context)
+    definitions = []
+    for name, target, kind in zip(names, targets, types, strict=True):
+        if target is None:
+            continue
+        wanted = (options.casts or {}).get(target, kind)
+        if not has_type(connection, wanted):
+            raise LakebaseSettingsError(
+                f"Column {name} is of type {wanted}, which is no type of a column in the target database",
+                context=context,
+                hint=f"Cast it in the query: {name}::text; or give the types: create_table={{'id': 'bigint', '*': …}}.",
+            )
+        definitions.append((target, wanted, True))
+    return definitions
 
 
 def _list_names(source: Source, options: LoadOptions, context: ErrorContext) -> list[str]:

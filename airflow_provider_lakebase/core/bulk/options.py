@@ -111,7 +111,8 @@ class LoadOptions(FileOptions):
     :param index: whether the index of a pandas frame is loaded, under its names; by default an index without a name is
         left out, and one with a name is rejected
     :param create_table: create the table if it does not exist, with ``key_columns`` as its primary key: True for the
-        types of the Parquet or Arrow schema, or the SQL type by column, ``"*"`` for all other columns of the source
+        types of the Parquet or Arrow schema, or of a query on Postgres; or the SQL type by column, ``"*"`` for all
+        other columns of the source
     :param load_id: identity of the load in the ledger, which is written in the same transaction: another load of the
         same identity into the table does nothing
     :param ledger_schema: schema of the ledger; created if the role may
@@ -128,7 +129,7 @@ class LoadOptions(FileOptions):
     casts: Mapping[str, str] | None = None
     skip_lines: int = field(default=0, metadata=_CSV_ONLY)
     index: bool | None = field(default=None, metadata=_FILES_ONLY)
-    create_table: bool | Mapping[str, str] = field(default=False, metadata=_FILES_ONLY)
+    create_table: bool | Mapping[str, str] = False
     load_id: str | None = None
     ledger_schema: str = LEDGER_SCHEMA
 
