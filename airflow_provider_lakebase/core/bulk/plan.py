@@ -25,6 +25,7 @@ class LoadPlan:
     :param casts: SQL types by column: text is cast to them before it is stored
     :param skips_columns: whether the source may send columns that are not loaded
     :param has_raw_text: whether the source may send text that a column would round
+    :param rejects: whether rows that cannot be stored are left out
     """
 
     table: Table
@@ -38,6 +39,7 @@ class LoadPlan:
     casts: Mapping[str, str] = field(default_factory=dict)
     skips_columns: bool = False
     has_raw_text: bool = False
+    rejects: bool = False
 
     @property
     def stable_key(self) -> Sequence[str]:
@@ -54,7 +56,9 @@ class LoadPlan:
             column.rounds and (self.has_raw_text or column.element or column.kind == "interval")
             for column in self.columns
         )
-        return any((self.mode != "append", self.casts, self.skips_columns, self.table.row_security, rounds))
+        cuts = self.has_raw_text and any(column.cuts for column in self.columns)
+        is_checked = rounds or cuts or self.rejects
+        return any((self.mode != "append", self.casts, self.skips_columns, self.table.row_security, is_checked))
 
 
 def make_plan(
@@ -100,6 +104,7 @@ def make_plan(
         casts=options.casts or {},
         skips_columns=has_raw_text and isinstance(options.columns, Mapping),
         has_raw_text=has_raw_text,
+        rejects=options.rejects,
     )
 
 

@@ -16,15 +16,18 @@ from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, Unreada
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
 from airflow_provider_lakebase.core.bulk.copy_out import BlockWriter, NextFile
-from airflow_provider_lakebase.core.bulk.formats.json_decoding import DECODER, NOT_AN_OBJECT, NOT_JSON
+from airflow_provider_lakebase.core.bulk.formats.json_decoding import DECODER, NOT_AN_OBJECT, NOT_JSON, NOT_JSON_STATE
 from airflow_provider_lakebase.core.bulk.formats.json_lines import unquote, write_objects
 from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part, names_of_dicts
+from airflow_provider_lakebase.core.bulk.formats.rows import BadRow
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LONGEST_TOKEN = 16
 """Characters of the longest token other than a string or number, such as ``-Infinity``, or of an escape."""
+_LENIENT = json.JSONDecoder(parse_float=str, parse_int=str, object_pairs_hook=list)
+"""Finds the end of a value that is JSON but for what :data:`DECODER` rejects."""
 _NO_ARRAY_HINT = (
     "The file must hold one array of objects: [{…}, {…}]. If each line is an object, set format='jsonl'; if the array "
     "is a member of an object, extract it first."
@@ -39,7 +42,8 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
     :param mapper: maps names to the table's columns
     :raises Unreadable: if it does not begin with an array, or has another encoding than UTF-8
     """
-    return dicts_part(read_json_array(open_as_text(file)), label, mapper, json_strings=True)
+    rows = read_json_array(open_as_text(file), yields_bad=mapper.options.rejects)
+    return dicts_part(rows, label, mapper, json_strings=True)
 
 
 def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:
@@ -87,10 +91,12 @@ class _ArrayWriter(BlockWriter):
         self.file.write(b"[]\n" if self._before == b"[\n" else b"\n]\n")
 
 
-def read_json_array(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
-    """Yield the objects of an array, with the values that JSON Lines have.
+def read_json_array(file: io.RawIOBase, *, yields_bad: bool = False) -> Iterator[Any]:
+    """Yield the objects of an array as dicts, with the values that JSON Lines have.
 
     :param file: UTF-8 text, open for reading bytes
+    :param yields_bad: whether to yield a :class:`BadRow` for an element that is not an object. What is no JSON cannot
+        be left out: nothing tells where the next element begins
     :raises Unreadable: if there is no array, or something follows it
     :raises BadValue: for an element that is not an object
     """
@@ -101,28 +107,34 @@ def read_json_array(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
     text.skip()
     while number or text.peek() != "]":
         number += 1
-        yield _read_object(text, number)
+        yield _read_object(text, number, yields_bad)
         if text.peek() != ",":
             break
         text.skip()
     if text.peek() != "]":
-        raise BadValue(f"{NOT_JSON}, or the array is not closed", number, unit="row")
+        raise BadValue(f"{NOT_JSON}, or the array is not closed", number, unit="row", sqlstate=NOT_JSON_STATE)
     text.skip()
     if text.peek() or text.is_broken:
         raise Unreadable("something follows its array", _NO_ARRAY_HINT)
 
 
-def _read_object(text: _Text, number: int) -> dict[str, Any]:
+def _read_object(text: _Text, number: int, yields_bad: bool) -> Any:
     text.peek()
     try:
-        value = text.decode()
-    except BadValue as bad:
-        raise BadValue(bad.reason, number, unit="row") from None
+        value, raw = text.decode(DECODER)
+        if isinstance(value, dict):
+            return value
+        bad = BadValue(NOT_AN_OBJECT, number, unit="row")
+    except BadValue as found:
+        bad, raw = BadValue(found.reason, number, unit="row"), ""
     except (ValueError, RecursionError):
-        raise BadValue(NOT_JSON, number, unit="row") from None
-    if not isinstance(value, dict):
-        raise BadValue(NOT_AN_OBJECT, number, unit="row")
-    return value
+        raise BadValue(NOT_JSON, number, unit="row", sqlstate=NOT_JSON_STATE) from None
+    if not yields_bad:
+        raise bad
+    try:
+        return BadRow(bad, raw or text.decode(_LENIENT)[1])
+    except (ValueError, RecursionError):
+        raise BadValue(NOT_JSON, number, unit="row", sqlstate=NOT_JSON_STATE) from None
 
 
 class _Text:
@@ -152,21 +164,24 @@ class _Text:
         """Go past the character that :meth:`peek` returned."""
         self._position += 1
 
-    def decode(self) -> Any:
-        """Return the next value and go past it.
+    def decode(self, decoder: json.JSONDecoder) -> tuple[Any, str]:
+        """Return the next value and its text, and go past it.
 
+        :param decoder: decodes it
         :raises BadValue: for a value that is not exact
         :raises ValueError: for what is not JSON
         """
         while True:
             try:
-                value, self._position = DECODER.raw_decode(self._text, self._position)
+                value, end = decoder.raw_decode(self._text, self._position)
             except json.JSONDecodeError as error:
                 # Twice as much each time, so that a long value is not decoded again for every block of it.
                 if not self._may_be_cut(error) or not self._read_more(len(self._text) - self._position):
                     raise
             else:
-                return value
+                raw = "" if isinstance(value, dict) else self._text[self._position : end]
+                self._position = end
+                return value, raw
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
         """Return whether an error may be due to the end of the text that was read so far."""

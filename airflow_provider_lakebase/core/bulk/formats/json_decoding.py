@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 
 NOT_JSON = "it is not JSON in UTF-8"
+NOT_JSON_STATE = "22P02"
+"""SQLSTATE of what Postgres calls an invalid text representation."""
 NOT_AN_OBJECT = "it is not a JSON object"
 _MOST_INT_DIGITS = 4300
 

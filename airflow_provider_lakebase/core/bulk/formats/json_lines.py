@@ -14,8 +14,9 @@ from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, open_as
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
 from airflow_provider_lakebase.core.bulk.copy_out import BlockWriter, NextFile, write_copy
-from airflow_provider_lakebase.core.bulk.formats.json_decoding import DECODER, NOT_AN_OBJECT, NOT_JSON
+from airflow_provider_lakebase.core.bulk.formats.json_decoding import DECODER, NOT_AN_OBJECT, NOT_JSON, NOT_JSON_STATE
 from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part, names_of_dicts
+from airflow_provider_lakebase.core.bulk.formats.rows import BadRow
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 
@@ -38,7 +39,8 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
     :param mapper: maps names to the table's columns
     :raises Unreadable: for an encoding other than UTF-8
     """
-    return dicts_part(read_json_lines(open_as_text(file)), label, mapper, unit="line", json_strings=True)
+    rows = read_json_lines(open_as_text(file), yields_bad=mapper.options.rejects)
+    return dicts_part(rows, label, mapper, unit="line", json_strings=True)
 
 
 def write_query(
@@ -112,10 +114,11 @@ def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:
     return names_of_dicts(options, next(read_json_lines(open_as_text(file)), {}))
 
 
-def read_json_lines(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file. Integers stay ``int``, other numbers become ``Decimal``.
+def read_json_lines(file: io.RawIOBase, *, yields_bad: bool = False) -> Iterator[Any]:
+    """Yield the objects of a file as dicts. Integers stay ``int``, other numbers become ``Decimal``.
 
     :param file: UTF-8 text, open for reading bytes
+    :param yields_bad: whether to yield a :class:`BadRow` for a line that is not an object
     :raises BadValue: for a line that is not an object
     """
     ended = False
@@ -126,11 +129,20 @@ def read_json_lines(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
             ended = True
             continue
         try:
-            value = DECODER.decode(line.decode())
+            yield _read_object(line, number)
         except BadValue as bad:
-            raise BadValue(bad.reason, number) from None
-        except (ValueError, RecursionError):
-            raise BadValue(NOT_JSON, number) from None
-        if not isinstance(value, dict):
-            raise BadValue(NOT_AN_OBJECT, number)
-        yield value
+            if not yields_bad:
+                raise
+            yield BadRow(bad, line.rstrip(b"\r\n").decode(errors="backslashreplace"))
+
+
+def _read_object(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        value = DECODER.decode(line.decode())
+    except BadValue as bad:
+        raise BadValue(bad.reason, number) from None
+    except (ValueError, RecursionError):
+        raise BadValue(NOT_JSON, number, sqlstate=NOT_JSON_STATE) from None
+    if not isinstance(value, dict):
+        raise BadValue(NOT_AN_OBJECT, number)
+    return value

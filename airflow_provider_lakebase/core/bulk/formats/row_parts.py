@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue
-from airflow_provider_lakebase.core.bulk.formats.rows import Rows
+from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows, describe_row
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.rejection import value_error
 
@@ -55,16 +55,17 @@ def dicts_part(
     names = list(mapper.options.columns or ())
     if not names:
         try:
-            first = next(rows, None)
+            # The first dict says the columns; rows before it cannot be read.
+            before, first = _find_first_dict(rows)
         except BadValue as bad:
             part = Rows(rows, (), label=label, unit=unit)
             raise value_error(bad, mapper.table.name, mapper.context, part) from None
         names = list(first or mapper.table.loadable)
-        rows = chain([first] if first is not None else [], rows)
+        rows = chain(before, [first] if first is not None else [], rows)
     columns = mapper.map(names, label)
     paths = [name for name in names if mapper.skips_names and "." in name]
     return Rows(
-        _with_members(rows, paths) if paths else rows,
+        _with_members(rows, paths, yields_bad=mapper.options.rejects) if paths else rows,
         [column for column in columns if column],
         names=names,
         others=mapper.skips_names,
@@ -72,6 +73,15 @@ def dicts_part(
         unit=unit,
         json_strings=json_strings,
     )
+
+
+def _find_first_dict(rows: Iterator[Any]) -> tuple[list[Any], Any]:
+    before: list[Any] = []
+    for row in rows:
+        if not isinstance(row, BadRow):
+            return before, row
+        before.append(row)
+    return before, None
 
 
 def names_of_dicts(options: LoadOptions, first: Iterable[str]) -> list[str]:
@@ -83,13 +93,20 @@ def names_of_dicts(options: LoadOptions, first: Iterable[str]) -> list[str]:
     return list(options.columns or first)
 
 
-def _with_members(rows: Iterable[Any], paths: Sequence[str]) -> Iterator[Any]:
+def _with_members(rows: Iterable[Any], paths: Sequence[str], *, yields_bad: bool) -> Iterator[Any]:
     """Yield dicts to which the members at the paths, such as ``user.id``, were added under the path's own name."""
     for number, row in enumerate(rows, 1):
-        if isinstance(row, Mapping):
-            found = {path: _member(row, path, number) for path in paths if path not in row}
-            row = {**row, **{path: values[0] for path, values in found.items() if values}}
-        yield row
+        try:
+            yield _add_members(row, paths, number) if isinstance(row, Mapping) else row
+        except BadValue as bad:
+            if not yields_bad:
+                raise
+            yield BadRow(bad, describe_row(row, ()))
+
+
+def _add_members(row: Mapping[str, Any], paths: Sequence[str], number: int) -> dict[str, Any]:
+    found = {path: _member(row, path, number) for path in paths if path not in row}
+    return {**row, **{path: values[0] for path, values in found.items() if values}}
 
 
 def _member(row: Any, path: str, number: int) -> tuple[Any, ...]:

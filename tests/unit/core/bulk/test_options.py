@@ -130,8 +130,8 @@ def test_options_of_one_format_are_found_where_they_are_given():
 
 
 def test_options_of_files_are_told_apart():
-    assert FILE_ONLY >= {"format", "header", "null", "create_table"}
-    assert "mode" not in FILE_ONLY
+    assert FILE_ONLY >= {"format", "header", "null", "index"}
+    assert not FILE_ONLY & {"mode", "create_table"}
 
 
 def test_the_table_of_formats_has_each_format_once():
