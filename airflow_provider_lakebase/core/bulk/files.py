@@ -107,7 +107,7 @@ def open_to_read(source: Any) -> Iterator[IO[bytes]]:
     :raises LakebaseStorageError: if the storage fails
     """
     label = describe_file(source)
-    with translating(label), ExitStack() as stack:
+    with translating_storage(label), ExitStack() as stack:
         if is_path(source):
             file = stack.enter_context(_open_path(Path(source) if isinstance(source, str) else source, label))
         else:
@@ -152,7 +152,7 @@ def open_to_write(destination: Any) -> Iterator[IO[bytes]]:
     """
     final = Path(destination) if isinstance(destination, str) else destination
     write = _uploaded if str(getattr(final, "protocol", "")) in _ATOMIC_UPLOADS else _renamed
-    with translating(describe_file(final), writes=True), write(final) as file:
+    with translating_storage(describe_file(final), writes=True), write(final) as file:
         yield file
 
 
@@ -161,7 +161,7 @@ def _uploaded(final: Any) -> Iterator[IO[bytes]]:
     # Closing such a file does not end its upload.
     upload = final.open("wb", autocommit=False)
     try:
-        with _compressed(upload, final) as file:
+        with compressed(upload, final) as file:
             yield file
         upload.commit()
     except BaseException:
@@ -173,7 +173,7 @@ def _uploaded(final: Any) -> Iterator[IO[bytes]]:
 def _renamed(final: Any) -> Iterator[IO[bytes]]:
     partial = final.with_name(f".{final.name}.{uuid4().hex}.partial")
     try:
-        with _compressed(_create(partial, final), final) as file:
+        with compressed(_create(partial, final), final) as file:
             yield file
         if isinstance(partial, Path) or str(partial.protocol) in ("", "file", "local"):
             # Some versions of Airflow's paths of local files are Paths too, and warn when they are used as such.
@@ -197,7 +197,12 @@ def _create(partial: Any, final: Any) -> Any:
 
 
 @contextmanager
-def _compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
+def compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
+    """Yield a file that compresses what is written, as the name that it will have says, and close it.
+
+    :param opened: open for writing bytes
+    :param final: its path
+    """
     with ExitStack() as stack:
         file = stack.enter_context(opened)
         if compression := compression_of_name(describe_file(final)):
@@ -206,7 +211,7 @@ def _compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def translating(label: str, *, writes: bool = False) -> Iterator[None]:
+def translating_storage(label: str, *, writes: bool = False) -> Iterator[None]:
     """Translate the errors that storage libraries raise in the ``with`` block.
 
     :param label: the file's name in messages
