@@ -14,6 +14,7 @@
     ├── LakebaseAuthenticationError                Postgres refused the login: role missing, wrong identity, ...
     ├── LakebaseRoleError                          a role was not created or a grant failed; nothing was changed
     ├── LakebaseLoadError                          a load failed; the target table is unchanged
+    │   └── LakebaseRejectLimitError               more rows cannot be stored than reject_limit permits
     ├── LakebaseStorageError                       the storage of a file failed or could not be reached
     │   └── LakebaseStorageAccessError             it refused the login or the operation
     ├── LakebaseExportError                        rows could not be exported; the file does not exist, or is unchanged
@@ -191,6 +192,19 @@ class LakebaseLoadError(LakebaseError):
         self.row = row
         self.line = line
         self.column = column
+
+
+class LakebaseRejectLimitError(LakebaseLoadError):
+    """More rows cannot be stored than ``reject_limit`` permits; the target table is unchanged.
+
+    :param message: what happened
+    :param rejected: rows that cannot be stored, as far as they were counted
+    :param facts: the arguments of :class:`LakebaseLoadError`
+    """
+
+    def __init__(self, message: str, *, rejected: int, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.rejected = rejected
 
 
 class LakebaseStorageError(LakebaseError):

@@ -29,6 +29,7 @@ DEFINITION = """
         target oid NOT NULL,
         target_name text NOT NULL,
         rows bigint,
+        rejected bigint,
         loaded_at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (load_id, target)
     )
@@ -54,10 +55,12 @@ class LoadRecord:
     """The record of a load.
 
     :param rows: rows that it wrote
+    :param rejected: rows that it left out
     :param loaded_at: start of its transaction
     """
 
     rows: int
+    rejected: int
     loaded_at: datetime.datetime
 
 
@@ -83,20 +86,20 @@ def entry(schema: str) -> sql.Composed:
 
 
 def search(schema: str) -> sql.Composed:
-    """Return the query for the rows and time of ``load_id`` and ``target``.
+    """Return the query for the rows, rejected rows and time of ``load_id`` and ``target``.
 
     :param schema: the ledger's schema, unquoted
     """
-    query = "SELECT coalesce(rows, 0), loaded_at FROM {} WHERE load_id = %s AND target = %s"
+    query = "SELECT coalesce(rows, 0), coalesce(rejected, 0), loaded_at FROM {} WHERE load_id = %s AND target = %s"
     return sql.SQL(query).format(_ledger(schema))
 
 
 def completion(schema: str) -> sql.Composed:
-    """Return the statement that sets the rows of ``load_id`` and ``target``.
+    """Return the statement that sets ``rows`` and ``rejected`` of ``load_id`` and ``target``.
 
     :param schema: the ledger's schema, unquoted
     """
-    update = "UPDATE {} SET rows = %s WHERE load_id = %s AND target = %s"
+    update = "UPDATE {} SET rows = %s, rejected = %s WHERE load_id = %s AND target = %s"
     return sql.SQL(update).format(_ledger(schema))
 
 
@@ -181,7 +184,12 @@ async def claim_load_async(
 
 
 def record_rows(
-    connection: psycopg.Connection[Any], schema: str, load_id: str, target: tuple[int, str], rows: int
+    connection: psycopg.Connection[Any],
+    schema: str,
+    load_id: str,
+    target: tuple[int, str],
+    rows: int,
+    rejected: int = 0,
 ) -> None:
     """Store the number of rows in the record of a load.
 
@@ -190,8 +198,9 @@ def record_rows(
     :param load_id: the load's identity
     :param target: OID and name of its table
     :param rows: number of rows it wrote
+    :param rejected: number of rows it left out
     """
-    connection.execute(completion(schema), [rows, load_id, target[0]])
+    connection.execute(completion(schema), [rows, rejected, load_id, target[0]])
 
 
 async def record_rows_async(
@@ -205,7 +214,7 @@ async def record_rows_async(
     :param target: OID and name of its table
     :param rows: number of rows it wrote
     """
-    await session.execute(completion(schema), [rows, load_id, target[0]])
+    await session.execute(completion(schema), [rows, 0, load_id, target[0]])
 
 
 def _creating(schema: str) -> _Steps[bool]:

@@ -377,18 +377,22 @@ class LakebaseHook(DbApiHook):
         :param options: fields of ``LoadOptions``
         :raises LakebaseLoadError: for a value that the table cannot store exactly, naming row or line and column, never
             the value; if the table or a column is missing, or the role may not write to it
+        :raises LakebaseRejectLimitError: if more rows cannot be stored than ``reject_limit`` permits
         :raises LakebaseSettingsError: for invalid options; nothing was sent
         :raises LakebaseOutcomeUnknownError: if the session was lost between COMMIT and its answer
         :raises LakebaseStorageError: if the storage of a file fails
         :raises FileNotFoundError: if there is no such file
-        :returns: rows, bytes, seconds, and whether the ledger already had the load
+        :returns: rows, rejected rows, bytes, seconds, and whether the ledger already had the load
         """
+        return self._load(source, table, LoadOptions(**options))
+
+    def _load(self, source: Any, table: str, options: LoadOptions, rejects_id: str | None = None) -> LoadResult:
+        """Load as :meth:`load` does, with an identity for rejected rows that needs no ledger."""
         from airflow_provider_lakebase.core.bulk.load import run_load
 
-        load_options = LoadOptions(**options)
         path = locate(source)
         with self._create_autocommit_connection() as connection:
-            result = run_load(connection, path, table, load_options, check=self._check_cancelled)
+            result = run_load(connection, path, table, options, check=self._check_cancelled, rejects_id=rejects_id)
         report_to_hook_lineage(self, result.target)
         return result
 

@@ -85,8 +85,11 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
     def _load(self, context: Context, source: Any) -> dict[str, Any]:
         """Load the source and return the value that the task pushes to XCom."""
         load_id = name_task_instance(context) if self.mode == "append" and self.exactly_once else None
+        options = LoadOptions(**self._options(), load_id=load_id)
+        # A repeated replace or upsert needs no ledger, but must not record its rejected rows again.
+        rejects_id = name_task_instance(context) if options.rejects_table and "ti" in context else None
         try:
-            result = self._loaded = self._hook.load(source, self.table, **self._options(), load_id=load_id)
+            result = self._loaded = self._hook._load(source, self.table, options, rejects_id)
         except LakebaseOutcomeUnknownError as error:
             if self.mode == "append" and load_id is None:
                 raise
@@ -108,6 +111,7 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
             "table": self.table,
             "mode": self.mode,
             "rows": result.rows,
+            "rejected": result.rejected,
             "seconds": result.seconds,
             "already_loaded": result.already_loaded,
         }
@@ -152,7 +156,8 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator, options=_FILE_OPTIONS):
             login, or a session lost during COMMIT of an ``append`` without ``exactly_once``
         :raises AirflowException: if the session was lost during COMMIT and a retry is safe
         :raises FileNotFoundError: if a file is missing
-        :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
+        :returns: ``table``, ``mode``, ``rows`` written, ``rejected`` rows, ``seconds``, and whether it was
+            ``already_loaded``
         """
         with fail_without_retry(), record_links(context, self._hook):
             return self._load(context, locate_all(self.source, self.source_conn_id))

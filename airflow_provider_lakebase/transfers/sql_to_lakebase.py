@@ -78,7 +78,8 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
             login, or a session lost during COMMIT of an ``append`` without ``exactly_once``
         :raises AirflowException: if the session was lost during COMMIT and a retry is safe
         :raises Exception: as the driver of the source raises it
-        :returns: ``table``, ``mode``, ``rows`` written, ``seconds``, and whether it was ``already_loaded``
+        :returns: ``table``, ``mode``, ``rows`` written, ``rejected`` rows, ``seconds``, and whether it was
+            ``already_loaded``
         """
         with fail_without_retry(), record_links(context, self._hook), self._query() as cursor:
             # Some server-side cursors know their columns only after the first fetch.

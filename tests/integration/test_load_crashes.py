@@ -237,6 +237,64 @@ def test_a_worker_killed_at_any_point_is_retried_and_the_load_is_done_once(
     assert hits["ended before"] < TIMES // 2, f"too few kills before the end of a load: {hits}"
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_killed_while_rows_are_rejected_is_retried_and_records_each_of_them_once(
+    emulator: LakebaseEmulator,
+    server: psycopg.Connection[Any],
+    table: str,
+    workers: Workers,
+    tmp_path: Path,
+    mode: str,
+):
+    path = tmp_path / "rejected.csv"
+    bad = {0: "x,,1,,t", 1: "{n},a,99999999999,,t", 2: ",a,1,,t", 3: "1,again,1,,t", 4: "{n},a,1"}
+    lines = (
+        bad[n // 10 % 5].format(n=n) if n % 10 == 9 else f"{n},row {n},{n}.25,2024-01-01T00:00:00Z,t"
+        for n in range(ROWS)
+    )
+    path.write_text("\n".join(lines))
+    rejects: dict[str, Any] = {"reject_limit": "10%", "rejects_table": "crashes.rejected", "header": False}
+    if mode == "upsert":
+        rejects["duplicates"] = "error"
+
+    def arguments(attempted: str) -> dict[str, Any]:
+        return {**arguments_of(mode, attempted), "load_id": attempted, **rejects}
+
+    def state() -> tuple[Digest, list[Any]]:
+        query = "SELECT number, column_name, sqlstate, raw FROM crashes.rejected ORDER BY number, raw"
+        return digest(server), server.execute(query.encode()).fetchall()
+
+    def begin() -> tuple[Digest, list[Any]]:
+        restore(server, mode, ROWS)
+        server.execute(b"DELETE FROM crashes.rejected")
+        return state()
+
+    restore(server, mode, ROWS)
+    workers.run(str(path), arguments("warm-up"))
+    old = begin()
+    undisturbed = [workers.run(str(path), arguments("undisturbed"))["seconds"]]
+    new = state()
+    assert len(new[1]) == ROWS // 10
+    hits: Counter[str] = Counter()
+    with nothing_left(emulator, server):
+        for number, share in enumerate(spread(f"kill rejects {mode}", 1.1)):
+            begin()
+            pid = workers.start(str(path), arguments(f"killed {number}"))
+            time.sleep(share * min(undisturbed[-3:]))
+            kill(pid)
+            workers.wait()
+            found = state()
+            assert found in (old, new), f"a part of a load that was killed: kill {number} of seed {SEED}"
+            hits["committed" if found == new else "lost"] += 1
+            retry = workers.run(str(path), arguments(f"killed {number}"))
+            assert state() == new
+            if not retry["already_loaded"]:
+                undisturbed.append(retry["seconds"])
+    print(f"{mode}: the kills hit it {dict(hits)}")
+    assert hits["lost"] >= TIMES // 5
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_worker_killed_right_after_its_commit_is_retried_and_the_load_is_done_once(
     emulator: LakebaseEmulator, server: psycopg.Connection[Any], table: str, workers: Workers, mode: str

@@ -222,7 +222,7 @@ def test_lines_of_json_and_the_text_for_null(hook: LakebaseHook, tmp_path: Path)
 
 def test_no_row_is_in_the_xcom_or_in_the_log(hook: LakebaseHook, file: str, task_log: Callable[[], str]):
     result = load(file)
-    assert set(result) == {"table", "mode", "rows", "seconds", "already_loaded"}
+    assert set(result) == {"table", "mode", "rejected", "rows", "seconds", "already_loaded"}
     assert (result["table"], result["mode"], result["rows"]) == ("ops.keyless", "append", 2)
     json.dumps(result)
     assert "Loading into ops.keyless, done: 2 rows" in task_log()

@@ -27,20 +27,20 @@ _TABLE = """
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
     WHERE c.oid = %s::regclass
 """
-# A domain has the text and binary form of its base type, and may set the modifier of that type.
+# A domain has the text and binary form of its base type, may set the modifier of that type, and may be NOT NULL.
 _COLUMNS = """
     WITH RECURSIVE base AS (
-        SELECT attnum, atttypid AS type, atttypmod AS modifier FROM pg_catalog.pg_attribute
+        SELECT attnum, atttypid AS type, atttypmod AS modifier, attnotnull AS not_null FROM pg_catalog.pg_attribute
         WHERE attrelid = %(oid)s::oid AND attnum > 0 AND NOT attisdropped
         UNION ALL
-        SELECT attnum, typbasetype, CASE WHEN modifier < 0 THEN typtypmod ELSE modifier END
+        SELECT attnum, typbasetype, CASE WHEN modifier < 0 THEN typtypmod ELSE modifier END, not_null OR typnotnull
         FROM base JOIN pg_catalog.pg_type ON pg_type.oid = type WHERE typtype = 'd'
     )
     SELECT attname, format_type(atttypid, atttypmod), format_type(type, -1),
         CASE WHEN e.typtype = 'd' THEN e.typtypmod ELSE modifier END,
         CASE WHEN t.typtype = 'e' THEN 'text' ELSE t.typname END,
         CASE WHEN e.typtype = 'e' THEN 'text' ELSE coalesce(d.typname, e.typname) END,
-        attnotnull, attgenerated <> '', attidentity::text, CASE
+        not_null, attgenerated <> '', attidentity::text, CASE
             WHEN attidentity <> '' THEN
                 format('nextval(%%L)', pg_get_serial_sequence(attrelid::regclass::text, attname)::regclass)
             WHEN attgenerated = '' THEN coalesce(pg_get_expr(adbin, attrelid), pg_get_expr(own.typdefaultbin, 0))
@@ -109,6 +109,11 @@ class Column:
     def rounds(self) -> bool:
         """Whether Postgres silently rounds a value to fit the column."""
         return self.modifier >= 0 and (self.element or self.kind) in _ROUNDING
+
+    @property
+    def cuts(self) -> bool:
+        """Whether Postgres silently cuts a text to fit the column."""
+        return (self.element or self.kind) in ("name", "char")
 
     @property
     def length(self) -> int | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg import sql
@@ -18,7 +21,15 @@ from airflow_provider_lakebase.core.bulk.progress import Progress
 
 
 class UnfitValue(ValueError):
-    """A value that its column cannot hold exactly; the message gives the reason without the value."""
+    """A value that its column cannot hold exactly.
+
+    :param reason: why, without the value
+    :param sqlstate: SQLSTATE of the kind of fault
+    """
+
+    def __init__(self, reason: str, sqlstate: str = "22000") -> None:
+        super().__init__(reason)
+        self.sqlstate = sqlstate
 
 
 class BadValue(Exception):
@@ -28,14 +39,54 @@ class BadValue(Exception):
     :param number: its row or line in the part being sent, counted from 1; None if unknown
     :param column: column name; None if the whole row is at fault
     :param unit: ``row`` or ``line``, where it differs from the part's own
+    :param sqlstate: SQLSTATE of the kind of fault
     """
 
-    def __init__(self, reason: str, number: int | None, column: str | None = None, *, unit: str | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        number: int | None,
+        column: str | None = None,
+        *,
+        unit: str | None = None,
+        sqlstate: str = "22000",
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.number = number
         self.column = column
         self.unit = unit
+        self.sqlstate = sqlstate
+
+
+class RowRejecter(Protocol):
+    """Takes rows that a load leaves out."""
+
+    def add(self, part: Part, bad: BadValue, raw: str) -> None: ...
+
+
+class SkippedRows:
+    """The rows of a part that were not sent, to find the number in the source of those that were."""
+
+    def __init__(self) -> None:
+        self._sent_before = array("Q")
+
+    def add(self, number: int) -> None:
+        """Record a row.
+
+        :param number: its number in the part, from 1; larger than those recorded before
+        """
+        self._sent_before.append(number - 1 - len(self._sent_before))
+
+    def __len__(self) -> int:
+        return len(self._sent_before)
+
+    def source_row(self, sent: int) -> int:
+        """Return the number in the part of a row that was sent.
+
+        :param sent: its number among the rows that were sent, from 1
+        """
+        return sent + bisect_left(self._sent_before, sent)
 
 
 class SourceFailed(Exception):
@@ -57,6 +108,18 @@ class Part(ABC):
     folder_values: Mapping[str, str | None] = MappingProxyType({})
     """By column, the text that partition folders in its path give all of its rows; None for NULL."""
 
+    @cached_property
+    def skipped(self) -> SkippedRows:
+        """The rows that were left out."""
+        return SkippedRows()
+
+    def locate_sent(self, row: int) -> tuple[str, int]:
+        """Return unit and number by which messages refer to a row that was sent.
+
+        :param row: its number among the rows that were sent, from 1
+        """
+        return self.locate(self.skipped.source_row(row))
+
     def locate(self, row: int) -> tuple[str, int]:
         """Return unit and number by which messages refer to a row.
 
@@ -70,6 +133,20 @@ class Part(ABC):
         :param line: line as Postgres counts it, from 1
         """
         return self.unit, line
+
+    def reject(self, target: CopyTarget, bad: BadValue, raw: str, row: int) -> None:
+        """Leave a row out of the load, or end the load if no row may be left out.
+
+        :param target: the relation that the part is being sent to
+        :param bad: what is wrong with the row
+        :param raw: the row as text or JSON
+        :param row: its number in the part, from 1
+        :raises BadValue: if no row may be left out
+        """
+        if target.rejects is None:
+            raise bad
+        target.rejects.add(self, bad, raw)
+        self.skipped.add(row)
 
     @abstractmethod
     def copy_to(self, target: CopyTarget) -> None:
@@ -89,6 +166,8 @@ class CopyTarget:
     :param path: schema and name, unquoted, of the table or its staging table
     :param columns: the columns to fill, in the order of the values
     :param progress: counts rows and bytes
+    :param rejects: takes rows that cannot be sent; None if the first one ends the load. If given, the columns of the
+        relation are text
     """
 
     def __init__(
@@ -97,11 +176,13 @@ class CopyTarget:
         path: tuple[str, str],
         columns: Sequence[Column],
         progress: Progress,
+        rejects: RowRejecter | None = None,
     ) -> None:
         self.connection = connection
         self.path = path
         self.columns = columns
         self.progress = progress
+        self.rejects = rejects
         self.rows = 0
 
     @contextmanager

@@ -24,6 +24,8 @@ from airflow_provider_lakebase.core.bulk.parts import PartOpener
 from airflow_provider_lakebase.core.bulk.plan import make_plan
 from airflow_provider_lakebase.core.bulk.progress import Progress
 from airflow_provider_lakebase.core.bulk.rejection import rejecting
+from airflow_provider_lakebase.core.bulk.rejects import Rejects
+from airflow_provider_lakebase.core.bulk.rejects_table import RejectsTable
 from airflow_provider_lakebase.core.bulk.source import Files, Source, classify
 from airflow_provider_lakebase.core.errors.session_context import session_context
 from airflow_provider_lakebase.core.ledger import claim_load, prepare_ledger, record_rows
@@ -47,7 +49,9 @@ class LoadResult:
     :param rows: rows written
     :param bytes: bytes that COPY sent
     :param seconds: duration
-    :param already_loaded: whether the ledger had the load, so that nothing was done; ``rows`` are those written then
+    :param rejected: rows left out because they cannot be stored
+    :param already_loaded: whether the ledger had the load, so that nothing was done; ``rows`` and ``rejected`` are
+        those of then
     :param target: schema and name of the table, unquoted
     :param columns: name and type of the table's columns
     """
@@ -58,6 +62,7 @@ class LoadResult:
     already_loaded: bool = False
     target: tuple[str, str] | None = None
     columns: tuple[tuple[str, str], ...] = ()
+    rejected: int = 0
 
 
 def run_load(
@@ -67,6 +72,7 @@ def run_load(
     options: LoadOptions | None = None,
     *,
     check: Callable[[], None] = lambda: None,
+    rejects_id: str | None = None,
 ) -> LoadResult:
     """Load a source and commit. A load whose ``load_id`` is in the ledger is not repeated.
 
@@ -75,6 +81,7 @@ def run_load(
     :param table: target, as in SQL
     :param options: how; by default :class:`LoadOptions`' own defaults
     :param check: called on every block of data; raises to stop the load
+    :param rejects_id: as for :func:`load`
     :raises LakebaseLoadError: as by :func:`load`; if the ledger can be neither created nor used
     :raises LakebaseSettingsError: as by :func:`load`; if the session is in autocommit mode
     :raises LakebaseOutcomeUnknownError: if a ``LakebaseSession`` is lost between COMMIT and its answer
@@ -85,7 +92,7 @@ def run_load(
         raise LakebaseSettingsError(what, context=session_context(connection), hint="Set autocommit to False.")
     if options.load_id is not None:
         prepare_ledger(connection, options.ledger_schema)
-    result = load(connection, source, table, options, check=check)
+    result = load(connection, source, table, options, check=check, rejects_id=rejects_id)
     connection.commit()
     if not result.already_loaded:
         analyze(connection, table, result.rows)
@@ -99,6 +106,7 @@ def load(
     options: LoadOptions | None = None,
     *,
     check: Callable[[], None] = lambda: None,
+    rejects_id: str | None = None,
 ) -> LoadResult:
     """Load a source in the session's current transaction, which the caller commits: all of it, or nothing.
 
@@ -110,6 +118,9 @@ def load(
     :param table: target, as in SQL
     :param options: how; by default :class:`LoadOptions`' own defaults
     :param check: called on every block of data; raises to stop the load
+    :param rejects_id: identity of the load in ``rejects_table``, whose rows of the same identity are replaced; by
+        default ``load_id``
+    :raises LakebaseRejectLimitError: if more rows cannot be stored than ``reject_limit`` permits
     :raises LakebaseLoadError: for a value that the table cannot store exactly, naming row or line and column, never the
         value; if the table or a column is missing, or the role may not write to it
     :raises LakebaseSettingsError: for options that do not suit the source or the table
@@ -121,7 +132,7 @@ def load(
     progress = Progress(f"Loading into {table}", check)
     try:
         found = classify(source, options.format, options.index, allow_empty=options.allow_empty)
-        return _load(connection, found, table, options, progress)
+        return _load(connection, found, table, options, progress, options.load_id or rejects_id)
     except LakebaseLoadError as error:
         error.table = table
         raise
@@ -137,7 +148,12 @@ def load(
 
 
 def _load(
-    connection: psycopg.Connection[Any], source: Source, name: str, options: LoadOptions, progress: Progress
+    connection: psycopg.Connection[Any],
+    source: Source,
+    name: str,
+    options: LoadOptions,
+    progress: Progress,
+    rejects_id: str | None,
 ) -> LoadResult:
     _check_file_options(source, options)
     if options.casts or options.create_table or options.new_columns == "add":
@@ -152,19 +168,42 @@ def _load(
         record = claim_load(connection, options.ledger_schema, options.load_id, target)
         if record is not None:
             log.info("This load into %s was already done on %s", name, record.loaded_at)
-            return _result(record.rows, 0, progress, table, already_loaded=True)
+            return _result(record.rows, 0, progress, table, record.rejected, already_loaded=True)
     mapper = ColumnMapper(connection, table, options, has_several=isinstance(source, Files) and len(source.files) > 1)
-    rows = _send(mapper, source, progress)
+    rows, rejected = _send_good_rows(mapper, source, progress, rejects_id)
     if options.load_id is not None:
-        record_rows(connection, options.ledger_schema, options.load_id, target, rows)
+        record_rows(connection, options.ledger_schema, options.load_id, target, rows, rejected)
     progress.rows = rows
     progress.log("done")
-    return _result(rows, progress.bytes, progress, mapper.table)
+    return _result(rows, progress.bytes, progress, mapper.table, rejected)
 
 
-def _result(rows: int, bytes: int, progress: Progress, table: Table, *, already_loaded: bool = False) -> LoadResult:
+def _result(
+    rows: int, bytes: int, progress: Progress, table: Table, rejected: int, *, already_loaded: bool = False
+) -> LoadResult:
     declared = tuple((column.name, column.declared) for column in table.columns)
-    return LoadResult(rows, bytes, progress.seconds, already_loaded, table.path, declared)
+    return LoadResult(rows, bytes, progress.seconds, already_loaded, table.path, declared, rejected)
+
+
+def _send_good_rows(
+    mapper: ColumnMapper, source: Source, progress: Progress, rejects_id: str | None
+) -> tuple[int, int]:
+    """Send all rows; return how many were written, and how many were left out."""
+    connection, table, options = mapper.connection, mapper.table, mapper.options
+    if not options.rejects:
+        return _send(mapper, source, progress, None), 0
+    rejects_table = RejectsTable(connection, options.rejects_table, rejects_id) if options.rejects_table else None
+    if rejects_table is not None:
+        rejects_table.check(table)
+    with Rejects(connection, table.name, options) as rejects:
+        rows = _send(mapper, source, progress, rejects)
+        if rejects_table is not None:
+            rejects_table.write(rejects, ".".join(table.path))
+        if rejects.count:
+            place = f"are in {rejects_table.name}" if rejects_table else "were left out; 'rejects_table' keeps them"
+            facts = (rejects.count, table.name, place, rejects.summary())
+            log.warning("%d rows cannot be stored in %s and %s: %s", *facts)
+    return rows, rejects.count
 
 
 def _check_file_options(source: Source, options: LoadOptions) -> None:
@@ -177,7 +216,7 @@ def _check_file_options(source: Source, options: LoadOptions) -> None:
             raise LakebaseSettingsError(what, hint="Leave it out.")
 
 
-def _send(mapper: ColumnMapper, source: Source, progress: Progress) -> int:
+def _send(mapper: ColumnMapper, source: Source, progress: Progress, rejects: Rejects | None) -> int:
     context, options = mapper.context, mapper.options
     has_raw_text = isinstance(source, Files) and any(file.kind.is_sent_as_is for file in source.files)
     opener = PartOpener(mapper)
@@ -190,7 +229,7 @@ def _send(mapper: ColumnMapper, source: Source, progress: Progress) -> int:
                 heads = heads or [Head.of(part)]
                 plan = make_plan(options, table, heads, has_raw_text=has_raw_text, context=context)
                 with rejecting(table.name, context, mode=options.mode):
-                    execution = LoadExecution(mapper.connection, plan, progress)
+                    execution = LoadExecution(mapper.connection, plan, progress, rejects)
             if Head.of(part) != heads[number]:
                 raise mapper.error(f"{part.label} was changed while it was being loaded", "Load it again.")
             target = execution.prepare(part)

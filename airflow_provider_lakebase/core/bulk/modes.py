@@ -18,6 +18,7 @@ from airflow_provider_lakebase.core.bulk import mode_sql
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part
 from airflow_provider_lakebase.core.bulk.plan import LoadPlan
 from airflow_provider_lakebase.core.bulk.progress import Progress
+from airflow_provider_lakebase.core.bulk.rejects import Rejects
 from airflow_provider_lakebase.core.bulk.staging import Staging
 
 
@@ -27,17 +28,27 @@ class LoadExecution:
     :param connection: an open session
     :param plan: how rows get into the table
     :param progress: counts rows and bytes
+    :param rejects: takes the rows that are left out; None if a bad row ends the load
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], plan: LoadPlan, progress: Progress) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        plan: LoadPlan,
+        progress: Progress,
+        rejects: Rejects | None = None,
+    ) -> None:
         self.connection = connection
         self.plan = plan
         self.progress = progress
+        self.rejects = rejects
         self._targets: list[CopyTarget] = []
         self._staging: Staging | None = None
         if plan.is_staged:
             required = [*plan.key_columns, *([plan.version_column] if plan.version_column else [])]
-            self._staging = Staging(connection, plan.table, plan.columns, plan.casts, required)
+            self._staging = Staging(
+                connection, plan.table, plan.columns, plan.casts, required, is_text=rejects is not None
+            )
 
     def prepare(self, part: Part) -> CopyTarget:
         """Return the relation to copy a part into.
@@ -47,7 +58,7 @@ class LoadExecution:
         if self._staging:
             self._staging.expect(part, self._rows)
         path = self._staging.path if self._staging else self.plan.table.path
-        target = CopyTarget(self.connection, path, part.columns, self.progress)
+        target = CopyTarget(self.connection, path, part.columns, self.progress, self.rejects)
         self._targets.append(target)
         return target
 
@@ -61,12 +72,16 @@ class LoadExecution:
         staging = self._staging
         if staging is None:
             return self._rows
-        staging.check_rounding()
+        if self.rejects is None:
+            staging.check_rounding()
+        if self.plan.mode == "replace":
+            self._execute(mode_sql.lock_table(self.plan))
+        if self.rejects is not None:
+            self.rejects.remove_from(staging, self.plan, self._rows)
         if self.plan.mode == "upsert":
             return self._upsert(staging)
         if self.plan.mode == "append":
             return self._insert(staging)
-        self._execute(mode_sql.lock_table(self.plan))
         if self.plan.stable_key:
             return self._replace_keeping(staging)
         if self.plan.table.has_incoming_fks:

@@ -10,6 +10,7 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypedDict, get_args, get_type_hints
 
 from airflow_provider_lakebase.core.bulk.formats import FORMATS, FormatName
@@ -25,6 +26,7 @@ _CSV_ONLY: Mapping[str, Any] = {"format": "csv", "needs_file": True}
 _FILES_ONLY: Mapping[str, Any] = {"needs_file": True}
 """For options that do not apply to the rows of a query."""
 _NEVER_IN_NULL = frozenset("\r\n\0")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 _PARAM = re.compile(r"^ *:param (\w+): *(.*(?:\n(?! *:| *$).*)*)", re.MULTILINE)
 
 
@@ -107,6 +109,10 @@ class LoadOptions(FileOptions):
         source declares; or ``ignore`` them
     :param missing_columns: whether columns that the table has and the source lacks get their ``default``, or are an
         ``error``
+    :param reject_limit: how many rows that cannot be stored may be left out: a number of rows, or a share of all rows
+        such as ``"1%"``; with more, nothing is loaded
+    :param rejects_table: table, as in SQL, that the rows left out are written to in the same transaction; created if it
+        does not exist
     :param load_id: identity of the load in the ledger, which is written in the same transaction: another load of the
         same identity into the table does nothing
     :param ledger_schema: schema of the ledger; created if the role may
@@ -127,6 +133,8 @@ class LoadOptions(FileOptions):
     allow_empty: bool = field(default=False, metadata=_FILES_ONLY)
     new_columns: NewColumns = "error"
     missing_columns: MissingColumns = "default"
+    reject_limit: int | str = 0
+    rejects_table: str | None = None
     load_id: str | None = None
     ledger_schema: str = LEDGER_SCHEMA
 
@@ -145,12 +153,31 @@ class LoadOptions(FileOptions):
             self._check_mode("key_columns", "upsert")
         if self.load_id is not None and not self.load_id.strip():
             raise LakebaseSettingsError("load_id is empty", hint="Give each load its own identity, or None.")
+        if self.rejects_table is not None and not self.rejects:
+            hint = "Set 'reject_limit' to the number of rows, or the share of them, that may be left out."
+            raise LakebaseSettingsError("rejects_table is given, but reject_limit is 0", hint=hint)
         if not isinstance(self.create_table, bool | Mapping):
             hint = "Give True, or a mapping from columns to SQL types."
             raise LakebaseSettingsError(f"create_table is a {type(self.create_table).__name__}", hint=hint)
         for name in ("columns", "key_columns", "update_columns"):
             if isinstance(getattr(self, name), str):
                 raise LakebaseSettingsError(f"{name} is a str", hint="Give a list of names.")
+
+    @property
+    def rejects(self) -> bool:
+        """Whether rows that cannot be stored are left out."""
+        return self.most_rejects != (0, 0.0)
+
+    @cached_property
+    def most_rejects(self) -> tuple[int | None, float]:
+        """The rows that may be left out: a number, or None and a share between 0 and 1."""
+        limit = self.reject_limit
+        if type(limit) is int and limit >= 0:
+            return limit, 0.0
+        if isinstance(limit, str) and (found := _SHARE.fullmatch(limit)) and float(found[1]) <= 100:
+            return (None, float(found[1]) / 100) if float(found[1]) else (0, 0.0)
+        hint = "Give a number of rows, or a share of them such as '1%'."
+        raise LakebaseSettingsError(f"reject_limit is {limit!r}", hint=hint)
 
     def _check_mode(self, name: str, mode: Mode) -> None:
         if getattr(self, name) is not None and self.mode != mode:
@@ -189,6 +216,8 @@ class LoadKeywords(FileKeywords, total=False):
     allow_empty: bool
     new_columns: NewColumns
     missing_columns: MissingColumns
+    reject_limit: int | str
+    rejects_table: str | None
     load_id: str | None
     ledger_schema: str
 

@@ -27,6 +27,7 @@ class LoadPlan:
     :param skips_columns: whether the source sends columns that are not loaded
     :param has_folders: whether partition folders give values
     :param has_raw_text: whether the source may send text that a column would round
+    :param rejects: whether rows that cannot be stored are left out
     """
 
     table: Table
@@ -41,6 +42,7 @@ class LoadPlan:
     skips_columns: bool = False
     has_raw_text: bool = False
     has_folders: bool = False
+    rejects: bool = False
 
     @property
     def stable_key(self) -> Sequence[str]:
@@ -57,9 +59,10 @@ class LoadPlan:
             column.rounds and (self.has_raw_text or column.element or column.kind == "interval")
             for column in self.columns
         )
-        return any(
-            (self.mode != "append", self.casts, self.skips_columns, self.has_folders, self.table.row_security, rounds)
-        )
+        cuts = self.has_raw_text and any(column.cuts for column in self.columns)
+        is_checked = rounds or cuts or self.rejects
+        sends_others = self.skips_columns or self.has_folders
+        return any((self.mode != "append", self.casts, sends_others, self.table.row_security, is_checked))
 
 
 def make_plan(
@@ -109,6 +112,7 @@ def make_plan(
         skips_columns=any(head.sent - table.loadable.keys() for head in heads),
         has_raw_text=has_raw_text,
         has_folders=any(head.from_folders for head in heads),
+        rejects=options.rejects,
     )
 
 

@@ -69,7 +69,7 @@ def row_error(reason: str, table: str, context: ErrorContext, part: Part, row: i
     :param row: its number in the part, from 1
     :param column: its column, or an empty text
     """
-    unit, number = part.locate(row)
+    unit, number = part.locate_sent(row)
     return _row_error(reason, table, context, unit, number, column, part)
 
 

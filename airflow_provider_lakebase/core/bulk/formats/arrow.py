@@ -7,6 +7,7 @@ which could take part in neither the ledger nor an upsert.
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +23,9 @@ from psycopg import sql
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part, SourceFailed
-from airflow_provider_lakebase.core.bulk.formats.arrow_columns import Unconvertible, to_column
+from airflow_provider_lakebase.core.bulk.formats.arrow_columns import Unconvertible, to_column, to_text
 from airflow_provider_lakebase.core.bulk.formats.arrow_types import postgres_type
-from airflow_provider_lakebase.core.bulk.formats.rows import Rows
+from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows
 
 ROWS_PER_BATCH = 10_000
 """Rows encoded together."""
@@ -112,11 +113,39 @@ class ArrowBatches(Part):
         :raises SourceFailed: if the batches cannot be read
         :raises psycopg.Error: if Postgres rejects a row
         """
-        left = self._copy_binary(target)
-        if left is not None:
-            rows = (row for batch in chain([left], self.batches) for row in self._rows(batch))
-            self._rows_part = Rows(rows, self.columns, label=self.label, before=self.sent)
-            self._rows_part.copy_to(target)
+        if target.rejects is not None:
+            self._copy_good_rows(target)
+        elif (left := self._copy_binary(target)) is not None:
+            self._send_rows((row for batch in chain([left], self.batches) for row in self._rows(batch)), target)
+
+    def _send_rows(self, rows: Iterator[Any], target: CopyTarget) -> None:
+        self._rows_part = Rows(rows, self.columns, label=self.label, before=self.sent)
+        self._rows_part.skipped = self.skipped
+        self._rows_part.copy_to(target)
+
+    def _copy_good_rows(self, target: CopyTarget) -> None:
+        """Send batches as text, and leave out the rows that cannot be sent."""
+        for batch in self._parts():
+            texts = self._texts(batch)
+            if texts is None:
+                self._send_rows(self._good_and_bad_rows(batch), target)
+            else:
+                encoder = pgpq.ArrowToPostgresBinaryEncoder(texts.schema)
+                with target.copy(sql.SQL("FORMAT binary")) as copy:
+                    copy.write(encoder.write_header())
+                    copy.write(encoder.write_batch(texts))
+                    copy.write(encoder.finish())
+                target.progress.add(rows=batch.num_rows)
+            self.sent += batch.num_rows
+
+    def _texts(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
+        """Return a batch as text that its columns read; None if it must be sent row by row."""
+        ready = self._ready(batch)
+        try:
+            arrays = ready and [to_text(array) for array in ready.columns]
+        except (Unconvertible, pa.ArrowException):
+            return None
+        return ready and pa.RecordBatch.from_arrays(arrays, names=ready.schema.names)
 
     def _copy_binary(self, target: CopyTarget) -> pa.RecordBatch | None:
         """Send batches while they can be sent in binary; return the first one that cannot, None at the end."""
@@ -174,6 +203,18 @@ class ArrowBatches(Part):
         pairs = zip(self.positions, self.columns, strict=True)
         return zip(*(self._to_python(batch.column(position), column) for position, column in pairs), strict=True)
 
+    def _good_and_bad_rows(self, batch: pa.RecordBatch) -> Iterator[tuple[Any, ...] | BadRow]:
+        """Yield the rows of a batch, with a :class:`BadRow` in place of each one that Python's types do not hold."""
+        try:
+            yield from list(self._rows(batch))
+        except BadValue:
+            for number in range(batch.num_rows):
+                row = batch.slice(number, 1)
+                try:
+                    yield from list(self._rows(row))
+                except BadValue as bad:
+                    yield BadRow(BadValue(bad.reason, None, bad.column), json.dumps(_describe(row)))
+
     def _to_python(self, values: pa.Array, column: Column) -> list[Any]:
         if values.type in (pa.time64("ns"), pa.duration("ns")):  # Python's types would drop the nanoseconds
             values = _to_microseconds(values, column, self.sent)
@@ -186,6 +227,10 @@ class ArrowBatches(Part):
             ) from None
         is_uuid = column.kind == "uuid" and pa.types.is_fixed_size_binary(values.type)
         return [value and uuid.UUID(bytes=value) for value in found] if is_uuid else found
+
+
+def _describe(row: pa.RecordBatch) -> dict[str, str]:
+    return {name: str(values[0]) for name, values in zip(row.schema.names, row.columns, strict=True)}
 
 
 def _to_microseconds(values: pa.Array, column: Column, sent: int) -> pa.Array:

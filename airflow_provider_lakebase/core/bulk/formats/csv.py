@@ -19,6 +19,7 @@ from airflow_provider_lakebase.core.bulk.copy_out import write_copy
 from airflow_provider_lakebase.core.bulk.formats.csv_dates import DateCheck
 from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck, end_of_row, quote_end_marks
+from airflow_provider_lakebase.core.bulk.formats.csv_rejects import RowFilter
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
@@ -297,13 +298,15 @@ class CsvPart(Part):
                 copy.write(own_header)
                 target.progress.add(bytes=len(self.header) - len(own_header))
             row_bytes = 0.0
-            for block in quote_end_marks(self._checked(first), self.null, lambda: self._quotes.is_inside, self.dialect):
+            for block in quote_end_marks(
+                self._checked(first, target), self.null, lambda: self._quotes.is_inside, self.dialect
+            ):
                 # An estimate for the log, until Postgres has counted the rows.
                 row_bytes = row_bytes or len(block) / max(block.count(b"\n"), 1)
                 target.progress.add(rows=int(len(block) / row_bytes))
                 copy.write(block)
         self._lines = self._quotes.line - 1
-        self._rows = target.rows - before
+        self._rows = target.rows - before + len(self.skipped)
 
     def _copy_options(self) -> sql.Composed:
         delimiter, quote = self.dialect.delimiter.decode(), self.dialect.quote.decode()
@@ -317,10 +320,10 @@ class CsvPart(Part):
             else options
         )
 
-    def _checked(self, block: bytes) -> Iterator[bytes]:
-        quotes, dates = self._quotes, DateCheck(self.columns, self.null, self.dialect)
+    def _checked(self, block: bytes, target: CopyTarget) -> Iterator[bytes]:
+        quotes, dates = self._quotes, self._row_check(target)
         while block:
-            if dates.checks:
+            if dates.checks or target.rejects is not None:
                 block = dates.read(block, quotes)
             else:
                 quotes.read(block)
@@ -331,6 +334,15 @@ class CsvPart(Part):
         if last := dates.finish(quotes):
             yield last
         quotes.finish()
+
+    def _row_check(self, target: CopyTarget) -> DateCheck:
+        if target.rejects is None:
+            return DateCheck(self.columns, self.null, self.dialect)
+
+        def reject(bad: BadValue, row: bytes, number: int) -> None:
+            self.reject(target, bad, row.rstrip(b"\r\n").decode(errors="backslashreplace"), number)
+
+        return RowFilter(self.columns, self.null, self.dialect, reject)
 
 
 def _line_end(data: bytes, dialect: CsvDialect) -> bytes:

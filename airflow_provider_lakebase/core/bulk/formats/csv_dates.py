@@ -11,8 +11,8 @@ from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck
 from airflow_provider_lakebase.core.bulk.formats.date_text import text_check, text_pattern
 
-_UNQUOTED = rb"[^QD\r\n]*+"
-_ANY = rb"(?:Q[^Q]*+(?:QQ[^Q]*+)*+Q|[^QD\r\n]*+)"
+UNQUOTED_FIELD = rb"[^QD\r\n]*+"
+ANY_FIELD = rb"(?:Q[^Q]*+(?:QQ[^Q]*+)*+Q|[^QD\r\n]*+)"
 _MOST_ROW_BYTES = 64 << 20
 
 
@@ -31,9 +31,9 @@ class DateCheck:
         self.checks = [(number, check) for number, check in enumerate(map(text_check, columns)) if check]
         self._carry = b""
         if self.checks:
-            self._plain, self._quoted = (self._compile(field) for field in (_UNQUOTED, _ANY))
+            self._plain, self._quoted = (self._compile(field) for field in (UNQUOTED_FIELD, ANY_FIELD))
 
-    def _compile(self, field: bytes) -> re.Pattern[bytes]:
+    def _compile(self, field: bytes, *, is_strict: bool = False) -> re.Pattern[bytes]:
         checked, quote = dict(self.checks), re.escape(self.dialect.quote)
         any_field, run = self.dialect.fill(field), self.dialect.fill(rb"[^D]*+")
         fields = []
@@ -42,11 +42,11 @@ class DateCheck:
                 # Searching for one byte is fastest. If this runs past a line end, the row is too short or too long, and
                 # Postgres rejects it.
                 is_last = number == len(self.columns) - 1
-                fields.append(any_field if is_last or field is _ANY else run)
+                fields.append(any_field if is_strict or is_last or field is ANY_FIELD else run)
                 continue
             pattern = text_pattern(column).encode()
             value = rb"(?:(?:%b)?+|%b)" % (pattern, re.escape(self.null))
-            fields.append(rb"(?:%b|%b%b%b)" % (value, quote, value, quote) if field is _ANY else value)
+            fields.append(rb"(?:%b|%b%b%b)" % (value, quote, value, quote) if field is ANY_FIELD else value)
         return re.compile(rb"(?:%b(?:\r\n|\n|\r(?!\Z)))*+" % re.escape(self.dialect.delimiter).join(fields), re.ASCII)
 
     def read(self, block: bytes, quotes: QuoteCheck) -> bytes:
@@ -72,8 +72,7 @@ class DateCheck:
         self._carry = data[position:]
         if self._carry:
             quotes.look_ahead(self._carry)
-        if len(self._carry) > _MOST_ROW_BYTES:
-            raise BadValue("it does not end within 64 MiB, or a quote in it is never closed", quotes.line)
+        self._check_length(quotes)
         return data[:position]
 
     @property
@@ -92,11 +91,18 @@ class DateCheck:
             self._check_row(data, quotes, is_last=True)
         return data
 
+    def _check_length(self, quotes: QuoteCheck) -> None:
+        if len(self._carry) > _MOST_ROW_BYTES:
+            raise BadValue("it does not end within 64 MiB, or a quote in it is never closed", quotes.line)
+
     def _check_row(self, data: bytes, quotes: QuoteCheck, *, is_last: bool = False) -> None:
         line = quotes.line
         quotes.read(data)
         if is_last:
             quotes.finish()
+        self._check_values(data, line)
+
+    def _check_values(self, data: bytes, line: int) -> None:
         values = list(self.dialect.field.finditer(data.rstrip(b"\r\n")))
         for number, check in self.checks:
             if number >= len(values):
@@ -110,4 +116,4 @@ class DateCheck:
             except UnicodeDecodeError:
                 continue  # Postgres rejects it
             except UnfitValue as unfit:
-                raise BadValue(str(unfit), line, self.columns[number].name) from None
+                raise BadValue(str(unfit), line, self.columns[number].name, sqlstate=unfit.sqlstate) from None

@@ -85,6 +85,17 @@ class QuoteCheck:
         self._last = None
         self._before = rows[-1:]
 
+    def restart(self, line: int, skipped: bytes) -> None:
+        """Go on behind a line that is left out.
+
+        :param line: its number
+        :param skipped: its bytes, with their line end
+        """
+        self.line = line + skipped.count(self._newline)
+        self._inside = False
+        self._last = None
+        self._before = b"\n"
+
     def look_ahead(self, start: bytes) -> None:
         """Check the start of a row that will be read again as a whole.
 

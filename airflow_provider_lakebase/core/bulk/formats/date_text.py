@@ -77,7 +77,8 @@ def _check_spelling(kind: str, text: str) -> None:
             raise UnfitValue("it has more than six digits of a second, and Postgres keeps six; round it")
         raise UnfitValue(
             f"it is not in the form {_FORMS[kind]}, so the column may not keep all of it. Write it in that form, "
-            "or name the column in 'casts': then Postgres parses every form, and any loss is rejected"
+            "or name the column in 'casts': then Postgres parses every form, and any loss is rejected",
+            "22007",
         )
 
 

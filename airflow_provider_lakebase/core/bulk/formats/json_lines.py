@@ -16,6 +16,7 @@ from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
 from airflow_provider_lakebase.core.bulk.copy_out import write_copy
 from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part
+from airflow_provider_lakebase.core.bulk.formats.rows import BadRow
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 
@@ -35,7 +36,8 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
     :param mapper: maps names to the table's columns
     :raises Unreadable: for an encoding other than UTF-8
     """
-    return dicts_part(read_json_lines(open_as_text(file)), label, mapper, unit="line", json_strings=True)
+    rows = read_json_lines(open_as_text(file), yields_bad=mapper.options.rejects)
+    return dicts_part(rows, label, mapper, unit="line", json_strings=True)
 
 
 def write_query(
@@ -67,10 +69,11 @@ def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:
     return list(next(read_json_lines(open_as_text(file)), {}))
 
 
-def read_json_lines(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file. Integers stay ``int``, other numbers become ``Decimal``.
+def read_json_lines(file: io.RawIOBase, *, yields_bad: bool = False) -> Iterator[Any]:
+    """Yield the objects of a file as dicts. Integers stay ``int``, other numbers become ``Decimal``.
 
     :param file: UTF-8 text, open for reading bytes
+    :param yields_bad: whether to yield a :class:`BadRow` for a line that is not an object
     :raises BadValue: for a line that is not an object
     """
     ended = False
@@ -81,14 +84,23 @@ def read_json_lines(file: io.RawIOBase) -> Iterator[dict[str, Any]]:
             ended = True
             continue
         try:
-            value = _decode(line.decode())
+            yield _read_object(line, number)
         except BadValue as bad:
-            raise BadValue(bad.reason, number) from None
-        except (ValueError, RecursionError):
-            raise BadValue("it is not JSON in UTF-8", number) from None
-        if not isinstance(value, dict):
-            raise BadValue("it is not a JSON object", number)
-        yield value
+            if not yields_bad:
+                raise
+            yield BadRow(bad, line.rstrip(b"\r\n").decode(errors="backslashreplace"))
+
+
+def _read_object(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        value = _decode(line.decode())
+    except BadValue as bad:
+        raise BadValue(bad.reason, number) from None
+    except (ValueError, RecursionError):
+        raise BadValue("it is not JSON in UTF-8", number, sqlstate="22P02") from None
+    if not isinstance(value, dict):
+        raise BadValue("it is not a JSON object", number)
+    return value
 
 
 def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

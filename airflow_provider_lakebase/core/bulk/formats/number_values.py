@@ -48,7 +48,7 @@ def to_float(column: Column, value: Any) -> Any:
         if column.kind == "float4" and isinstance(value, numbers.Integral):
             wide = float(struct.unpack("<f", struct.pack("<f", wide))[0])
     except OverflowError:
-        raise UnfitValue("a number is out of the column's range") from None
+        raise UnfitValue("a number is out of the column's range", "22003") from None
     # Every float has several texts of up to 17 digits; Postgres and Python may choose different ones.
     _, digits, exponent = number.as_tuple()
     is_text_of_float = len(digits) == _FLOAT_DIGITS or (exponent != 0 and len(digits) < _FLOAT_DIGITS)
@@ -67,7 +67,7 @@ def to_numeric(column: Column, value: Any) -> Any:
     :raises UnfitValue: if the column would round it
     """
     if isinstance(value, Decimal) and not are_numerics((value,)):
-        raise UnfitValue("a number is out of the column's range")
+        raise UnfitValue("a number is out of the column's range", "22003")
     if column.modifier >= 0 and not isinstance(value, bool) and not _has_scale(column, value):
         raise UnfitValue(f"a {type(value).__name__} has more decimal places than {column.declared} keeps; round it")
     return value
@@ -75,10 +75,14 @@ def to_numeric(column: Column, value: Any) -> Any:
 
 def _has_scale(column: Column, value: Any) -> bool:
     is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    text = repr(float(value)) if is_float else str(value)
     try:
-        number = Decimal(repr(float(value)) if is_float else str(value))
-    except DecimalException:  # Postgres rejects it, or knows a form that Python does not
-        return True
+        number = Decimal(text)
+    except DecimalException:
+        try:
+            number = Decimal(int(text, 0))  # 0x10
+        except ValueError:  # Postgres rejects it
+            return True
     if not number.is_finite():
         return True
     _, digits, exponent = number.as_tuple()

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue
-from airflow_provider_lakebase.core.bulk.formats.rows import Rows
+from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows
 from airflow_provider_lakebase.core.bulk.rejection import value_error
 
 
@@ -52,12 +52,13 @@ def dicts_part(
     names = list(mapper.options.columns or ())
     if not names:
         try:
-            first = next(rows, None)
+            # The first dict says the columns; rows before it cannot be read.
+            before, first = _find_first_dict(rows)
         except BadValue as bad:
             part = Rows(rows, (), label=label, unit=unit)
             raise value_error(bad, mapper.table.name, mapper.context, part) from None
         names = list(first or mapper.table.loadable)
-        rows = chain([first] if first is not None else [], rows)
+        rows = chain(before, [first] if first is not None else [], rows)
     columns = mapper.map(names, label)
     return Rows(
         rows,
@@ -69,3 +70,12 @@ def dicts_part(
         unit=unit,
         json_strings=json_strings,
     )
+
+
+def _find_first_dict(rows: Iterator[Any]) -> tuple[list[Any], Any]:
+    before: list[Any] = []
+    for row in rows:
+        if not isinstance(row, BadRow):
+            return before, row
+        before.append(row)
+    return before, None

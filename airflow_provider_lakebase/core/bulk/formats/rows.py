@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -22,9 +23,21 @@ ROWS_PER_BATCH = 200
 
 _NONE = type(None)
 _FRAME_VALUES = frozenset(("NaTType", "NAType", "datetime64", "timedelta64"))
+_WITH_OTHER_TEXT = ("json", "jsonb", "float4", "interval")
 _CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, TypeError, OverflowError)
 
 Row = Sequence[Any] | Mapping[str, Any]
+
+
+class BadRow(NamedTuple):
+    """Stands in the rows of a source for one that cannot be read.
+
+    :param bad: what is wrong with it
+    :param raw: the row as text
+    """
+
+    bad: BadValue
+    raw: str
 
 
 class Rows(Part):
@@ -89,10 +102,13 @@ class Rows(Part):
         :raises SourceFailed: if the iterable raises
         :raises psycopg.Error: if Postgres rejects a row
         """
-        batches = self._batches()
-        left = self._copy_binary(batches, target)
-        if left is not None:
-            self._copy_text(chain([left], batches), target)
+        if target.rejects is not None:
+            self._copy_good_rows(target)
+        else:
+            batches = self._batches()
+            left = self._copy_binary(batches, target)
+            if left is not None:
+                self._copy_text(chain([left], batches), target)
         if self.unseen and self.sent:
             raise BadValue(f"none has a value for '{min(self.unseen)}', which columns names", None, unit="row")
 
@@ -130,8 +146,7 @@ class Rows(Part):
             batch = [self._sequence(row, number) for number, row in enumerate(batch, self.sent + 1)]
         if set(map(len, batch)) != {len(self.columns)}:
             number, row = next((n, row) for n, row in enumerate(batch) if len(row) != len(self.columns))
-            reason = f"it has {len(row)} values for {len(self.columns)} columns; name those that it has as 'columns'"
-            raise BadValue(reason, self.sent + 1 + number)
+            raise self._wrong_length(row, self.sent + 1 + number)
         return batch
 
     def _sequence(self, row: Any, number: int) -> Sequence[Any]:
@@ -179,6 +194,55 @@ class Rows(Part):
                 self._write(_without_frame_values(batch), converts, copy.write_row)
                 target.progress.add(rows=len(batch))
 
+    def _copy_good_rows(self, target: CopyTarget) -> None:
+        """Send rows as text, and leave out those that cannot be sent."""
+        found = [text_conversion(column, json_strings=self.json_strings) for column in self.columns]
+        converts = [(n, convert) for n, convert in enumerate(found) if convert]
+        encodings = [binary_encoding(column) for column in self.columns]
+        # The text of all other values that fit is what psycopg makes of them.
+        needed = [(n, convert) for n, convert in converts if self.columns[n].kind in _WITH_OTHER_TEXT]
+        self._copied_from = self.before
+        with target.copy(sql.SQL("FORMAT text")) as copy:
+            while batch := self._next():
+                if (rows := self._fitting(batch, encodings)) is not None:
+                    for row in rows:
+                        copy.write_row(_convert(row, needed) if needed else row)
+                else:
+                    for number, row in enumerate(batch, self.sent + 1):
+                        try:
+                            self._write_one(row, number, converts, copy.write_row)
+                        except BadValue as bad:
+                            self.reject(target, bad, describe_row(row, self.names), number)
+                self.sent += len(batch)
+                target.progress.add(rows=len(batch))
+
+    def _fitting(self, batch: list[Any], encodings: Sequence[Any]) -> list[Sequence[Any]] | None:
+        """Return the rows of a batch as sequences of values if each value fits its column; else None."""
+        if None in encodings or BadRow in map(type, batch):
+            return None
+        try:
+            rows = self._sequences(batch)
+            return rows if self._fits(rows, encodings) else None
+        except BadValue:
+            return None
+
+    def _write_one(self, row: Any, number: int, converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
+        if isinstance(row, BadRow):
+            raise BadValue(row.bad.reason, row.bad.number or number, row.bad.column, sqlstate=row.bad.sqlstate)
+        if not isinstance(row, tuple | list):
+            row = self._sequence(row, number)
+        if len(row) != len(self.columns):
+            raise self._wrong_length(row, number)
+        values = _without_frame_values([row])[0]
+        try:
+            write_row(_convert(values, converts) if converts else values)
+        except _CANNOT_BE_WRITTEN as error:
+            raise self._blame(values, converts, number, error) from None
+
+    def _wrong_length(self, row: Sequence[Any], number: int) -> BadValue:
+        reason = f"it has {len(row)} values for {len(self.columns)} columns; name those that it has as 'columns'"
+        return BadValue(reason, number, sqlstate="22P04")
+
     def _write(self, batch: list[Any], converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
         written = 0
         try:
@@ -213,8 +277,24 @@ class Rows(Part):
                 for format in (PyFormat.TEXT, PyFormat.BINARY):
                     Transformer().dump_sequence([converted], [format])
             except _CANNOT_BE_WRITTEN as found:
-                return BadValue(_reason(value, found), number, column.name)
+                return BadValue(_reason(value, found), number, column.name, sqlstate=_sqlstate(value, found))
         return BadValue(f"one of its values is out of the range of Postgres ({type(error).__name__})", number)
+
+
+def describe_row(row: Any, names: Sequence[str]) -> str:
+    """Return a row of any kind as JSON, or as the text it was read from.
+
+    :param row: the row
+    :param names: names of its values, if it is a sequence
+    """
+    if isinstance(row, BadRow):
+        return row.raw
+    if isinstance(row, tuple | list) and len(row) == len(names):
+        row = dict(zip(names, row, strict=True))
+    try:
+        return json.dumps(row if isinstance(row, Mapping | list | tuple) else [row], default=str, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # keys that are not text, or a row that contains itself
+        return json.dumps(type(row).__name__)
 
 
 def _without_frame_values(batch: list[Any]) -> list[Any]:
@@ -240,6 +320,12 @@ def _convert(row: Sequence[Any], converts: Sequence[tuple[int, Any]]) -> list[An
         if values[position] is not None:
             values[position] = convert(values[position])
     return values
+
+
+def _sqlstate(value: Any, error: Exception) -> str:
+    if isinstance(error, UnfitValue):
+        return error.sqlstate
+    return "22021" if isinstance(value, str) and isinstance(error, UnicodeError | psycopg.DataError) else "22000"
 
 
 def _reason(value: Any, error: Exception) -> str:

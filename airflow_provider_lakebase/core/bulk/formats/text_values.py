@@ -22,7 +22,7 @@ from airflow_provider_lakebase.core.bulk.formats.time_values import (
     to_timestamp,
 )
 
-_NAME_BYTES = 63
+_MOST_BYTES = {"name": 63, "char": 1}
 _NUMBERS = ("int2", "int4", "int8", "float4", "float8", "numeric")
 
 
@@ -43,7 +43,8 @@ def text_conversion(column: Column, *, json_strings: bool = False) -> Callable[[
 
 
 def _array(column: Column, convert: Callable[[Any], Any] | None, value: Any) -> Any:
-    if isinstance(value, str) and column.modifier >= 0 and not column.rounds:  # rounding is checked after COPY
+    # Rounding is checked after COPY.
+    if isinstance(value, str) and (column.cuts or (column.modifier >= 0 and not column.rounds)):
         raise UnfitValue(f"the text of an array does not show whether {column.declared} keeps it; make it a list")
     if not isinstance(value, list):
         return check_text(column, value)
@@ -84,13 +85,14 @@ def _text(column: Column, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | uuid.UUID):
         raise UnfitValue(f"a {type(value).__name__} is not text; make it a str")
     if isinstance(value, str) and column.length is not None and len(value) > column.length:
-        raise UnfitValue(f"a str of more than {column.length} characters does not fit")
+        raise UnfitValue(f"a str of more than {column.length} characters does not fit", "22001")
     return str(value) if isinstance(value, uuid.UUID) else value
 
 
 def _name(column: Column, value: Any) -> Any:
-    if len(str(value).encode()) > _NAME_BYTES:
-        raise UnfitValue(f"a name of more than {_NAME_BYTES} bytes does not fit")
+    most = _MOST_BYTES[column.kind]
+    if len(str(value).encode()) > most:
+        raise UnfitValue(f"a text of more than {most} bytes does not fit", "22001")
     return value
 
 
@@ -107,7 +109,7 @@ _TEXT: dict[str, Callable[[Column, Any], Any]] = {
     **dict.fromkeys(("float4", "float8"), to_float),
     **dict.fromkeys(("timestamp", "timestamptz"), to_timestamp),
     **dict.fromkeys(("time", "timetz"), to_time),
-    "name": _name,
+    **dict.fromkeys(_MOST_BYTES, _name),
     "bytea": _bytes,
     "numeric": to_numeric,
     "date": to_date,
