@@ -346,6 +346,8 @@ TEXTS = [
     *[("timestamp(0)", text) for text in ("2026-11-01 10:00:00.5", "2026-11-01 10:00:00")],
     *[("numeric(5,1)", text) for text in ("1.25", "1.20", "12345.6", "NaN", "x")],
     *[("varchar(3)", text) for text in ("abc", "abcd", "größe")],
+    *[("name", text) for text in ("a", "x" * 70)],
+    *[('"char"', text) for text in ("a", "ab")],
     *[("char(3)", text) for text in ("ab", "abcd")],
     *[("int", text) for text in ("007", "1.0", "99999999999", " 5", "")],
     *[("boolean", text) for text in ("yes", "2")],
