@@ -168,18 +168,18 @@ def _load(
         record = claim_load(connection, options.ledger_schema, options.load_id, target)
         if record is not None:
             log.info("This load into %s was already done on %s", name, record.loaded_at)
-            return _result(record.rows, 0, progress, table, record.rejected, already_loaded=True)
+            return _result(record.rows, record.rejected, 0, progress, table, already_loaded=True)
     mapper = ColumnMapper(connection, table, options, has_several=isinstance(source, Files) and len(source.files) > 1)
     rows, rejected = _send_good_rows(mapper, source, progress, rejects_id)
     if options.load_id is not None:
         record_rows(connection, options.ledger_schema, options.load_id, target, rows, rejected)
     progress.rows = rows
     progress.log("done")
-    return _result(rows, progress.bytes, progress, mapper.table, rejected)
+    return _result(rows, rejected, progress.bytes, progress, mapper.table)
 
 
 def _result(
-    rows: int, bytes: int, progress: Progress, table: Table, rejected: int, *, already_loaded: bool = False
+    rows: int, rejected: int, bytes: int, progress: Progress, table: Table, *, already_loaded: bool = False
 ) -> LoadResult:
     declared = tuple((column.name, column.declared) for column in table.columns)
     return LoadResult(rows, bytes, progress.seconds, already_loaded, table.path, declared, rejected)

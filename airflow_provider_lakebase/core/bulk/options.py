@@ -102,6 +102,10 @@ class LoadOptions(FileOptions):
         left out, and one with a name is rejected
     :param create_table: create the table if it does not exist, with ``key_columns`` as its primary key: True for the
         types of the Parquet or Arrow schema, or the SQL type by column, ``"*"`` for all other columns of the source
+    :param reject_limit: how many rows that cannot be stored may be left out: a number of rows, or a share of all rows
+        such as ``"1%"``; with more, nothing is loaded
+    :param rejects_table: table, as in SQL, that the rows left out are written to in the same transaction; created if it
+        does not exist
     :param allow_empty: load nothing, instead of failing, if there is no file in a folder or for a pattern. The mode
         ``replace`` then leaves no rows
     :param new_columns: what to do with columns that the source has and the table lacks: ``error``; ``add`` them at the
@@ -109,10 +113,6 @@ class LoadOptions(FileOptions):
         source declares; or ``ignore`` them
     :param missing_columns: whether columns that the table has and the source lacks get their ``default``, or are an
         ``error``
-    :param reject_limit: how many rows that cannot be stored may be left out: a number of rows, or a share of all rows
-        such as ``"1%"``; with more, nothing is loaded
-    :param rejects_table: table, as in SQL, that the rows left out are written to in the same transaction; created if it
-        does not exist
     :param load_id: identity of the load in the ledger, which is written in the same transaction: another load of the
         same identity into the table does nothing
     :param ledger_schema: schema of the ledger; created if the role may
@@ -130,11 +130,11 @@ class LoadOptions(FileOptions):
     skip_lines: int = field(default=0, metadata=_CSV_ONLY)
     index: bool | None = field(default=None, metadata=_FILES_ONLY)
     create_table: bool | Mapping[str, str] = field(default=False, metadata=_FILES_ONLY)
+    reject_limit: int | str = 0
+    rejects_table: str | None = None
     allow_empty: bool = field(default=False, metadata=_FILES_ONLY)
     new_columns: NewColumns = "error"
     missing_columns: MissingColumns = "default"
-    reject_limit: int | str = 0
-    rejects_table: str | None = None
     load_id: str | None = None
     ledger_schema: str = LEDGER_SCHEMA
 
@@ -213,11 +213,11 @@ class LoadKeywords(FileKeywords, total=False):
     skip_lines: int
     index: bool | None
     create_table: bool | Mapping[str, str]
+    reject_limit: int | str
+    rejects_table: str | None
     allow_empty: bool
     new_columns: NewColumns
     missing_columns: MissingColumns
-    reject_limit: int | str
-    rejects_table: str | None
     load_id: str | None
     ledger_schema: str
 

@@ -41,8 +41,8 @@ class LoadPlan:
     casts: Mapping[str, str] = field(default_factory=dict)
     skips_columns: bool = False
     has_raw_text: bool = False
-    has_folders: bool = False
     rejects: bool = False
+    has_folders: bool = False
 
     @property
     def stable_key(self) -> Sequence[str]:
@@ -60,9 +60,8 @@ class LoadPlan:
             for column in self.columns
         )
         cuts = self.has_raw_text and any(column.cuts for column in self.columns)
-        is_checked = rounds or cuts or self.rejects
-        sends_others = self.skips_columns or self.has_folders
-        return any((self.mode != "append", self.casts, sends_others, self.table.row_security, is_checked))
+        is_checked = rounds or cuts or self.table.row_security or self.rejects
+        return any((self.mode != "append", self.casts, self.skips_columns, self.has_folders, is_checked))
 
 
 def make_plan(
@@ -111,8 +110,8 @@ def make_plan(
         casts=options.casts or {},
         skips_columns=any(head.sent - table.loadable.keys() for head in heads),
         has_raw_text=has_raw_text,
-        has_folders=any(head.from_folders for head in heads),
         rejects=options.rejects,
+        has_folders=any(head.from_folders for head in heads),
     )
 
 
