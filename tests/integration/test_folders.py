@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ import pytest
 from _object_store import BUCKET, Server, path_of, write, write_rows
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
-from airflow_provider_lakebase.core.bulk.listing import list_files
 from airflow_provider_lakebase.exceptions import (
     LakebaseError,
     LakebaseLoadError,
@@ -212,31 +210,6 @@ def test_the_last_file_of_a_folder_wins(hook: LakebaseHook, folder: str):
         write_rows(f"{folder}/v{number:02}.csv", [{"id": 1, "note": str(number)}])
     hook.load(folder, TABLE, mode="upsert", key_columns=["id"])
     assert hook.get_records(f"SELECT * FROM {TABLE}") == [(1, "10")]
-
-
-def test_links_are_followed_but_not_in_circles(hook: LakebaseHook, tmp_path: Path):
-    csv_file(f"{tmp_path}/in/a.csv", 1)
-    csv_file(f"{tmp_path}/elsewhere/b.csv", 2)
-    os.symlink(tmp_path / "elsewhere", tmp_path / "in" / "linked")
-    os.symlink(tmp_path / "in", tmp_path / "in" / "circle")
-    os.symlink(tmp_path / "elsewhere" / "b.csv", tmp_path / "in" / "z.csv")
-    assert [str(each.relative_to(tmp_path / "in")) for each in list_files([tmp_path / "in"])] == [
-        "a.csv",
-        "linked/b.csv",
-        "z.csv",
-    ]
-
-
-def test_a_pattern_looks_no_deeper_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write(f"{tmp_path}/a/b/c/d.csv", b"")
-    seen = []
-    walk = os.walk
-    monkeypatch.setattr(
-        os, "walk", lambda *args, **kwargs: map(lambda x: (seen.append(x[0]), x)[1], walk(*args, **kwargs))
-    )
-    assert list_files([f"{tmp_path}/*/x*.csv"], allow_empty=True) == []
-    assert all(Path(each).relative_to(tmp_path).parts in [(), ("a",), ("a", "b"), ("a", "b", "c")] for each in seen)
-    assert list_files([f"{tmp_path}/*/*/*/*.csv"]) == [tmp_path / "a/b/c/d.csv"]
 
 
 def test_a_folder_is_listed_anew_by_every_load(hook: LakebaseHook, s3: Server, s3_folder: str):
