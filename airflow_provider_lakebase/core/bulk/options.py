@@ -19,6 +19,8 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 Mode = Literal["append", "replace", "upsert"]
 Duplicates = Literal["last", "error"]
+NewColumns = Literal["error", "add", "ignore"]
+MissingColumns = Literal["default", "error"]
 
 _CSV_ONLY: Mapping[str, Any] = {"format": "csv", "needs_file": True}
 _FILES_ONLY: Mapping[str, Any] = {"needs_file": True}
@@ -119,6 +121,13 @@ class LoadOptions(FileOptions):
         such as ``"1%"``; with more, nothing is loaded
     :param rejects_table: table, as in SQL, that the rows left out are written to in the same transaction; created if it
         does not exist
+    :param allow_empty: load nothing, instead of failing, if there is no file in a folder or for a pattern. The mode
+        ``replace`` then leaves no rows
+    :param new_columns: what to do with columns that the source has and the table lacks: ``error``; ``add`` them at the
+        end of the table, in the same transaction, with the type that ``create_table`` or ``casts`` gives or that the
+        source declares; or ``ignore`` them
+    :param missing_columns: whether columns that the table has and the source lacks get their ``default``, or are an
+        ``error``
     :param load_id: identity of the load in the ledger, which is written in the same transaction: another load of the
         same identity into the table does nothing
     :param ledger_schema: schema of the ledger; created if the role may
@@ -138,6 +147,9 @@ class LoadOptions(FileOptions):
     create_table: bool | Mapping[str, str] = False
     reject_limit: int | str = 0
     rejects_table: str | None = None
+    allow_empty: bool = field(default=False, metadata=_FILES_ONLY)
+    new_columns: NewColumns = "error"
+    missing_columns: MissingColumns = "default"
     load_id: str | None = None
     ledger_schema: str = LEDGER_SCHEMA
 
@@ -145,6 +157,8 @@ class LoadOptions(FileOptions):
         super().__post_init__()
         _check_choice("mode", self.mode, get_args(Mode))
         _check_choice("duplicates", self.duplicates, get_args(Duplicates))
+        _check_choice("new_columns", self.new_columns, get_args(NewColumns))
+        _check_choice("missing_columns", self.missing_columns, get_args(MissingColumns))
         if type(self.skip_lines) is not int or self.skip_lines < 0:
             raise LakebaseSettingsError(f"skip_lines is {self.skip_lines!r}", hint="Give a number of lines.")
         for name in ("update_columns", "version_column"):
@@ -218,6 +232,9 @@ class LoadKeywords(FileKeywords, total=False):
     create_table: bool | Mapping[str, str]
     reject_limit: int | str
     rejects_table: str | None
+    allow_empty: bool
+    new_columns: NewColumns
+    missing_columns: MissingColumns
     load_id: str | None
     ledger_schema: str
 

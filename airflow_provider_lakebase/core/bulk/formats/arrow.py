@@ -24,6 +24,7 @@ from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part, SourceFailed
 from airflow_provider_lakebase.core.bulk.formats.arrow_columns import Unconvertible, to_column, to_text
+from airflow_provider_lakebase.core.bulk.formats.arrow_types import postgres_type
 from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows
 
 ROWS_PER_BATCH = 10_000
@@ -41,7 +42,7 @@ def arrow_part(schema: pa.Schema, batches: Iterable[pa.RecordBatch], label: str,
     :param mapper: maps names to the table's columns
     """
     fields = fields_to_load(schema, mapper.options.columns, mapper.table.loadable)
-    columns = mapper.map([field.name for field in fields], label)
+    columns = mapper.map([field.name for field in fields], label, type_of=lambda n: postgres_type(fields[n].type))
     everything = list(schema)
     return ArrowBatches(
         batches,

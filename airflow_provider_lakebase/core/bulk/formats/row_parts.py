@@ -67,8 +67,9 @@ def dicts_part(
     return Rows(
         _with_members(rows, paths, yields_bad=mapper.options.rejects) if paths else rows,
         [column for column in columns if column],
-        names=names,
+        names=[name for name, column in zip(names, columns, strict=True) if column],
         others=mapper.skips_names,
+        never_skipped=mapper.never_skipped,
         label=label,
         unit=unit,
         json_strings=json_strings,

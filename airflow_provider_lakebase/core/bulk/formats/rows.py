@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -47,6 +47,7 @@ class Rows(Part):
     :param columns: the target columns of the values, in their order
     :param names: names of the columns in the dicts
     :param others: whether dicts may have other keys, which are skipped; each name must then be in at least one dict
+    :param never_skipped: keys that are not skipped
     :param label: the source's name in messages
     :param unit: word for a row in messages: ``row`` or ``line``
     :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON text
@@ -60,6 +61,7 @@ class Rows(Part):
         *,
         names: Sequence[str] = (),
         others: bool = False,
+        never_skipped: Set[str] = frozenset(),
         label: str = "the source",
         unit: str = "row",
         json_strings: bool = False,
@@ -69,6 +71,7 @@ class Rows(Part):
         self.columns = columns
         self.names = list(names or (column.name for column in columns))
         self.others = others
+        self.never_skipped = never_skipped
         self.unseen = set(self.names) if others else set()
         self.label = label
         self.unit = unit
@@ -148,7 +151,10 @@ class Rows(Part):
 
     def _sequence(self, row: Any, number: int) -> Sequence[Any]:
         if isinstance(row, Mapping):
-            if not self.others and (unknown := row.keys() - set(self.names)):
+            unknown = row.keys() - set(self.names) if self.never_skipped or not self.others else set()
+            if self.others:
+                unknown &= self.never_skipped
+            if unknown:
                 reason = f"it has the key '{min(unknown)}', which is not one of the columns; list all in 'columns'"
                 raise BadValue(reason, number)
             if self.unseen:

@@ -43,9 +43,10 @@ def test_a_file_whose_name_does_not_tell_its_format_is_rejected(tmp_path: Path, 
         classify(tmp_path / "a.dat")
 
 
-def test_a_folder_and_a_missing_file_are_named_as_such_whatever_their_ending(tmp_path: Path):
-    with pytest.raises(LakebaseSettingsError, match="is a folder, not a file.*List the files in it"):
+def test_an_empty_folder_and_a_missing_file_are_named_as_such_whatever_their_ending(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="no file in the folder; allow_empty=True"):
         classify(str(tmp_path))
+    assert classify(str(tmp_path), allow_empty=True) == Files(())
     with pytest.raises(FileNotFoundError):
         classify([tmp_path / "missing"])
 
