@@ -75,6 +75,7 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
     mode: str
     columns: Any
     create_table: Any
+    new_columns: str
     ledger_schema: str
 
     def __init__(self, *, table: str, exactly_once: bool = True, **kwargs: Any) -> None:

@@ -35,8 +35,8 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
     Rows are streamed: through a server-side cursor from Postgres and MySQL, whose drivers otherwise hold the whole
     result in memory, and through the driver's own cursor from all others.
 
-    ``create_table=True`` takes the types of a Postgres source from its catalog. Drivers of other databases do not tell
-    types exactly enough: give a mapping, ``{"id": "bigint", "*": "text"}``.
+    ``create_table=True`` and ``new_columns="add"`` take the types of a Postgres source from its catalog. The drivers of
+    other databases do not tell types exactly enough: give a mapping, ``create_table={"id": "bigint", "*": "text"}``.
 
     :param source_conn_id: Airflow connection of the database to read (templated)
     :param sql: one query, or path of a ``.sql`` file (templated)
@@ -89,7 +89,8 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
             # Some server-side cursors know their columns only after the first fetch.
             first = cursor.fetchmany(BATCH_ROWS)
             names = _names(cursor.description)
-            types = source_types(self._source, cursor) if self.create_table is True else None
+            needs_types = self.create_table is True or self.new_columns == "add"
+            types = source_types(self._source, cursor) if needs_types else None
             return self._load(context, name_rows(_rows(first, cursor), names, types))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:

@@ -242,6 +242,34 @@ def test_a_path_that_leads_nowhere_is_refused(
         hook.load(source, "js.t", columns={path: "note"})
 
 
+# ── Rows that are left out ──
+
+
+def test_elements_that_are_no_objects_are_left_out_of_an_array(hook: LakebaseHook):
+    good = ['{"id": 1}', '{"id": 2}']
+    bad = ["5", "[1, [2]]", '{"id": 3, "id": 4}', '{"id": [NaN], "more": {"a": 1e9}}', '"text"', "null"]
+    content = f"[{good[0]}, {', '.join(bad)}, {good[1]}]".encode()
+    options: Any = {"format": "json", "columns": ["id"], "rejects_table": "js.rejects"}
+    result = hook.load(io.BytesIO(content), "js.t", reject_limit=6, **options)
+    assert (result.rows, result.rejected) == (2, 6)
+    found = hook.get_records("SELECT number, raw FROM js.rejects ORDER BY number")
+    assert found == list(enumerate(bad, 2))
+
+
+def test_what_is_no_json_cannot_be_left_out_of_an_array(hook: LakebaseHook):
+    with pytest.raises(LakebaseLoadError, match="row 2 .*not JSON"):
+        hook.load(io.BytesIO(b'[{"id": 1}, {"id": x}, {"id": 2}]'), "js.t", format="json", reject_limit=5)
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "dicts"])
+def test_an_object_without_the_path_is_left_out(hook: LakebaseHook, tmp_path: Path, kind: str):
+    texts = ['{"user": {"name": "Ann"}}', '{"user": "Bob"}', '{"user": {"name": "Eve"}}']
+    source: Any = {**files_of(tmp_path, texts), "dicts": list(map(json.loads, texts))}[kind]
+    hook.load(source, "js.t", columns={"user.name": "note"}, reject_limit=1, rejects_table="js.rejects")
+    assert hook.get_records("SELECT note FROM js.t ORDER BY note") == [("Ann",), ("Eve",)]
+    assert hook.get_records("SELECT number, raw::jsonb FROM js.rejects") == [(2, {"user": "Bob"})]
+
+
 # ── Tables that an array makes ──
 
 

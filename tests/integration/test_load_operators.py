@@ -840,3 +840,11 @@ def test_a_driver_with_vague_types_makes_a_table_by_a_mapping_only(hook: Lakebas
 def test_a_query_without_rows_makes_its_table(hook: LakebaseHook, driver: str):
     transfer(source_of(driver), "SELECT 1::bigint AS id WHERE false", "ops.made", create_table=True)
     assert hook.get_records(COLUMNS, ["ops.made"]) == [("id", "bigint", False)]
+
+
+def test_a_column_that_a_query_has_and_the_table_lacks_is_added_with_its_type(hook: LakebaseHook, driver: str):
+    sql = "SELECT 1 AS id, 1.5::numeric(10,2) AS price, 'x'::varchar(9) AS code"
+    transfer(source_of(driver), sql, "ops.keyless", new_columns="add")
+    kinds = [("id", "integer"), ("note", "text"), ("price", "numeric(10,2)"), ("code", "character varying(9)")]
+    assert [(name, kind) for name, kind, _ in hook.get_records(COLUMNS, ["ops.keyless"])] == kinds
+    assert hook.get_first("SELECT id, note, price::text, code FROM ops.keyless") == (1, None, "1.50", "x")

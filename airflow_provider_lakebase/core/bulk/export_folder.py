@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from airflow_provider_lakebase.core.bulk.compression import compression_of_name
 from airflow_provider_lakebase.core.bulk.copy_out import NextFile
-from airflow_provider_lakebase.core.bulk.files import compressed, describe_file, translating_storage
+from airflow_provider_lakebase.core.bulk.files import compressed, describe_file, translating
 from airflow_provider_lakebase.core.bulk.formats import FORMATS, FormatName
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
@@ -44,7 +44,7 @@ def open_folder(destination: Any, format: FormatName) -> Iterator[tuple[NextFile
     compression = Path(label).suffix.lower() if compression_of_name(label) else ""
     names: list[str] = []
     files: list[str] = []
-    with translating_storage(label, writes=True):
+    with translating(label, writes=True):
         folder = _folder(destination)
         _check(folder, label)
         folder.begin()

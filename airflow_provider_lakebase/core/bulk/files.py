@@ -107,7 +107,7 @@ def open_to_read(source: Any) -> Iterator[IO[bytes]]:
     :raises LakebaseStorageError: if the storage fails
     """
     label = describe_file(source)
-    with translating_storage(label), ExitStack() as stack:
+    with translating(label), ExitStack() as stack:
         if is_path(source):
             file = stack.enter_context(_open_path(Path(source) if isinstance(source, str) else source, label))
         else:
@@ -152,7 +152,7 @@ def open_to_write(destination: Any) -> Iterator[IO[bytes]]:
     """
     final = Path(destination) if isinstance(destination, str) else destination
     write = _uploaded if str(getattr(final, "protocol", "")) in _ATOMIC_UPLOADS else _renamed
-    with translating_storage(describe_file(final), writes=True), write(final) as file:
+    with translating(describe_file(final), writes=True), write(final) as file:
         yield file
 
 
@@ -211,7 +211,7 @@ def compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def translating_storage(label: str, *, writes: bool = False) -> Iterator[None]:
+def translating(label: str, *, writes: bool = False) -> Iterator[None]:
     """Translate the errors that storage libraries raise in the ``with`` block.
 
     :param label: the file's name in messages

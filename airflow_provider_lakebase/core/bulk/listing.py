@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_lakebase.core.bulk.files import describe_file, has_known_ending, is_path, translating_storage
+from airflow_provider_lakebase.core.bulk.files import describe_file, has_known_ending, is_path, translating
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 _WILDCARD = re.compile(r"[*?]")
@@ -51,7 +51,7 @@ def _expand(source: Any, allow_empty: bool) -> list[Any] | None:
     root, pattern = _split(path)
     if _WILDCARD.search(label.partition("://")[2].partition("/")[0].rpartition("@")[2]):
         raise LakebaseSettingsError(f"The pattern {label} has a wildcard in the name of its bucket", hint=_HINT)
-    with translating_storage(label):
+    with translating(label):
         kind = _kind_of(path)
         # Object storage has no empty folders. A name without an ending is that of one.
         if kind == "folder" or (not kind and not pattern and allow_empty and not has_known_ending(label)):

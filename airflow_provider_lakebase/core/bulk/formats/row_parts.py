@@ -24,15 +24,18 @@ def tuples_part(rows: Iterable[Any], label: str, mapper: ColumnMapper) -> Rows:
     return Rows(rows, [column for column in columns if column], label=label)
 
 
-def named_rows_part(rows: Iterable[Sequence[Any]], names: Sequence[str], label: str, mapper: ColumnMapper) -> Rows:
+def named_rows_part(
+    rows: Iterable[Sequence[Any]], names: Sequence[str], types: Sequence[str] | None, label: str, mapper: ColumnMapper
+) -> Rows:
     """Return the part that sends the rows of a query.
 
     :param rows: tuples of values
     :param names: the name of each value
+    :param types: the SQL type of each value; None if they are unknown
     :param label: the source's name in messages
     :param mapper: maps names to the table's columns
     """
-    columns = mapper.map(names, label)
+    columns = mapper.map(names, label, type_of=lambda number: types[number] if types else None)
     positions = [number for number, column in enumerate(columns) if column]
     if len(positions) < len(columns):
         rows = (tuple(row[position] for position in positions) for row in rows)
