@@ -166,7 +166,8 @@ class RowDialect:
         """An escape and what it may stand before, as one more alternative; nothing without an escape."""
         if not self._escape:
             return ""
-        characters = re.escape(f"{self.delimiter}{self.quote or ''}{self.escape}{self.comment or ''}")
+        # Python's csv escapes the double quote even if it is no quote.
+        characters = re.escape(f"{self.delimiter}{self.quote or chr(34)}{self.escape}{self.comment or ''}")
         return rf"|{self._escape}(?:\r\n|[\r\n{characters}])"
 
 
