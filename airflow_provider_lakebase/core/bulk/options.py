@@ -24,6 +24,7 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 Mode = Literal["append", "replace", "upsert"]
 Duplicates = Literal["last", "error"]
+CsvDialectName = Literal["auto"]
 
 _CSV_ONLY: Mapping[str, Any] = {"format": "csv", "needs_file": True}
 _FILES_ONLY: Mapping[str, Any] = {"needs_file": True}
@@ -117,6 +118,9 @@ class LoadOptions(FileOptions):
     :param comment: character that begins lines of a CSV file to ignore, wherever they stand outside quotes
     :param decimal: character before the decimal places of numbers in a CSV file
     :param thousands: character between groups of three digits of numbers in a CSV file
+    :param dialect: ``auto`` finds out delimiter, quote, escape, comment, encoding, lines to skip and header of a CSV
+        file from its first MiB, and logs what it found. It keeps options that differ from their defaults, and rejects
+        a file that has more than one reading
     :param index: whether the index of a pandas frame is loaded, under its names; by default an index without a name is
         left out, and one with a name is rejected
     :param create_table: create the table if it does not exist, with ``key_columns`` as its primary key: True for the
@@ -143,6 +147,7 @@ class LoadOptions(FileOptions):
     comment: str | None = field(default=None, metadata=_CSV_ONLY)
     decimal: str = field(default=".", metadata=_CSV_ONLY)
     thousands: str | None = field(default=None, metadata=_CSV_ONLY)
+    dialect: CsvDialectName | None = field(default=None, metadata=_CSV_ONLY)
     index: bool | None = field(default=None, metadata=_FILES_ONLY)
     create_table: bool | Mapping[str, str] = field(default=False, metadata=_FILES_ONLY)
     reject_limit: int | str = 0
@@ -156,6 +161,8 @@ class LoadOptions(FileOptions):
         _check_choice("duplicates", self.duplicates, get_args(Duplicates))
         if type(self.skip_lines) is not int or self.skip_lines < 0:
             raise LakebaseSettingsError(f"skip_lines is {self.skip_lines!r}", hint="Give a number of lines.")
+        if self.dialect is not None:
+            _check_choice("dialect", self.dialect, get_args(CsvDialectName))
         check_numbers(self.decimal, self.thousands, self._characters())
         check_null(self.nulls, self.delimiter, self.quote, self.comment)
         for name in ("update_columns", "version_column"):
@@ -230,6 +237,7 @@ class LoadKeywords(FileKeywords, total=False):
     comment: str | None
     decimal: str
     thousands: str | None
+    dialect: CsvDialectName | None
     index: bool | None
     create_table: bool | Mapping[str, str]
     reject_limit: int | str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import IO, Any
 
 import psycopg
@@ -14,6 +15,7 @@ from airflow_provider_lakebase.core.bulk.catalog import Column, identifiers
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper, ignored_column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part
 from airflow_provider_lakebase.core.bulk.copy_out import write_copy
+from airflow_provider_lakebase.core.bulk.formats import import_from_extra
 from airflow_provider_lakebase.core.bulk.formats.csv_dates import DateCheck
 from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 from airflow_provider_lakebase.core.bulk.formats.csv_header import (
@@ -40,6 +42,10 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
     :raises Unreadable: if it does not start with a line of column names in UTF-8
     :raises LakebaseLoadError: if the names are not the table's
     """
+    if mapper.options.dialect is not None:
+        file, options = _sniff(file, label, mapper.options, _known_names(mapper))
+        mapper = copy(mapper)
+        mapper.options = options
     options = mapper.options
     text = open_as_text(file, options.encoding)
     rest, skipped = skip_lines(text, options.skip_lines)
@@ -74,6 +80,8 @@ def read_names(file: IO[bytes], options: LoadOptions) -> list[str] | None:
     :param options: of the load
     :raises Unreadable: if it does not start with a line of column names
     """
+    if options.dialect is not None:
+        file, options = _sniff(file, "the file", options, None)
     if not options.header:
         return None
     text = open_as_text(file, options.encoding)
@@ -81,6 +89,19 @@ def read_names(file: IO[bytes], options: LoadOptions) -> list[str] | None:
     if needs_rewriting(options):
         return read_first_names(text, rest, skipped, options)
     return read_header(text, CsvDialect.of(options.delimiter, options.quote), rest)[2]
+
+
+def _sniff(file: IO[bytes], label: str, options: LoadOptions, known: set[str] | None) -> tuple[IO[bytes], LoadOptions]:
+    found: tuple[IO[bytes], LoadOptions] = import_from_extra("csv_sniff", "sniff").sniff(file, label, options, known)
+    return found
+
+
+def _known_names(mapper: ColumnMapper) -> set[str] | None:
+    """Return the names that a header may have; None if any."""
+    wanted = mapper.options.columns
+    if wanted and not isinstance(wanted, Mapping):
+        return None
+    return set(wanted or mapper.table.loadable)
 
 
 def write_query(
