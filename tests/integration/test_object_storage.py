@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import fsspec
 import pyarrow.parquet
 import pytest
+from _object_store import BUCKET, Server, path_of
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
-from moto.server import ThreadedMotoServer
 
 from airflow_provider_lakebase.core.storage import shown, storage_error
 from airflow_provider_lakebase.exceptions import (
@@ -24,72 +22,11 @@ from airflow_provider_lakebase.exceptions import (
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.load import LakebaseExportOperator, LakebaseLoadOperator
 
-BUCKET = "lakebase-tests"
 ROWS = "SELECT n AS id, 'name ' || n AS name, n * 1.25::numeric(10,2) AS price FROM generate_series(1, 3) AS n"
 CHECK = "SELECT count(*), sum(id), max(name), sum(price) FROM {}"
 EXPECTED = (3, 6, "name 3", 7.5)
-ENDINGS = ["csv", "csv.gz", "csv.zst", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
+ENDINGS = ["csv", "csv.gz", "csv.zst", "json", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
 NAMES = ["a b", "a#b", "a?b", "a%20b", "größe-日本", "a?x=1&y=2#f", "a+b&c=d"]
-
-
-class Server:
-    """The S3 server and the requests it got."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str]] = []
-        self.refusing = False
-        self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self.server.start()
-        self.url = "http://{}:{}".format(*self.server.get_host_and_port())
-        application = self.server._server.app
-
-        def counting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-            copied = " copy" if "HTTP_X_AMZ_COPY_SOURCE" in environ else ""
-            self.requests.append((environ["REQUEST_METHOD"] + copied, environ["PATH_INFO"]))
-            if self.refusing:
-                body = b"<Error><Code>AccessDenied</Code><Message>secret detail</Message></Error>"
-                body = b"" if environ["REQUEST_METHOD"] == "HEAD" else body
-                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-                start_response(
-                    "403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-                )
-                return [body]
-            return application(environ, start_response)
-
-        self.server._server.app = counting
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[Server]:
-    server = Server()
-    extra = {"endpoint_url": server.url, "region_name": "us-east-1", "config_kwargs": {"retries": {"max_attempts": 1}}}
-    store = {"conn_type": "aws", "login": "access-key", "password": "secret-key", "extra": extra}
-    down = {**store, "extra": {**extra, "endpoint_url": "http://127.0.0.1:9"}}
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AIRFLOW_CONN_STORE", json.dumps(store))
-        environment.setenv("AIRFLOW_CONN_DOWN", json.dumps(down))
-        ObjectStoragePath(f"s3://store@{BUCKET}").fs.mkdir(BUCKET)
-        yield server
-    server.server.stop()
-
-
-@pytest.fixture
-def s3(s3_server: Server) -> Iterator[Server]:
-    yield s3_server
-    s3_server.refusing = False
-
-
-@pytest.fixture(params=["local", "s3", "memory"])
-def folder(request: pytest.FixtureRequest, s3: Server, tmp_path: Path) -> str:
-    """The place of a test's files, as text."""
-    unique = uuid4().hex
-    places = {"local": str(tmp_path), "s3": f"s3://store@{BUCKET}/{unique}", "memory": f"memory://{unique}"}
-    return places[request.param]
-
-
-@pytest.fixture
-def s3_folder(s3: Server) -> str:
-    return f"s3://store@{BUCKET}/{uuid4().hex}"
 
 
 @pytest.fixture
@@ -102,14 +39,6 @@ def table(hook: LakebaseHook) -> Iterator[str]:
     )
     yield "storage_tests.stored"
     hook.run("DROP TABLE storage_tests.stored")
-
-
-def path_of(url: str) -> Any:
-    if url.startswith("memory://"):
-        from upath import UPath
-
-        return UPath(url)
-    return ObjectStoragePath(url) if "://" in url else Path(url)
 
 
 def loaded(hook: LakebaseHook, table: str) -> tuple[Any, ...]:
@@ -315,46 +244,6 @@ def test_a_store_that_is_not_there(hook: LakebaseHook, s3: Server, table: str) -
         with pytest.raises(LakebaseStorageError, match="could not be reached") as caught:
             act()
         assert caught.value.retryable
-
-
-@pytest.mark.parametrize("pattern", ["day/*.csv", "*/rows.csv", "day/row[s].csv"])
-def test_a_pattern_is_refused(hook: LakebaseHook, table: str, folder: str, pattern: str) -> None:
-    with pytest.raises(LakebaseSettingsError, match=r"pattern is not resolved.*\.glob\("):
-        hook.load(f"{folder}/{pattern}", table)
-
-
-@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
-def test_a_folder_is_refused(hook: LakebaseHook, table: str, folder: str, format: str) -> None:
-    path_of(f"{folder}/day").mkdir(parents=True, exist_ok=True)
-    hook.export(ROWS, f"{folder}/day/rows.csv")
-    for name in ("day", "day/"):
-        with pytest.raises(LakebaseSettingsError, match=r"is a folder, not a file.*\.glob\("):
-            hook.load(f"{folder}/{name}", table, format=format)
-    if format == "parquet":
-        with pytest.raises(LakebaseSettingsError, match="is a folder"):
-            hook.load(f"{folder}/day", "storage_tests.made_of_folder", format=format, create_table=True)
-
-
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_a_partition_folder_whose_column_the_file_lacks_is_refused(
-    hook: LakebaseHook, table: str, folder: str, ending: str
-) -> None:
-    hook.run(f"ALTER TABLE {table} ADD COLUMN dt date")
-    file = f"{folder}/dt=2026-01-01/rows.{ending}"
-    if "://" not in file:
-        Path(file).parent.mkdir()
-    hook.export(ROWS, file)
-
-    for source in (file, [file]):
-        with pytest.raises(LakebaseLoadError, match="no column 'dt', which a folder.*Add the column"):
-            hook.load(source, table)
-    assert hook.get_first(f"SELECT count(*) FROM {table}") == (0,)
-
-    hook.load(file, table, columns={"id": "id", "name": "name", "price": "price"})
-    assert loaded(hook, table) == EXPECTED
-    hook.export(f"SELECT *, date '2026-01-01' AS dt FROM ({ROWS}) AS rows", file)
-    hook.load(file, table)
-    assert hook.get_first(f"SELECT min(dt)::text FROM {table}") == ("2026-01-01",)
 
 
 @pytest.mark.parametrize(

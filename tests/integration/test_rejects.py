@@ -6,9 +6,12 @@ import csv
 import datetime
 import json
 import logging
+import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pyarrow as pa
@@ -21,6 +24,7 @@ from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseReje
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 TABLE = "rejects.t"
+ROME = ZoneInfo("Europe/Rome")
 REJECTS = "rejects.bad"
 
 
@@ -79,7 +83,7 @@ def expected_kinds(mode: str) -> dict[str, tuple[list[str], str, str]]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "tuples", "dicts"])
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl", "parquet", "tuples", "dicts"])
 def test_each_kind_of_bad_row_is_left_out_of_each_source_in_each_mode(
     hook: LakebaseHook, orders: str, tmp_path: Path, form: str, mode: str
 ):
@@ -119,6 +123,8 @@ def write(rows: list[list[str]], form: str, folder: Path) -> Any:
     path = folder / f"orders.{form}"
     if form == "csv":
         path.write_text("\n".join(",".join(row) for row in [names, *rows]))
+    elif form == "json":
+        path.write_text(json.dumps(dicts))
     elif form == "jsonl":
         path.write_text("\n".join(map(json.dumps, dicts)))
     else:
@@ -188,6 +194,64 @@ def test_a_load_that_leaves_rows_out_stores_and_rejects_what_a_load_without_does
         connection.rollback()
     assert after == before
     assert result.rejected == len(TEXTS) - len(expected)
+
+
+TYPED = {
+    "i2 smallint": [-32768, 32767],
+    "i8 bigint": [-(2**63), 2**63 - 1],
+    "f4 real": [0.1, 3.4e38],
+    "f8 double precision": [0.1 + 0.2, -1e-300],
+    "special double precision": [float("nan"), float("-inf")],
+    "n numeric": [Decimal("0.10"), Decimal("-12345678901234567890.5")],
+    "n2 numeric(9,2)": [Decimal("1.5"), Decimal("-0.01")],
+    "b boolean": [True, False],
+    "t text": ['a,"b"\\.\n', "\\N"],
+    "d date": [datetime.date(1, 1, 1), datetime.date(9999, 12, 31)],
+    "ts timestamp": [datetime.datetime(2026, 1, 1, 1, 2, 3, 4), datetime.datetime.max],
+    "tz timestamptz": [datetime.datetime(1900, 1, 1, tzinfo=datetime.UTC), datetime.datetime(2026, 7, 1, tzinfo=ROME)],
+    "o time": [datetime.time(0, 0), datetime.time(23, 59, 59, 999999)],
+    "v interval": [datetime.timedelta(days=1, microseconds=-1), datetime.timedelta(0)],
+    "u uuid": [uuid.UUID(int=0), uuid.UUID(int=2**128 - 1)],
+    "y bytea": [b"\x00\\x", b""],
+    "j jsonb": [{"a": [1, None, "\\"]}, []],
+    "l integer[]": [[1, None], []],
+}
+
+
+@pytest.mark.parametrize(
+    "form", ["tuples", "dicts", "arrow", "one column each", "jsonl", "export.csv", "export.parquet"]
+)
+def test_typed_values_are_stored_the_same_with_and_without_rejects(hook: LakebaseHook, tmp_path: Path, form: str):
+    hook.run(f"CREATE TABLE {TABLE} ({', '.join(TYPED)}); CREATE TABLE rejects.other (LIKE {TABLE})")
+    names = [column.partition(" ")[0] for column in TYPED]
+    rows = [*zip(*TYPED.values(), strict=True), (None,) * len(names)]
+    hook.load(rows, TABLE)
+    if form.startswith("export") or form == "jsonl":
+        source: Any = tmp_path / f"rows.{form}"
+        if form == "jsonl":  # JSON has no NaN
+            hook.run(f"UPDATE {TABLE} SET special = 0")
+        hook.export(TABLE, source, **({"null": "NULL"} if form == "export.csv" else {}))
+    elif form == "dicts":
+        source = [dict(zip(names, row, strict=True)) for row in rows]
+    elif form in ("arrow", "one column each"):
+        columns = {name: [row[n] for row in rows] for n, name in enumerate(names)}
+        columns["u"] = [value and str(value) for value in columns["u"]]
+        columns["j"] = [None if value is None else json.dumps(value) for value in columns["j"]]
+        source = pa.table(columns)
+    else:
+        source = rows
+    options: dict[str, Any] = {"reject_limit": 1, **({"null": "NULL"} if form == "export.csv" else {})}
+    if form == "one column each":
+        for name in names:
+            hook.run(f"DELETE FROM rejects.other; DELETE FROM {TABLE}")
+            hook.load(source.select([name]), TABLE)
+            assert hook.load(source.select([name]), "rejects.other", **options).rejected == 0
+            query = f"SELECT {name}::text FROM {{}} ORDER BY 1"
+            assert hook.get_records(query.format(TABLE)) == hook.get_records(query.format("rejects.other"))
+        return
+    assert hook.load(source, "rejects.other", **options).rejected == 0
+    both = [hook.get_records(f"SELECT t::text FROM {table} AS t ORDER BY i2") for table in (TABLE, "rejects.other")]
+    assert both[0] == both[1]
 
 
 def test_lines_that_are_no_rows_are_left_out_of_a_csv_file(hook: LakebaseHook, tmp_path: Path):

@@ -40,11 +40,17 @@ _COLUMNS = """
         CASE WHEN e.typtype = 'd' THEN e.typtypmod ELSE modifier END,
         CASE WHEN t.typtype = 'e' THEN 'text' ELSE t.typname END,
         CASE WHEN e.typtype = 'e' THEN 'text' ELSE coalesce(d.typname, e.typname) END,
-        not_null, attgenerated <> '', attidentity::text
+        not_null, attgenerated <> '', attidentity::text, CASE
+            WHEN attidentity <> '' THEN
+                format('nextval(%%L)', pg_get_serial_sequence(attrelid::regclass::text, attname)::regclass)
+            WHEN attgenerated = '' THEN coalesce(pg_get_expr(adbin, attrelid), pg_get_expr(own.typdefaultbin, 0))
+        END
     FROM base JOIN pg_catalog.pg_type t ON t.oid = type
     LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
     LEFT JOIN pg_catalog.pg_type d ON d.oid = e.typbasetype AND e.typtype = 'd'
     JOIN pg_catalog.pg_attribute a ON attrelid = %(oid)s::oid AND a.attnum = base.attnum
+    JOIN pg_catalog.pg_type own ON own.oid = atttypid
+    LEFT JOIN pg_catalog.pg_attrdef ON adrelid = attrelid AND adnum = a.attnum
     WHERE t.typtype <> 'd' ORDER BY a.attnum
 """
 _KEYS = """
@@ -81,6 +87,7 @@ class Column:
     :param not_null: whether it is declared NOT NULL
     :param generated: whether it is a generated column
     :param identity: ``a`` for GENERATED ALWAYS AS IDENTITY, ``d`` for BY DEFAULT, else empty
+    :param default: SQL expression of its default; None without one
     """
 
     name: str
@@ -92,6 +99,7 @@ class Column:
     not_null: bool = False
     generated: bool = False
     identity: str = ""
+    default: str | None = None
 
     def as_text(self) -> Column:
         """Return a text column of that name, for values that are cast after COPY."""
@@ -195,6 +203,19 @@ def find_table(connection: psycopg.Connection[Any], name: str) -> Table:
     )
 
 
+def table_exists(connection: psycopg.Connection[Any], name: str) -> bool:
+    """Return whether there is a relation of a name.
+
+    :param connection: an open session
+    :param name: as in SQL; False for a text that is no name
+    """
+    try:
+        with connection.transaction():
+            return connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone() == (True,)
+    except psycopg.errors.SyntaxError:
+        return False
+
+
 def create_table(
     connection: psycopg.Connection[Any],
     name: str,
@@ -230,6 +251,46 @@ def create_table(
         hint = "Create it first, or its schema, or bootstrap the role with the right to create them."
         what = f"Table {name} cannot be created: {error.diag.message_primary}"
         raise LakebaseLoadError(what, context=context, hint=hint) from error
+
+
+def has_type(connection: psycopg.Connection[Any], kind: str) -> bool:
+    """Return whether columns can have a type.
+
+    :param connection: an open session
+    :param kind: the type as DDL writes it
+    """
+    query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_type WHERE oid = to_regtype(%s) AND typtype <> 'p')"
+    return bool(connection.execute(query, [kind]).fetchall()[0][0])
+
+
+def add_columns(connection: psycopg.Connection[Any], table: Table, definitions: Mapping[str, str]) -> Table:
+    """Add columns to the end of a table, and return its definition.
+
+    :param connection: an open session, in a transaction
+    :param table: the table
+    :param definitions: SQL type by name
+    :raises LakebaseLoadError: if they cannot be added
+    """
+    added = [
+        sql.SQL("ADD COLUMN IF NOT EXISTS {} {}").format(sql.Identifier(column), sql.SQL(kind))
+        for column, kind in definitions.items()
+    ]
+    alter = sql.SQL("ALTER TABLE {} {}").format(table.identifier, sql.SQL(", ").join(added))
+    try:
+        with connection.transaction():
+            connection.execute(alter)
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        names = ", ".join(definitions)
+        raise LakebaseLoadError(
+            f"Table {table.name} cannot be given the new columns {names}: {error.diag.message_primary}",
+            context=session_context(connection),
+            hint="Nothing was loaded. Add them as the owner of the table, or set new_columns='ignore'.",
+            table=table.name,
+            sqlstate=error.sqlstate,
+        ) from None
+    return find_table(connection, table.name)
 
 
 def check_types(connection: psycopg.Connection[Any], types: Mapping[str, str], option: str = "casts") -> None:

@@ -6,9 +6,10 @@ import re
 from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import psycopg
@@ -104,6 +105,10 @@ class Part(ABC):
     """What its numbers count, in messages: rows or lines."""
     has_null_text: bool = False
     """Whether the option ``null`` applies to it."""
+    is_empty: bool = False
+    """Whether it has neither rows nor names, so that ``columns`` are all of the table's."""
+    folder_values: Mapping[str, str | None] = MappingProxyType({})
+    """By column, the text that partition folders in its path give all of its rows; None for NULL."""
 
     @cached_property
     def skipped(self) -> SkippedRows:

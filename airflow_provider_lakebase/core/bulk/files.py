@@ -69,16 +69,32 @@ def find_format(file: Any, wanted: FormatName | None) -> FormatName:
     if wanted is not None:
         return wanted
     label = describe_file(file)
-    suffixes = [suffix.lower() for suffix in Path(Path(label).name).suffixes]
-    if suffixes and compression_of_name(label):
-        suffixes.pop()
-    for name, row in FORMATS.items():
-        if suffixes and suffixes[-1] in row.endings:
-            return name
-    if not suffixes and not is_path(file) and not is_open_file(file):
+    ending = _ending_of(label)
+    if (found := _format_of_ending(ending)) is not None:
+        return found
+    if not ending and not is_path(file) and not is_open_file(file):
         return "csv"
     hint = f"Set 'format' to one of {', '.join(FORMATS)}; .gz and .zst only tell how a file is compressed."
     raise LakebaseSettingsError(f"The format of {label} is unknown", hint=hint)
+
+
+def has_known_ending(label: str) -> bool:
+    """Return whether a name has the ending of a format.
+
+    :param label: path or URL
+    """
+    return _format_of_ending(_ending_of(label)) is not None
+
+
+def _ending_of(label: str) -> str:
+    suffixes = [suffix.lower() for suffix in Path(Path(label).name).suffixes]
+    if suffixes and compression_of_name(label):
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _format_of_ending(ending: str) -> FormatName | None:
+    return next((name for name, row in FORMATS.items() if ending in row.endings), None)
 
 
 @contextmanager
@@ -91,7 +107,7 @@ def open_to_read(source: Any) -> Iterator[IO[bytes]]:
     :raises LakebaseStorageError: if the storage fails
     """
     label = describe_file(source)
-    with _translating(label), ExitStack() as stack:
+    with translating(label), ExitStack() as stack:
         if is_path(source):
             file = stack.enter_context(_open_path(Path(source) if isinstance(source, str) else source, label))
         else:
@@ -136,7 +152,7 @@ def open_to_write(destination: Any) -> Iterator[IO[bytes]]:
     """
     final = Path(destination) if isinstance(destination, str) else destination
     write = _uploaded if str(getattr(final, "protocol", "")) in _ATOMIC_UPLOADS else _renamed
-    with _translating(describe_file(final), writes=True), write(final) as file:
+    with translating(describe_file(final), writes=True), write(final) as file:
         yield file
 
 
@@ -145,7 +161,7 @@ def _uploaded(final: Any) -> Iterator[IO[bytes]]:
     # Closing such a file does not end its upload.
     upload = final.open("wb", autocommit=False)
     try:
-        with _compressed(upload, final) as file:
+        with compressed(upload, final) as file:
             yield file
         upload.commit()
     except BaseException:
@@ -157,7 +173,7 @@ def _uploaded(final: Any) -> Iterator[IO[bytes]]:
 def _renamed(final: Any) -> Iterator[IO[bytes]]:
     partial = final.with_name(f".{final.name}.{uuid4().hex}.partial")
     try:
-        with _compressed(_create(partial, final), final) as file:
+        with compressed(_create(partial, final), final) as file:
             yield file
         if isinstance(partial, Path) or str(partial.protocol) in ("", "file", "local"):
             # Some versions of Airflow's paths of local files are Paths too, and warn when they are used as such.
@@ -181,7 +197,12 @@ def _create(partial: Any, final: Any) -> Any:
 
 
 @contextmanager
-def _compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
+def compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
+    """Yield a file that compresses what is written, as the name that it will have says, and close it.
+
+    :param opened: open for writing bytes
+    :param final: its path
+    """
     with ExitStack() as stack:
         file = stack.enter_context(opened)
         if compression := compression_of_name(describe_file(final)):
@@ -190,7 +211,13 @@ def _compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _translating(label: str, *, writes: bool = False) -> Iterator[None]:
+def translating(label: str, *, writes: bool = False) -> Iterator[None]:
+    """Translate the errors that storage libraries raise in the ``with`` block.
+
+    :param label: the file's name in messages
+    :param writes: whether the file is being written
+    :raises LakebaseStorageError: if the storage fails
+    """
     try:
         yield
     except DAMAGED:

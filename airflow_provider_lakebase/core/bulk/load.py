@@ -16,6 +16,7 @@ from psycopg import sql
 
 from airflow_provider_lakebase.core.bulk.catalog import Table, check_types, find_table
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
+from airflow_provider_lakebase.core.bulk.heads import Head
 from airflow_provider_lakebase.core.bulk.modes import LoadExecution
 from airflow_provider_lakebase.core.bulk.new_table import create_table_for
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
@@ -110,10 +111,10 @@ def load(
     """Load a source in the session's current transaction, which the caller commits: all of it, or nothing.
 
     :param connection: an open session; with a ``load_id``, one whose ledger exists
-    :param source: iterable of tuples or dicts; path (str, ``pathlib.Path`` or ``ObjectStoragePath``) or a list of them;
-        file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of tables or record
-        batches; data frame of pandas or polars; object with ``__arrow_c_stream__``, such as a relation of DuckDB; or
-        an iterable of those
+    :param source: iterable of tuples or dicts; path (str, ``pathlib.Path`` or ``ObjectStoragePath``) of a file or
+        folder, pattern with ``*``, ``?`` or ``**``, or a list of them; file opened for reading bytes; pyarrow
+        ``Table``, ``RecordBatchReader``, or iterable of tables or record batches; data frame of pandas or polars;
+        object with ``__arrow_c_stream__``, such as a relation of DuckDB; or an iterable of those
     :param table: target, as in SQL
     :param options: how; by default :class:`LoadOptions`' own defaults
     :param check: called on every block of data; raises to stop the load
@@ -124,14 +125,14 @@ def load(
         value; if the table or a column is missing, or the role may not write to it
     :raises LakebaseSettingsError: for options that do not suit the source or the table
     :raises LakebaseStorageError: if the storage of a file fails
-    :raises FileNotFoundError: if there is no such file
+    :raises FileNotFoundError: if there is no such file, or none in a folder or for a pattern
     :raises psycopg.Error: if the rows are not to blame
     """
     options = options or LoadOptions()
     progress = Progress(f"Loading into {table}", check)
     try:
-        source = classify(source, options.format, options.index)
-        return _load(connection, source, table, options, progress, options.load_id or rejects_id)
+        found = classify(source, options.format, options.index, allow_empty=options.allow_empty)
+        return _load(connection, found, table, options, progress, options.load_id or rejects_id)
     except LakebaseLoadError as error:
         error.table = table
         raise
@@ -155,7 +156,7 @@ def _load(
     rejects_id: str | None,
 ) -> LoadResult:
     _check_file_options(source, options)
-    if options.casts or options.create_table:
+    if options.casts or options.create_table or options.new_columns == "add":
         # Begins the transaction: psycopg would commit a block of transaction() in which one begins.
         connection.execute("SELECT")
     check_types(connection, options.casts or {})
@@ -163,36 +164,39 @@ def _load(
         create_table_for(connection, source, name, options)
     table = find_table(connection, name)
     target = (table.oid, name)
-    declared = tuple((column.name, column.declared) for column in table.columns)
     if options.load_id is not None:
         record = claim_load(connection, options.ledger_schema, options.load_id, target)
         if record is not None:
             log.info("This load into %s was already done on %s", name, record.loaded_at)
-            return LoadResult(record.rows, 0, progress.seconds, True, table.path, declared, record.rejected)
-    rows, rejected = _send_good_rows(connection, source, table, options, progress, rejects_id)
+            return _result(record.rows, record.rejected, 0, progress, table, already_loaded=True)
+    mapper = ColumnMapper(connection, table, options, has_several=isinstance(source, Files) and len(source.files) > 1)
+    rows, rejected = _send_good_rows(mapper, source, progress, rejects_id)
     if options.load_id is not None:
         record_rows(connection, options.ledger_schema, options.load_id, target, rows, rejected)
     progress.rows = rows
     progress.log("done")
-    return LoadResult(rows, progress.bytes, progress.seconds, False, table.path, declared, rejected)
+    return _result(rows, rejected, progress.bytes, progress, mapper.table)
+
+
+def _result(
+    rows: int, rejected: int, bytes: int, progress: Progress, table: Table, *, already_loaded: bool = False
+) -> LoadResult:
+    declared = tuple((column.name, column.declared) for column in table.columns)
+    return LoadResult(rows, bytes, progress.seconds, already_loaded, table.path, declared, rejected)
 
 
 def _send_good_rows(
-    connection: psycopg.Connection[Any],
-    source: Source,
-    table: Table,
-    options: LoadOptions,
-    progress: Progress,
-    rejects_id: str | None,
+    mapper: ColumnMapper, source: Source, progress: Progress, rejects_id: str | None
 ) -> tuple[int, int]:
     """Send all rows; return how many were written, and how many were left out."""
+    connection, table, options = mapper.connection, mapper.table, mapper.options
     if not options.rejects:
-        return _send(connection, source, table, options, progress, None), 0
+        return _send(mapper, source, progress, None), 0
     rejects_table = RejectsTable(connection, options.rejects_table, rejects_id) if options.rejects_table else None
     if rejects_table is not None:
         rejects_table.check(table)
     with Rejects(connection, table.name, options) as rejects:
-        rows = _send(connection, source, table, options, progress, rejects)
+        rows = _send(mapper, source, progress, rejects)
         if rejects_table is not None:
             rejects_table.write(rejects, ".".join(table.path))
         if rejects.count:
@@ -204,34 +208,35 @@ def _send_good_rows(
 
 def _check_file_options(source: Source, options: LoadOptions) -> None:
     formats = {file.format for file in source.files} if isinstance(source, Files) else set()
+    if isinstance(source, Files) and not formats:
+        return
     for name, format in options.given_for_one_format():
         if format not in formats:
             what = f"{name} is given, but the source is no {format.upper()} file"
             raise LakebaseSettingsError(what, hint="Leave it out.")
 
 
-def _send(
-    connection: psycopg.Connection[Any],
-    source: Source,
-    table: Table,
-    options: LoadOptions,
-    progress: Progress,
-    rejects: Rejects | None,
-) -> int:
-    context = session_context(connection)
+def _send(mapper: ColumnMapper, source: Source, progress: Progress, rejects: Rejects | None) -> int:
+    context, options = mapper.context, mapper.options
     has_raw_text = isinstance(source, Files) and any(file.kind.is_sent_as_is for file in source.files)
+    opener = PartOpener(mapper)
+    heads = opener.read_heads(source)
     execution: LoadExecution | None = None
-    for opened in PartOpener(ColumnMapper(connection, table, options)).parts(source):
+    for number, opened in enumerate(opener.parts(source)):
         with opened as part:
+            table = mapper.table
             if execution is None:
-                plan = make_plan(options, table, part.columns, has_raw_text=has_raw_text, context=context)
+                heads = heads or [Head.of(part)]
+                plan = make_plan(options, table, heads, has_raw_text=has_raw_text, context=context)
                 with rejecting(table.name, context, mode=options.mode):
-                    execution = LoadExecution(connection, plan, progress, rejects)
+                    execution = LoadExecution(mapper.connection, plan, progress, rejects)
+            if Head.of(part) != heads[number]:
+                raise mapper.error(f"{part.label} was changed while it was being loaded", "Load it again.")
             target = execution.prepare(part)
             with rejecting(table.name, context, mode=options.mode, part=part, target=target):
                 part.copy_to(target)
     assert execution is not None  # noqa: S101 - every source has a part
-    with rejecting(table.name, context, mode=options.mode):
+    with rejecting(mapper.table.name, context, mode=options.mode):
         return execution.finish()
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import psycopg
 
 from airflow_provider_lakebase.core.bulk.byte_reader import Unreadable
-from airflow_provider_lakebase.core.bulk.catalog import check_types, create_table
-from airflow_provider_lakebase.core.bulk.columns import match_names
+from airflow_provider_lakebase.core.bulk.catalog import check_types, create_table, has_type, table_exists
+from airflow_provider_lakebase.core.bulk.columns import check_new_names, match_names
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.files import is_path, open_to_read
 from airflow_provider_lakebase.core.bulk.formats import import_format, import_from_extra
+from airflow_provider_lakebase.core.bulk.formats.row_parts import names_of_dicts
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
+from airflow_provider_lakebase.core.bulk.partitions import read_folders
 from airflow_provider_lakebase.core.bulk.parts import reading_file
 from airflow_provider_lakebase.core.bulk.source import ROWS_LABEL, ArrowSource, Dicts, Files, NamedRows, Source
 from airflow_provider_lakebase.core.errors.session_context import session_context
-from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseLoadError, LakebaseSettingsError
-
-_SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
-_NAME_BYTES = 63
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError
 
 
 def create_table_for(connection: psycopg.Connection[Any], source: Source, table: str, options: LoadOptions) -> None:
@@ -30,19 +29,41 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     :param source: the source to load
     :param table: the target, as in SQL
     :param options: of the load
-    :raises LakebaseSettingsError: for a source without a schema, or a type without a Postgres counterpart
+    :raises LakebaseSettingsError: for a source without a schema, or a type that the database does not have
     :raises LakebaseLoadError: for an unreadable file, a name that no column can have, or a missing privilege
     """
     context = session_context(connection)
-    if isinstance(options.create_table, Mapping):
-        types = dict(options.create_table)
-        check_types(connection, types, "create_table")
+    types = dict(options.create_table) if isinstance(options.create_table, Mapping) else {}
+    check_types(connection, types, "create_table")
+    if table_exists(connection, table):
+        return
+    if isinstance(source, Files) and not source.files and ("*" in types or not types):
+        return  # no file names the columns
+    if types:
         names = _list_names(source, options, context) if "*" in types else list(types)
         definitions = define_by_types(types, names)
+    elif isinstance(source, NamedRows) and source.types is not None:
+        definitions = _define_by_query(connection, source.names, source.types, options)
     else:
-        label, schema = _read_schema(source, context)
-        definitions = define_columns(schema, options, label, context)
+        definitions = _define_by_schemas(source, options, context)
     create_table(connection, table, definitions, options.key_columns or ())
+
+
+def _define_by_schemas(source: Source, options: LoadOptions, context: ErrorContext) -> list[tuple[str, str, bool]]:
+    """Return the columns of all files, or of the rows. The first file that has a column decides its type."""
+    kinds: dict[str, str] = {}
+    required: list[set[str]] = []
+    for each in _one_by_one(source):
+        label, schema = _read_schema(each, context)
+        columns = define_columns(schema, options, label, context)
+        for name, kind, _ in columns:
+            kinds.setdefault(name, kind)
+        required.append({name for name, _, nullable in columns if not nullable})
+    for name in _folders(source, options, kinds, context):
+        kinds[name] = (options.casts or {}).get(name, "text")
+    # A column that a file lacks may be NULL.
+    never_null = set.intersection(*required)
+    return [(name, kind, name not in never_null) for name, kind in kinds.items()]
 
 
 def define_by_types(types: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, str, bool]]:
@@ -55,27 +76,77 @@ def define_by_types(types: Mapping[str, str], names: Sequence[str]) -> list[tupl
     return [(name, types.get(name, types.get("*", "")), True) for name in every]
 
 
+def _define_by_query(
+    connection: psycopg.Connection[Any], names: Sequence[str], types: Sequence[str], options: LoadOptions
+) -> list[tuple[str, str, bool]]:
+    """Return name, type and nullability of each column of a query on another Postgres database."""
+    context = session_context(connection)
+    targets = match_names(names, options.columns, ROWS_LABEL)
+    check_new_names([target for target in targets if target is not None], ROWS_LABEL, context)
+    definitions = []
+    for name, target, kind in zip(names, targets, types, strict=True):
+        if target is None:
+            continue
+        wanted = (options.casts or {}).get(target, kind)
+        if not has_type(connection, wanted):
+            raise LakebaseSettingsError(
+                f"Column {name} is of type {wanted}, which is no type of a column in the target database",
+                context=context,
+                hint=f"Cast it in the query: {name}::text; or give the types: create_table={{'id': 'bigint', '*': …}}.",
+            )
+        definitions.append((target, wanted, True))
+    return definitions
+
+
 def _list_names(source: Source, options: LoadOptions, context: ErrorContext) -> list[str]:
     """Return the target columns that a source fills."""
-    label, names = _source_names(source, options, context)
-    targets = [name for name in match_names(names, options.columns, label) if name is not None]
-    _check_names(targets, label, context)
-    return targets
+    found: dict[str, None] = {}
+    for each in _one_by_one(source):
+        label, names = _source_names(each, options, context)
+        matched = match_names(names, options.columns, label, optional=_optional(options))
+        targets = [name for name in matched if name is not None]
+        check_new_names(targets, label, context)
+        found |= dict.fromkeys(targets)
+    return [*found, *_folders(source, options, found, context)]
+
+
+def _one_by_one(source: Source) -> Sequence[Source]:
+    return [Files((file,)) for file in source.files] if isinstance(source, Files) and source.files else [source]
+
+
+def _optional(options: LoadOptions) -> Container[str]:
+    """Return the names that one file may lack, because another one, or a folder, may have them."""
+    return options.columns if isinstance(options.columns, Mapping) else ()
+
+
+def _folders(source: Source, options: LoadOptions, filled: Container[str], context: ErrorContext) -> list[str]:
+    """Return the columns that the partition folders of files name, beside those that the files fill."""
+    wanted = options.columns
+    found: dict[str, None] = {}
+    for label in [file.label for file in source.files] if isinstance(source, Files) else ():
+        names = [wanted.get(name, "") if isinstance(wanted, Mapping) else name for name in read_folders(label)]
+        added = [name for name in names if name and name not in filled]
+        check_new_names(added, label, context)
+        found |= dict.fromkeys(added)
+    return list(found)
 
 
 def _source_names(source: Source, options: LoadOptions, context: ErrorContext) -> tuple[str, list[str]]:
     if _has_schema(source):
         label, schema = _read_schema(source, context)
         return label, list(schema.names)
-    if isinstance(source, Dicts | NamedRows):
+    if isinstance(source, NamedRows):
         return ROWS_LABEL, list(source.names)
+    if isinstance(source, Dicts):
+        return ROWS_LABEL, names_of_dicts(options, source.names)
     if isinstance(source, Files) and is_path(source.files[0].opener):
         file = source.files[0]
         with reading_file(file.label, context), open_to_read(file.opener) as opened:
             try:
                 names = import_format(file.format).read_names(opened, options)
             except BadValue as bad:
-                raise Unreadable(f"in line {bad.number}, {bad.reason}", "Correct the file.") from None
+                place = f"{bad.unit or 'line'} {bad.number}"
+                raise Unreadable(f"in {place}, {bad.reason}", "Correct the file.") from None
         if names is not None:
             return file.label, names
     raise LakebaseSettingsError(
@@ -113,8 +184,8 @@ def define_columns(schema: Any, options: LoadOptions, label: str, context: Error
     :param context: for errors
     """
     fields = import_from_extra("arrow").fields_to_load(schema, options.columns, ())
-    targets = match_names([field.name for field in fields], options.columns, label)
-    _check_names([target for target in targets if target is not None], label, context)
+    targets = match_names([field.name for field in fields], options.columns, label, optional=_optional(options))
+    check_new_names([target for target in targets if target is not None], label, context)
     postgres_type = import_from_extra("arrow_types").postgres_type
     definitions = []
     for field, target in zip(fields, targets, strict=True):
@@ -127,21 +198,3 @@ def define_columns(schema: Any, options: LoadOptions, label: str, context: Error
             raise LakebaseSettingsError(what, context=context, hint=hint)
         definitions.append((target, (options.casts or {}).get(target, kind), field.nullable))
     return definitions
-
-
-def _check_names(names: Sequence[str], label: str, context: ErrorContext) -> None:
-    for name in names:
-        if reason := _name_problem(name):
-            what = f"A column of {label} {reason}" if not name else f"The column name '{name}' of {label} {reason}"
-            hint = "Rename it with 'columns': a mapping from the source's names, or a list in its order."
-            raise LakebaseLoadError(f"{what}, so no table can be created", context=context, hint=hint, source=label)
-
-
-def _name_problem(name: str) -> str:
-    if not name:
-        return "has no name"
-    if "\0" in name:
-        return "contains a null character"
-    if name in _SYSTEM_COLUMNS:
-        return "is a system column's"
-    return f"has more than {_NAME_BYTES} bytes" if len(name.encode()) > _NAME_BYTES else ""

@@ -25,6 +25,8 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 Mode = Literal["append", "replace", "upsert"]
 Duplicates = Literal["last", "error"]
 CsvDialectName = Literal["auto"]
+NewColumns = Literal["error", "add", "ignore"]
+MissingColumns = Literal["default", "error"]
 
 _CSV_ONLY: Mapping[str, Any] = {"format": "csv", "needs_file": True}
 _FILES_ONLY: Mapping[str, Any] = {"needs_file": True}
@@ -37,8 +39,8 @@ _PARAM = re.compile(r"^ *:param (\w+): *(.*(?:\n(?! *:| *$).*)*)", re.MULTILINE)
 class FileOptions:
     """How a file is read or written.
 
-    :param format: ``csv``, ``jsonl`` or ``parquet``; by default the file name decides, ignoring a final ``.gz`` or
-        ``.zst``
+    :param format: ``csv``, ``json`` (one array of objects), ``jsonl`` (an object per line) or ``parquet``; by default
+        the file name decides, ignoring a final ``.gz`` or ``.zst``
     :param header: whether the first line of a CSV file holds the column names
     :param null: unquoted text that stands for NULL in a CSV file; for a file to load, also a list of several texts
     :param delimiter: character that separates the values of a CSV file; for exports, one of ASCII
@@ -82,13 +84,21 @@ class FileOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(FileOptions):
-    """How rows are exported to a file.
+    """How rows are exported to a file, or to numbered files in a folder.
 
+    :param max_rows_per_file: make the destination a folder of files with at most so many rows each: ``part-00000.csv``
+        and so on. They replace those of an earlier export; by default all rows are in one file
     :raises LakebaseSettingsError: if a value is invalid
     """
 
+    max_rows_per_file: int | None = None
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        most = self.max_rows_per_file
+        if most is not None and (type(most) is not int or most < 1):
+            hint = "Give the most rows of a file, 1 or more; or None for one file."
+            raise LakebaseSettingsError(f"max_rows_per_file is {most!r}", hint=hint)
         if not isinstance(self.null, str):
             raise LakebaseSettingsError("null is no text", hint="Give the one text that an export writes for NULL.")
         for name, value in self._characters().items():
@@ -124,11 +134,19 @@ class LoadOptions(FileOptions):
     :param index: whether the index of a pandas frame is loaded, under its names; by default an index without a name is
         left out, and one with a name is rejected
     :param create_table: create the table if it does not exist, with ``key_columns`` as its primary key: True for the
-        types of the Parquet or Arrow schema, or the SQL type by column, ``"*"`` for all other columns of the source
+        types of the Parquet or Arrow schema, or of a query on Postgres; or the SQL type by column, ``"*"`` for all
+        other columns of the source
     :param reject_limit: how many rows that cannot be stored may be left out: a number of rows, or a share of all rows
         such as ``"1%"``; with more, nothing is loaded
     :param rejects_table: table, as in SQL, that the rows left out are written to in the same transaction; created if it
         does not exist
+    :param allow_empty: load nothing, instead of failing, if there is no file in a folder or for a pattern. The mode
+        ``replace`` then leaves no rows
+    :param new_columns: what to do with columns that the source has and the table lacks: ``error``; ``add`` them at the
+        end of the table, in the same transaction, with the type that ``create_table`` or ``casts`` gives or that the
+        source declares; or ``ignore`` them
+    :param missing_columns: whether columns that the table has and the source lacks get their ``default``, or are an
+        ``error``
     :param load_id: identity of the load in the ledger, which is written in the same transaction: another load of the
         same identity into the table does nothing
     :param ledger_schema: schema of the ledger; created if the role may
@@ -149,9 +167,12 @@ class LoadOptions(FileOptions):
     thousands: str | None = field(default=None, metadata=_CSV_ONLY)
     dialect: CsvDialectName | None = field(default=None, metadata=_CSV_ONLY)
     index: bool | None = field(default=None, metadata=_FILES_ONLY)
-    create_table: bool | Mapping[str, str] = field(default=False, metadata=_FILES_ONLY)
+    create_table: bool | Mapping[str, str] = False
     reject_limit: int | str = 0
     rejects_table: str | None = None
+    allow_empty: bool = field(default=False, metadata=_FILES_ONLY)
+    new_columns: NewColumns = "error"
+    missing_columns: MissingColumns = "default"
     load_id: str | None = None
     ledger_schema: str = LEDGER_SCHEMA
 
@@ -159,6 +180,8 @@ class LoadOptions(FileOptions):
         super().__post_init__()
         _check_choice("mode", self.mode, get_args(Mode))
         _check_choice("duplicates", self.duplicates, get_args(Duplicates))
+        _check_choice("new_columns", self.new_columns, get_args(NewColumns))
+        _check_choice("missing_columns", self.missing_columns, get_args(MissingColumns))
         if type(self.skip_lines) is not int or self.skip_lines < 0:
             raise LakebaseSettingsError(f"skip_lines is {self.skip_lines!r}", hint="Give a number of lines.")
         if self.dialect is not None:
@@ -221,6 +244,8 @@ class FileKeywords(TypedDict, total=False):
 class ExportKeywords(FileKeywords, total=False):
     """The fields of :class:`ExportOptions` as keyword arguments."""
 
+    max_rows_per_file: int | None
+
 
 class LoadKeywords(FileKeywords, total=False):
     """The fields of :class:`LoadOptions` as keyword arguments."""
@@ -242,6 +267,9 @@ class LoadKeywords(FileKeywords, total=False):
     create_table: bool | Mapping[str, str]
     reject_limit: int | str
     rejects_table: str | None
+    allow_empty: bool
+    new_columns: NewColumns
+    missing_columns: MissingColumns
     load_id: str | None
     ledger_schema: str
 

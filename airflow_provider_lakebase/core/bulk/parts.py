@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from urllib.parse import unquote
 
 from airflow_provider_lakebase.core.bulk.byte_reader import Unreadable
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
@@ -14,6 +13,8 @@ from airflow_provider_lakebase.core.bulk.copy import Part, SourceFailed
 from airflow_provider_lakebase.core.bulk.files import open_to_read
 from airflow_provider_lakebase.core.bulk.formats import import_format, import_from_extra
 from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part, named_rows_part, tuples_part
+from airflow_provider_lakebase.core.bulk.heads import Head
+from airflow_provider_lakebase.core.bulk.partitions import FolderCheck, read_folders
 from airflow_provider_lakebase.core.bulk.source import ROWS_LABEL, ArrowSource, Dicts, File, Files, NamedRows, Source
 from airflow_provider_lakebase.core.storage import storage_error
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseLoadError
@@ -27,25 +28,40 @@ class PartOpener:
 
     def __init__(self, mapper: ColumnMapper) -> None:
         self.mapper = mapper
-        self._filled: set[str] | None = None
+        self._folder_check = FolderCheck(mapper.connection, mapper.options.casts or {})
+
+    def read_heads(self, source: Source) -> list[Head]:
+        """Return the heads of all parts, if there are several; otherwise none, because a part may be opened only once.
+
+        :param source: from :func:`~airflow_provider_lakebase.core.bulk.source.classify`
+        """
+        if not (isinstance(source, Files) and len(source.files) > 1):
+            return []
+        heads = []
+        for opened in self.parts(source):
+            with opened as part:
+                heads.append(Head.of(part))
+        self.mapper.check_used()
+        return heads
 
     def parts(self, source: Source) -> Iterator[AbstractContextManager[Part]]:
         """Yield each part as a context manager, which opens it and closes it when its rows are sent.
 
         :param source: from :func:`~airflow_provider_lakebase.core.bulk.source.classify`
         """
-        if isinstance(source, Files):
+        if isinstance(source, Files) and source.files:
             yield from map(self._open_file, source.files)
         else:
-            yield self._open_rows(source)
+            yield self._open_rows(Dicts(iter(()), ()) if isinstance(source, Files) else source)
 
     @contextmanager
     def _open_file(self, file: File) -> Iterator[Part]:
         if isinstance(file.opener, io.TextIOBase):
             raise self.mapper.error(f"{file.label} was opened as text", "Open it for bytes: open(path, 'rb').")
         with reading_file(file.label, self.mapper.context), open_to_read(file.opener) as opened:
+            self.mapper.folders = read_folders(file.label)
             part = import_format(file.format).open_part(opened, file.label, self.mapper)
-            self._check_columns(part)
+            part.folder_values = self._folder_values(part)
             yield part
 
     @contextmanager
@@ -60,34 +76,17 @@ class PartOpener:
             part: Part = import_from_extra("arrow").arrow_part(source.schema, source.batches, ROWS_LABEL, self.mapper)
             return part
         if isinstance(source, NamedRows):
-            return named_rows_part(source.rows, source.names, ROWS_LABEL, self.mapper)
+            return named_rows_part(source.rows, source.names, source.types, ROWS_LABEL, self.mapper)
         if isinstance(source, Dicts):
             return dicts_part(source.rows, ROWS_LABEL, self.mapper)
         assert not isinstance(source, Files)  # noqa: S101 - for the type checker
         return tuples_part(source.rows, ROWS_LABEL, self.mapper)
 
-    def _check_columns(self, part: Part) -> None:
-        loadable = self.mapper.table.loadable
-        names = {column.name for column in part.columns if column.name in loadable}
-        if self._filled is not None and names != self._filled:
-            raise self.mapper.error(
-                f"{part.label} has different columns from the files before it", "Load it separately."
-            )
-        if not self.mapper.options.columns:
-            self._check_folders(part.label, names)
-        self._filled = names
-
-    def _check_folders(self, label: str, names: set[str]) -> None:
-        """Reject a file in a folder such as day=2026-01-01 if the table has that column, but the file does not."""
-        for folder in label.split("/")[:-1]:
-            key, found, _ = folder.partition("=")
-            name = unquote(key)
-            if found and name in self.mapper.table.loadable and name not in names:
-                raise self.mapper.error(
-                    f"{label} has no column '{name}', which a folder in its path names and the table has",
-                    "Nothing was loaded. Add the column to the file; or, to leave it to its default, list the columns "
-                    "to load in 'columns'.",
-                )
+    def _folder_values(self, part: Part) -> dict[str, str | None]:
+        found = self.mapper.folder_columns(column.name for column in part.columns)
+        for name, folder in found.items():
+            self._folder_check.check(self.mapper.table, name, folder, part.label)
+        return {name: folder.value for name, folder in found.items()}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from airflow_provider_lakebase.core.bulk.catalog import Column, Table
+from airflow_provider_lakebase.core.bulk.heads import Head, check_complete, check_lacking, find_lacking, unite
 from airflow_provider_lakebase.core.bulk.options import Duplicates, LoadOptions, Mode
 from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseLoadError, LakebaseSettingsError
 
@@ -23,7 +24,8 @@ class LoadPlan:
     :param duplicates: several rows with the same key: the ``last`` one wins, or ``error``
     :param replace_where: SQL condition that selects the rows to replace
     :param casts: SQL types by column: text is cast to them before it is stored
-    :param skips_columns: whether the source may send columns that are not loaded
+    :param skips_columns: whether the source sends columns that are not loaded
+    :param has_folders: whether partition folders give values
     :param has_raw_text: whether the source may send text that a column would round
     :param rejects: whether rows that cannot be stored are left out
     """
@@ -40,6 +42,7 @@ class LoadPlan:
     skips_columns: bool = False
     has_raw_text: bool = False
     rejects: bool = False
+    has_folders: bool = False
 
     @property
     def stable_key(self) -> Sequence[str]:
@@ -57,14 +60,14 @@ class LoadPlan:
             for column in self.columns
         )
         cuts = self.has_raw_text and any(column.cuts for column in self.columns)
-        is_checked = rounds or cuts or self.rejects
-        return any((self.mode != "append", self.casts, self.skips_columns, self.table.row_security, is_checked))
+        is_checked = rounds or cuts or self.table.row_security or self.rejects
+        return any((self.mode != "append", self.casts, self.skips_columns, self.has_folders, is_checked))
 
 
 def make_plan(
     options: LoadOptions,
     table: Table,
-    columns: Sequence[Column],
+    heads: Sequence[Head],
     *,
     has_raw_text: bool = False,
     context: ErrorContext = NO_CONTEXT,
@@ -73,13 +76,13 @@ def make_plan(
 
     :param options: of the load
     :param table: the target
-    :param columns: of the first part of the source
+    :param heads: what each part of the source fills
     :param has_raw_text: whether the source sends text that only Postgres parses
     :param context: for errors
     :raises LakebaseSettingsError: for columns that do not suit the option that names them
-    :raises LakebaseLoadError: if the source fills no column
+    :raises LakebaseLoadError: if the source fills no column, or a part lacks one that it must have
     """
-    filled = [table.loadable[column.name] for column in columns if column.name in table.loadable]
+    filled = unite(heads, table)
     if not filled:
         raise LakebaseLoadError(
             f"The source fills no column of table {table.name}",
@@ -92,6 +95,9 @@ def make_plan(
     if options.mode == "upsert":
         key_columns = find_key(options, table, [column.name for column in filled], context)
         update_columns = _find_updates(options, filled, key_columns, context)
+    check_lacking(find_lacking(heads, filled), table, {*key_columns, *update_columns}, context)
+    if options.missing_columns == "error":
+        check_complete(heads, table, context)
     return LoadPlan(
         table=table,
         mode=options.mode,
@@ -102,9 +108,10 @@ def make_plan(
         duplicates=options.duplicates,
         replace_where=options.replace_where,
         casts=options.casts or {},
-        skips_columns=has_raw_text and isinstance(options.columns, Mapping),
+        skips_columns=any(head.sent - table.loadable.keys() for head in heads),
         has_raw_text=has_raw_text,
         rejects=options.rejects,
+        has_folders=any(head.from_folders for head in heads),
     )
 
 

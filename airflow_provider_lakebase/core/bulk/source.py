@@ -14,6 +14,7 @@ from airflow_provider_lakebase.core.bulk.compression import DAMAGED
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.files import describe_file, find_format, is_open_file, is_path, open_to_read
 from airflow_provider_lakebase.core.bulk.formats import FORMATS, FileFormat, FormatName, import_from_extra
+from airflow_provider_lakebase.core.bulk.listing import list_files
 from airflow_provider_lakebase.core.frame_values import is_frame
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
@@ -45,7 +46,7 @@ class File:
 
 @dataclass(frozen=True)
 class Files:
-    """One or more files, loaded in one transaction."""
+    """Files, loaded in one transaction; none if a folder or pattern may be empty, and is."""
 
     files: tuple[File, ...]
 
@@ -69,10 +70,12 @@ class NamedRows:
 
     :param rows: tuples of values
     :param names: the name of each value
+    :param types: the Postgres type of each value, as DDL writes it; None if they are unknown
     """
 
     rows: Iterable[Sequence[Any]]
     names: Sequence[str]
+    types: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,29 +100,33 @@ class Tuples:
 Source: TypeAlias = Files | ArrowSource | NamedRows | Dicts | Tuples
 
 
-def classify(source: Any, format: FormatName | None = None, index: bool | None = None) -> Source:
+def classify(
+    source: Any, format: FormatName | None = None, index: bool | None = None, *, allow_empty: bool = False
+) -> Source:
     """Return a source as one of the classes above. Reads the first item of an iterable; opens no file of known format.
 
     :param source: the source, as the caller gave it
     :param format: the option of that name
     :param index: the option of that name
-    :raises LakebaseSettingsError: for a source that cannot be loaded, a file whose format is unknown, or a folder
-    :raises FileNotFoundError: if there is no such file, and its name does not tell its format
+    :param allow_empty: the option of that name
+    :raises LakebaseSettingsError: for a source that cannot be loaded, or a file whose format is unknown
+    :raises FileNotFoundError: if a folder or pattern has no file; if there is no such file, and its name does not tell
+        its format
     """
     if is_frame(source) and not _is_lazy_frame(source):
         table = import_from_extra("frames").frame_to_arrow(source, index)
         return ArrowSource(table.schema, _batches(table))
-    found = source if isinstance(source, NamedRows) else _classify_other(source, format, index)
+    found = source if isinstance(source, NamedRows) else _classify_other(source, format, index, allow_empty)
     if index is not None and not isinstance(found, FrameSource):
         raise LakebaseSettingsError("index is given, but the source is no pandas frame", hint="Leave it out.")
     return found
 
 
-def _classify_other(source: Any, format: FormatName | None, index: bool | None) -> Source:
+def _classify_other(source: Any, format: FormatName | None, index: bool | None, allow_empty: bool) -> Source:
     if _is_library(source, "pyarrow") and hasattr(source, "iter_batches"):  # an opened Parquet file
         return ArrowSource(source.schema_arrow, source.iter_batches())
-    if files := _list_files(source):
-        return Files(tuple(_file(file, format) for file in files))
+    if named := _named_files(source):
+        return Files(tuple(_file(file, format) for file in list_files(named, allow_empty=allow_empty)))
     if _is_library(source, "pyarrow") and hasattr(source, "schema"):
         return ArrowSource(source.schema, _batches(source))
     if _is_lazy_frame(source):
@@ -140,7 +147,7 @@ def _file(opener: Any, format: FormatName | None) -> File:
         raise
 
 
-def _list_files(source: Any) -> list[Any]:
+def _named_files(source: Any) -> list[Any]:
     # A reader of pandas also has a method of that name, but yields frames.
     has_bytes = hasattr(source, "read") and not _is_library(source, "pandas")
     if is_path(source) or is_open_file(source) or has_bytes:

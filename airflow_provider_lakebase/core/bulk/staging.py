@@ -58,6 +58,7 @@ class Staging:
         self.row_order = sql.Identifier(f"{name}_row")
         self.relation = sql.Identifier(*self.path)
         self.sent: list[tuple[Part, int]] = []
+        self._defaults: dict[str, sql.Composable] = {}
         self._is_rewritten = staged_checks.is_rewritten(connection, table)
         self._create()
         if not is_text:
@@ -101,7 +102,9 @@ class Staging:
         return list(dict.fromkeys([*declared, *self.required]))
 
     def expect(self, part: Part, rows: int) -> None:
-        """Add a text column for each column of a part that is not loaded, and record where its rows begin.
+        """Prepare the table for the columns of a part, and record where its rows begin.
+
+        Columns that are not loaded are added as text.
 
         :param part: the next part to be sent
         :param rows: rows that were sent before
@@ -110,6 +113,26 @@ class Staging:
         for name in {column.name for column in part.columns} - {column.name for column in self.columns}:
             add = sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} text")
             self._execute(add.format(self.relation, sql.Identifier(name)))
+        self._set_defaults(part)
+
+    def _set_defaults(self, part: Part) -> None:
+        """Let each column that a part does not send get the value of its folder, or the default of the target."""
+        sent = {column.name for column in part.columns}
+        for column in self.columns:
+            name = column.name
+            if name in sent:
+                continue
+            default: sql.Composable = sql.NULL
+            if name in part.folder_values:
+                default = sql.Literal(part.folder_values[name])
+            elif column.default is not None:
+                default = sql.SQL("CAST(({}) AS {})").format(sql.SQL(column.default), sql.SQL(column.declared))
+                if self.is_text or name in self.casts:
+                    default = sql.SQL("CAST({} AS text)").format(default)
+            if self._defaults.get(name, sql.NULL) != default:
+                alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT {}")
+                self._execute(alter.format(self.relation, sql.Identifier(name), default))
+                self._defaults[name] = default
 
     @property
     def values(self) -> sql.Composed:

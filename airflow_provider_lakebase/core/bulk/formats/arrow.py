@@ -23,7 +23,8 @@ from psycopg import sql
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part, SourceFailed
-from airflow_provider_lakebase.core.bulk.formats.arrow_columns import Unconvertible, to_column
+from airflow_provider_lakebase.core.bulk.formats.arrow_columns import Unconvertible, to_column, to_text
+from airflow_provider_lakebase.core.bulk.formats.arrow_types import postgres_type
 from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows
 
 ROWS_PER_BATCH = 10_000
@@ -41,7 +42,7 @@ def arrow_part(schema: pa.Schema, batches: Iterable[pa.RecordBatch], label: str,
     :param mapper: maps names to the table's columns
     """
     fields = fields_to_load(schema, mapper.options.columns, mapper.table.loadable)
-    columns = mapper.map([field.name for field in fields], label)
+    columns = mapper.map([field.name for field in fields], label, type_of=lambda n: postgres_type(fields[n].type))
     everything = list(schema)
     return ArrowBatches(
         batches,
@@ -113,7 +114,7 @@ class ArrowBatches(Part):
         :raises psycopg.Error: if Postgres rejects a row
         """
         if target.rejects is not None:
-            self._send_rows((row for batch in self._batches() for row in self._good_and_bad_rows(batch)), target)
+            self._copy_good_rows(target)
         elif (left := self._copy_binary(target)) is not None:
             self._send_rows((row for batch in chain([left], self.batches) for row in self._rows(batch)), target)
 
@@ -121,6 +122,30 @@ class ArrowBatches(Part):
         self._rows_part = Rows(rows, self.columns, label=self.label, before=self.sent)
         self._rows_part.skipped = self.skipped
         self._rows_part.copy_to(target)
+
+    def _copy_good_rows(self, target: CopyTarget) -> None:
+        """Send batches as text, and leave out the rows that cannot be sent."""
+        for batch in self._parts():
+            texts = self._texts(batch)
+            if texts is None:
+                self._send_rows(self._good_and_bad_rows(batch), target)
+            else:
+                encoder = pgpq.ArrowToPostgresBinaryEncoder(texts.schema)
+                with target.copy(sql.SQL("FORMAT binary")) as copy:
+                    copy.write(encoder.write_header())
+                    copy.write(encoder.write_batch(texts))
+                    copy.write(encoder.finish())
+                target.progress.add(rows=batch.num_rows)
+            self.sent += batch.num_rows
+
+    def _texts(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
+        """Return a batch as text that its columns read; None if it must be sent row by row."""
+        ready = self._ready(batch)
+        try:
+            arrays = ready and [to_text(array) for array in ready.columns]
+        except (Unconvertible, pa.ArrowException):
+            return None
+        return ready and pa.RecordBatch.from_arrays(arrays, names=ready.schema.names)
 
     def _copy_binary(self, target: CopyTarget) -> pa.RecordBatch | None:
         """Send batches while they can be sent in binary; return the first one that cannot, None at the end."""
@@ -180,17 +205,15 @@ class ArrowBatches(Part):
 
     def _good_and_bad_rows(self, batch: pa.RecordBatch) -> Iterator[tuple[Any, ...] | BadRow]:
         """Yield the rows of a batch, with a :class:`BadRow` in place of each one that Python's types do not hold."""
-        for start in range(0, batch.num_rows, ROWS_PER_BATCH):
-            part = batch.slice(start, ROWS_PER_BATCH)
-            try:
-                yield from list(self._rows(part))
-            except BadValue:
-                for number in range(part.num_rows):
-                    row = part.slice(number, 1)
-                    try:
-                        yield from list(self._rows(row))
-                    except BadValue as bad:
-                        yield BadRow(BadValue(bad.reason, None, bad.column), json.dumps(_describe(row)))
+        try:
+            yield from list(self._rows(batch))
+        except BadValue:
+            for number in range(batch.num_rows):
+                row = batch.slice(number, 1)
+                try:
+                    yield from list(self._rows(row))
+                except BadValue as bad:
+                    yield BadRow(BadValue(bad.reason, None, bad.column), json.dumps(_describe(row)))
 
     def _to_python(self, values: pa.Array, column: Column) -> list[Any]:
         if values.type in (pa.time64("ns"), pa.duration("ns")):  # Python's types would drop the nanoseconds

@@ -7,6 +7,8 @@ import pyarrow.compute as pc
 
 from airflow_provider_lakebase.core.bulk.catalog import Column
 
+_LAST_YEAR = 9999
+"""The last year that Arrow and Postgres write alike."""
 _UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
 _ARROW_TYPES: dict[str, pa.DataType] = {
     "int2": pa.int16(),
@@ -59,6 +61,22 @@ def to_column(values: pa.Array, column: Column, time_zone: str) -> pa.Array:
     if wanted is None or column.rounds or not _is_certain(values.type, wanted):
         raise Unconvertible
     return _cast(values, wanted, column, time_zone)
+
+
+def to_text(values: pa.Array) -> pa.Array:
+    """Return values that :func:`to_column` converted as the text that the column reads.
+
+    :param values: in a type whose binary form the column reads
+    :raises Unconvertible: for a type whose text Arrow and Postgres write in different ways
+    """
+    types = pa.types
+    if types.is_date(values.type) or types.is_timestamp(values.type):
+        years = pc.min_max(pc.year(values)).as_py()
+        if years["min"] is not None and not 1 <= years["min"] <= years["max"] <= _LAST_YEAR:
+            raise Unconvertible
+    elif types.is_binary(values.type) or types.is_fixed_size_binary(values.type) or types.is_list(values.type):
+        raise Unconvertible
+    return values.cast(pa.string())
 
 
 def _cast(values: pa.Array, wanted: pa.DataType, column: Column, time_zone: str) -> pa.Array:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
+from functools import partial
 from typing import IO, Any
 
 import psycopg
@@ -14,7 +15,7 @@ from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, open_as
 from airflow_provider_lakebase.core.bulk.catalog import Column, identifiers
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper, ignored_column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part
-from airflow_provider_lakebase.core.bulk.copy_out import write_copy
+from airflow_provider_lakebase.core.bulk.copy_out import BlockWriter, NextFile, write_copy
 from airflow_provider_lakebase.core.bulk.formats import import_from_extra
 from airflow_provider_lakebase.core.bulk.formats.csv_dates import DateCheck
 from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
@@ -30,7 +31,8 @@ from airflow_provider_lakebase.core.bulk.formats.csv_rejects import RowFilter
 from airflow_provider_lakebase.core.bulk.formats.csv_rewrite import needs_rewriting, open_rewritten, read_first_names
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
-from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.core.errors.session_context import session_context
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseExportError, LakebaseSettingsError
 
 
 def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
@@ -42,15 +44,13 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
     :raises Unreadable: if it does not start with a line of column names in UTF-8
     :raises LakebaseLoadError: if the names are not the table's
     """
-    if mapper.options.dialect is not None:
-        file, options = _sniff(file, label, mapper.options, _known_names(mapper))
-        mapper = copy(mapper)
-        mapper.options = options
     options = mapper.options
+    if options.dialect is not None:
+        file, options = _sniff(file, label, options, _known_names(mapper))
     text = open_as_text(file, options.encoding)
     rest, skipped = skip_lines(text, options.skip_lines)
     if needs_rewriting(options):
-        return open_rewritten(text, rest, skipped, label, mapper)
+        return open_rewritten(text, rest, skipped, label, mapper, options)
     dialect = CsvDialect.of(options.delimiter, options.quote)
     header = b""
     if options.header:
@@ -66,7 +66,7 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
         rest=rest,
         names=[column.name if column else f"{number} of the file" for number, column in enumerate(columns, 1)],
         null=options.nulls[0],
-        forced_null=list(forced_nulls(columns, mapper)),
+        forced_null=list(forced_nulls(columns, mapper, options.nulls)),
         label=label,
         dialect=dialect,
         skipped=skipped,
@@ -107,7 +107,7 @@ def _known_names(mapper: ColumnMapper) -> set[str] | None:
 def write_query(
     connection: psycopg.Connection[Any],
     query: sql.Composable,
-    file: IO[bytes],
+    next_file: NextFile,
     options: ExportOptions,
     progress: Progress,
 ) -> int:
@@ -115,12 +115,45 @@ def write_query(
 
     :param connection: an open session
     :param query: the query
-    :param file: open for writing bytes
-    :param options: those of CSV files have an effect
+    :param next_file: opens each file
+    :param options: those of CSV, and ``max_rows_per_file``
     :param progress: counts rows and bytes
     :returns: rows written
+    :raises LakebaseExportError: for a character that the encoding does not have
     """
-    return write_copy(connection, copy_out(query, options), file, progress, options.encoding)
+    is_utf8 = codecs.lookup(options.encoding).name == "utf-8"
+    encoding = partial(_EncodingWriter, encoding=options.encoding, context=session_context(connection))
+    return write_copy(
+        connection,
+        copy_out(query, options),
+        next_file,
+        progress,
+        rows_per_file=options.max_rows_per_file,
+        has_header=options.header,
+        writer=BlockWriter if is_utf8 else encoding,
+    )
+
+
+class _EncodingWriter(BlockWriter):
+    """Write blocks of UTF-8 in another encoding."""
+
+    def __init__(self, file: IO[bytes], *, encoding: str, context: ErrorContext) -> None:
+        super().__init__(file)
+        self._encoding = encoding
+        self._encoder = codecs.getincrementalencoder(encoding)()
+        self._context = context
+
+    def write(self, block: bytes) -> None:
+        try:
+            self.file.write(self._encoder.encode(block.decode()))
+        except UnicodeEncodeError as error:
+            character = f"U+{ord(error.object[error.start]):04X}"
+            # The error of the codec quotes the value.
+            raise LakebaseExportError(
+                f"A value contains the character {character}, which {self._encoding} does not have",
+                context=self._context,
+                hint="Choose another 'encoding', such as utf-8.",
+            ) from None
 
 
 def copy_out(query: sql.Composable, options: ExportOptions) -> sql.Composed:

@@ -122,11 +122,14 @@ def check_names(names: Sequence[str], label: str, mapper: ColumnMapper) -> None:
         )
 
 
-def forced_nulls(columns: Sequence[Column | None], mapper: ColumnMapper) -> dict[str, frozenset[str]]:
+def forced_nulls(
+    columns: Sequence[Column | None], mapper: ColumnMapper, nulls: Sequence[str]
+) -> dict[str, frozenset[str]]:
     """Return by column the texts of NULL that are NULL even in quotes, since they are no values of its type.
 
     :param columns: target columns; None for those that are not loaded
-    :param mapper: has the options of the load
+    :param mapper: has the session and the casts of the load
+    :param nulls: texts that stand for NULL
     """
     casts = mapper.options.casts or {}
     found = {}
@@ -135,9 +138,7 @@ def forced_nulls(columns: Sequence[Column | None], mapper: ColumnMapper) -> dict
             continue
         kind = casts.get(column.name, column.declared)
         if kind != column.declared or column.bare not in _TEXT_TYPES:
-            found[column.name] = frozenset(
-                text for text in mapper.options.nulls if not _is_value(text, kind, mapper.connection)
-            )
+            found[column.name] = frozenset(text for text in nulls if not _is_value(text, kind, mapper.connection))
     return {name: texts for name, texts in found.items() if texts}
 
 

@@ -68,7 +68,9 @@ def _read_header(rows: Iterator[Row]) -> list[str]:
     return require_names(header.values)
 
 
-def open_rewritten(file: io.RawIOBase, data: bytes, skipped: int, label: str, mapper: ColumnMapper) -> RewrittenPart:
+def open_rewritten(
+    file: io.RawIOBase, data: bytes, skipped: int, label: str, mapper: ColumnMapper, options: LoadOptions
+) -> RewrittenPart:
     """Read the header of a file and return the part that sends the rest.
 
     :param file: UTF-8 text, open for reading bytes
@@ -76,24 +78,28 @@ def open_rewritten(file: io.RawIOBase, data: bytes, skipped: int, label: str, ma
     :param skipped: lines that were skipped before
     :param label: its name in messages
     :param mapper: maps names to the table's columns
+    :param options: with the dialect of the file
     :raises Unreadable: if it does not start with a line of column names
     :raises LakebaseLoadError: if the names are not the table's
     """
-    reader = RowReader(file, data, RowDialect.of(mapper.options), skipped + 1)
+    reader = RowReader(file, data, RowDialect.of(options), skipped + 1)
     rows = reader.rows()
-    if mapper.options.header:
+    if options.header:
         names = _read_header(rows)
         check_names(names, label, mapper)
     else:
         names = mapper.names_by_position()
-    targets = mapper.map(names, label, is_header=mapper.options.header)
+    targets = mapper.map(names, label, is_header=options.header)
     columns = [column or ignored_column(number) for number, column in enumerate(targets)]
     reader.names = [column.name if column else f"{number} of the file" for number, column in enumerate(targets, 1)]
-    return RewrittenPart(rows, columns, label=label, names=reader.names, converter=_converter(columns, targets, mapper))
+    return RewrittenPart(
+        rows, columns, label=label, names=reader.names, converter=_converter(columns, targets, mapper, options)
+    )
 
 
-def _converter(columns: Sequence[Column], targets: Sequence[Column | None], mapper: ColumnMapper) -> RowConverter:
-    options = mapper.options
+def _converter(
+    columns: Sequence[Column], targets: Sequence[Column | None], mapper: ColumnMapper, options: LoadOptions
+) -> RowConverter:
     checks: dict[int, Callable[[str], str]] = {}
     other_numbers = (options.decimal, options.thousands) != (".", None)
     for number, column in enumerate(columns):
@@ -101,7 +107,7 @@ def _converter(columns: Sequence[Column], targets: Sequence[Column | None], mapp
             checks[number] = number_reader(options.decimal, options.thousands)
         elif check := text_check(column):
             checks[number] = _unchanged(check)
-    forced = forced_nulls(targets, mapper)
+    forced = forced_nulls(targets, mapper, options.nulls)
     nulls_in_quotes = [forced.get(column.name, frozenset()) for column in columns]
     return RowConverter(frozenset(options.nulls), nulls_in_quotes, checks)
 

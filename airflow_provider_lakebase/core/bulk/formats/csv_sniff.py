@@ -204,7 +204,8 @@ def _rows(text: str, dialect: RowDialect, skip_lines: int) -> Iterator[Row]:
 
 def _has_header(rows: Sequence[Sequence[str]], known: set[str] | None) -> bool:
     first, others = rows[0], rows[1:]
-    if known is not None and known.issuperset(name for name in first if name):
+    names = {name for name in first if name}
+    if known and (known >= names or known <= names):
         return True
     votes = set()
     for number, name in enumerate(first):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ ROWS_PER_BATCH = 200
 
 _NONE = type(None)
 _FRAME_VALUES = frozenset(("NaTType", "NAType", "datetime64", "timedelta64"))
+_WITH_OTHER_TEXT = ("json", "jsonb", "float4", "interval")
 _CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, TypeError, OverflowError)
 
 Row = Sequence[Any] | Mapping[str, Any]
@@ -46,6 +47,7 @@ class Rows(Part):
     :param columns: the target columns of the values, in their order
     :param names: names of the columns in the dicts
     :param others: whether dicts may have other keys, which are skipped; each name must then be in at least one dict
+    :param never_skipped: keys that are not skipped
     :param label: the source's name in messages
     :param unit: word for a row in messages: ``row`` or ``line``
     :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON text
@@ -59,6 +61,7 @@ class Rows(Part):
         *,
         names: Sequence[str] = (),
         others: bool = False,
+        never_skipped: Set[str] = frozenset(),
         label: str = "the source",
         unit: str = "row",
         json_strings: bool = False,
@@ -68,6 +71,7 @@ class Rows(Part):
         self.columns = columns
         self.names = list(names or (column.name for column in columns))
         self.others = others
+        self.never_skipped = never_skipped
         self.unseen = set(self.names) if others else set()
         self.label = label
         self.unit = unit
@@ -99,7 +103,7 @@ class Rows(Part):
         :raises psycopg.Error: if Postgres rejects a row
         """
         if target.rejects is not None:
-            self._copy_one_by_one(target)
+            self._copy_good_rows(target)
         else:
             batches = self._batches()
             left = self._copy_binary(batches, target)
@@ -147,7 +151,10 @@ class Rows(Part):
 
     def _sequence(self, row: Any, number: int) -> Sequence[Any]:
         if isinstance(row, Mapping):
-            if not self.others and (unknown := row.keys() - set(self.names)):
+            unknown = row.keys() - set(self.names) if self.never_skipped or not self.others else set()
+            if self.others:
+                unknown &= self.never_skipped
+            if unknown:
                 reason = f"it has the key '{min(unknown)}', which is not one of the columns; list all in 'columns'"
                 raise BadValue(reason, number)
             if self.unseen:
@@ -187,22 +194,37 @@ class Rows(Part):
                 self._write(_without_frame_values(batch), converts, copy.write_row)
                 target.progress.add(rows=len(batch))
 
-    def _copy_one_by_one(self, target: CopyTarget) -> None:
+    def _copy_good_rows(self, target: CopyTarget) -> None:
         """Send rows as text, and leave out those that cannot be sent."""
         found = [text_conversion(column, json_strings=self.json_strings) for column in self.columns]
         converts = [(n, convert) for n, convert in enumerate(found) if convert]
+        encodings = [binary_encoding(column) for column in self.columns]
+        # The text of all other values that fit is what psycopg makes of them.
+        needed = [(n, convert) for n, convert in converts if self.columns[n].kind in _WITH_OTHER_TEXT]
         self._copied_from = self.before
-        number = self.before
         with target.copy(sql.SQL("FORMAT text")) as copy:
             while batch := self._next():
-                for row in batch:
-                    number += 1
-                    try:
-                        self._write_one(row, number, converts, copy.write_row)
-                    except BadValue as bad:
-                        self.reject(target, bad, describe_row(row, self.names), number)
+                if (rows := self._fitting(batch, encodings)) is not None:
+                    for row in rows:
+                        copy.write_row(_convert(row, needed) if needed else row)
+                else:
+                    for number, row in enumerate(batch, self.sent + 1):
+                        try:
+                            self._write_one(row, number, converts, copy.write_row)
+                        except BadValue as bad:
+                            self.reject(target, bad, describe_row(row, self.names), number)
+                self.sent += len(batch)
                 target.progress.add(rows=len(batch))
-        self.sent = number
+
+    def _fitting(self, batch: list[Any], encodings: Sequence[Any]) -> list[Sequence[Any]] | None:
+        """Return the rows of a batch as sequences of values if each value fits its column; else None."""
+        if None in encodings or BadRow in map(type, batch):
+            return None
+        try:
+            rows = self._sequences(batch)
+            return rows if self._fits(rows, encodings) else None
+        except BadValue:
+            return None
 
     def _write_one(self, row: Any, number: int, converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
         if isinstance(row, BadRow):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_lakebase.core.bulk.catalog import Column, Table
+from airflow_provider_lakebase.core.bulk.heads import Head
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.plan import LoadPlan, make_plan
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
@@ -31,8 +32,12 @@ TABLE = Table(
 )
 
 
+def head(*columns: Column, label: str = "a.csv") -> Head:
+    return Head(label, frozenset(column.name for column in columns), frozenset())
+
+
 def plan(table: Table = TABLE, has_raw_text: bool = False, **options: Any) -> LoadPlan:
-    return make_plan(LoadOptions(**options), table, [ID, DAY, PRICE], has_raw_text=has_raw_text)
+    return make_plan(LoadOptions(**options), table, [head(ID, DAY, PRICE)], has_raw_text=has_raw_text)
 
 
 def test_an_append_goes_straight_into_the_table():
@@ -83,16 +88,16 @@ def test_columns_that_an_upsert_cannot_use_are_rejected(given: dict[str, Any], s
 
 def test_a_key_that_the_source_does_not_fill_is_rejected():
     with pytest.raises(LakebaseSettingsError, match="key_columns contains 'id'"):
-        make_plan(LoadOptions(mode="upsert"), TABLE, [DAY])
+        make_plan(LoadOptions(mode="upsert"), TABLE, [head(DAY)])
 
 
 def test_a_source_that_fills_no_column_is_rejected():
     with pytest.raises(LakebaseLoadError, match="fills no column") as rejected:
-        make_plan(LoadOptions(), TABLE, [])
+        make_plan(LoadOptions(), TABLE, [head()])
     assert rejected.value.table == "shop.prices"
 
 
 @pytest.mark.parametrize(("has_fks", "key"), [(False, ()), (True, ("id",))])
 def test_a_replace_keeps_rows_in_place_if_foreign_keys_reference_them(has_fks: bool, key: tuple[str, ...]):
     table = replace(TABLE, has_incoming_fks=has_fks)
-    assert make_plan(LoadOptions(mode="replace"), table, [ID, DAY]).stable_key == key
+    assert make_plan(LoadOptions(mode="replace"), table, [head(ID, DAY)]).stable_key == key
