@@ -90,12 +90,13 @@ def read_arrow(
     send_sql_hook_lineage(context=hook, sql=sql)
 
 
-def name_rows(rows: Iterable[tuple[Any, ...]], names: Sequence[str]) -> NamedRows:
+def name_rows(rows: Iterable[tuple[Any, ...]], names: Sequence[str], types: Sequence[str] | None = None) -> NamedRows:
     """Return rows as :meth:`LakebaseHook.load` takes them to match their values to columns by name.
 
     :param rows: tuples of values
     :param names: the name of each value
+    :param types: the Postgres type of each value, as DDL writes it; None if they are unknown
     """
     from airflow_provider_lakebase.core.bulk.source import NamedRows
 
-    return NamedRows(rows, names)
+    return NamedRows(rows, names, types)

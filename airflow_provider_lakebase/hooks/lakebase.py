@@ -407,18 +407,19 @@ class LakebaseHook(DbApiHook):
     ) -> ExportResult:
         """Write the rows of a query or table to a file by COPY. The file appears under its name once it is complete.
 
-        What the query writes is committed. In Parquet, a ``numeric`` without a precision is text.
+        With ``max_rows_per_file`` it is a folder of files. What the query writes is committed. In Parquet, a
+        ``numeric`` without a precision is text.
 
         :param query_or_table: a query, or a table name as in SQL; of several statements, the last one returns the rows
         :param destination: path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``); a final ``.gz`` or ``.zst``
-            compresses CSV and JSON Lines
+            compresses CSV and JSON
         :param parameters: of the query
         :param options: fields of ``ExportOptions``
-        :raises LakebaseSettingsError: if the format is unknown
+        :raises LakebaseSettingsError: if the format is unknown, or the folder has files that no export wrote
         :raises LakebaseExportError: for a value that the Parquet type of its column does not hold
         :raises LakebaseStorageError: if the storage of the file fails; an existing file is unchanged
         :raises psycopg.Error: if Postgres rejects the query
-        :returns: rows, bytes and seconds
+        :returns: rows, bytes, seconds and files
         """
         from airflow_provider_lakebase.core.bulk.export import export
 

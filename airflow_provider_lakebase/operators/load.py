@@ -74,6 +74,8 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
     template_fields: Sequence[str] = (*LakebaseOperatorMixin.template_fields, "table")
     mode: str
     columns: Any
+    create_table: Any
+    new_columns: str
     ledger_schema: str
 
     def __init__(self, *, table: str, exactly_once: bool = True, **kwargs: Any) -> None:
@@ -127,7 +129,7 @@ class LakebaseLoadBaseOperator(_BulkOperator, options=_ROW_OPTIONS):
 
 
 class LakebaseLoadOperator(LakebaseLoadBaseOperator, options=_FILE_OPTIONS):
-    """Load files into a table: CSV, JSON Lines or Parquet, from the worker's disk or any object storage.
+    """Load files into a table: CSV, JSON or Parquet, from the worker's disk or any object storage.
 
     A folder or a pattern is loaded in one transaction. With ``.partial(…).expand(source=list_files(…))`` each file is
     loaded by its own mapped task, exactly once.
@@ -194,14 +196,15 @@ def _list_files(source: Any, source_conn_id: str | None, allow_empty: bool) -> l
 
 
 class LakebaseExportOperator(_BulkOperator, options=list_options(ExportOptions)):
-    """Export the rows of a query or table to a file: CSV, JSON Lines or Parquet.
+    """Export the rows of a query or table to a file, or to numbered files in a folder: CSV, JSON or Parquet.
 
-    The file appears under its name once it is complete. A retry overwrites it.
+    The file appears under its name once it is complete. A retry overwrites it. With ``max_rows_per_file``, all files
+    of the folder are replaced.
 
     :param sql: query, or path of a ``.sql`` file; either this or ``table`` (templated)
     :param table: table or view, as in SQL; either this or ``sql`` (templated)
     :param parameters: parameters of the query (templated)
-    :param destination: path or URL of the file; a final ``.gz`` or ``.zst`` compresses (templated)
+    :param destination: path or URL of the file or folder; a final ``.gz`` or ``.zst`` compresses (templated)
     :param destination_conn_id: Airflow connection of the object storage (templated)
     :param options: of the export
     :param kwargs: ``lakebase_conn_id``, ``endpoint``, ``database``, ``read_only`` and ``hook_params`` of
@@ -246,7 +249,7 @@ class LakebaseExportOperator(_BulkOperator, options=list_options(ExportOptions))
         :raises AirflowFailException: if no retry can help: invalid arguments, settings, login
         :raises LakebaseError: if a retry may help
         :raises psycopg.Error: if Postgres rejects the query
-        :returns: ``destination``, ``rows``, ``bytes`` before compression, and ``seconds``
+        :returns: ``destination``, ``files``, ``rows``, ``bytes`` before compression, and ``seconds``
         """
         query_or_table: Any = self.sql if self.table is None else self.table
         with fail_without_retry(), record_links(context, self._hook):
@@ -258,6 +261,7 @@ class LakebaseExportOperator(_BulkOperator, options=list_options(ExportOptions))
             )
         return {
             "destination": shown(self.destination),
+            "files": list(result.files),
             "rows": result.rows,
             "bytes": result.bytes,
             "seconds": result.seconds,

@@ -13,6 +13,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.hooks._queries import name_rows
+from airflow_provider_lakebase.hooks._source_types import source_types
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.lineage.names import Database, lakebase_database, other_database
 from airflow_provider_lakebase.lineage.reports import read_query, report, report_load, sql_facet
@@ -33,6 +34,9 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
 
     Rows are streamed: through a server-side cursor from Postgres and MySQL, whose drivers otherwise hold the whole
     result in memory, and through the driver's own cursor from all others.
+
+    ``create_table=True`` and ``new_columns="add"`` take the types of a Postgres source from its catalog. The drivers of
+    other databases do not tell types exactly enough: give a mapping, ``create_table={"id": "bigint", "*": "text"}``.
 
     :param source_conn_id: Airflow connection of the database to read (templated)
     :param sql: one query, or path of a ``.sql`` file (templated)
@@ -85,8 +89,9 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
             # Some server-side cursors know their columns only after the first fetch.
             first = cursor.fetchmany(BATCH_ROWS)
             names = _names(cursor.description)
-            rows = _rows(first, cursor)
-            return self._load(context, name_rows(rows, names))
+            needs_types = self.create_table is True or self.new_columns == "add"
+            types = source_types(self._source, cursor) if needs_types else None
+            return self._load(context, name_rows(_rows(first, cursor), names, types))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Return the tables that are read and the one that is written, without a query to either database."""

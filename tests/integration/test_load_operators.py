@@ -20,7 +20,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, ObjectStoragePath
+from airflow.providers.postgres.hooks import postgres
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError, LakebaseSettingsError
@@ -401,7 +402,7 @@ def test_every_format_is_exported_and_can_be_loaded_again(hook: LakebaseHook, tm
     for suffix in ("csv", "csv.gz", "csv.zst", "jsonl", "jsonl.gz", "parquet"):
         path = tmp_path / f"out.{suffix}"
         result = export(str(path), table="ops.keyless")
-        assert set(result) == {"destination", "rows", "bytes", "seconds"}
+        assert set(result) == {"destination", "files", "rows", "bytes", "seconds"}
         assert (result["destination"], result["rows"], result["bytes"] > 0) == (str(path), 3, True)
         load(str(path), {}, TABLE, mode="replace")
         assert rows(hook, TABLE) == rows(hook)
@@ -696,3 +697,154 @@ def test_the_fields_of_a_transfer_are_rendered(hook: LakebaseHook, sqlite_source
     assert operator.source_hook_params == {"log_sql": "7"}
     assert operator.execute(run_of())["rows"] == 1
     assert rows(hook) == [(7, "note 7")]
+
+
+# ── Tables that a query makes ──
+
+EVERY_TYPE = """
+    SELECT 1::smallint AS a, 2::int AS b, 3::bigint AS c, 1.5::numeric(10,2) AS d, 1.25::numeric AS e, 1.5::real AS f,
+        'x'::varchar(20) AS g, 'x'::char(3) AS h, 'y' AS i, b'101'::bit(3) AS j, b'1'::varbit(5) AS k, true AS l,
+        DATE '2026-01-01' AS m, NULL::timestamptz AS n, '{"a": 1}'::jsonb AS o, ARRAY['x']::varchar(7)[] AS p,
+        ARRAY[1.5]::numeric(5,1)[] AS q, '00000000-0000-0000-0000-000000000005'::uuid AS r, '\\x00ff'::bytea AS s,
+        1200::numeric(3,-2) AS t, NULL::inet AS u, NULL::name AS v, NULL::int4range AS w
+"""
+DECLARED = [
+    *("smallint", "integer", "bigint", "numeric(10,2)", "numeric", "real", "character varying(20)", "character(3)"),
+    *("text", "bit(3)", "bit varying(5)", "boolean", "date", "timestamp with time zone", "jsonb"),
+    *("character varying(7)[]", "numeric(5,1)[]", "uuid", "bytea", "numeric(3,-2)", "inet", "name", "int4range"),
+]
+DRIVERS = ["psycopg2", "psycopg", "LakebaseHook"]
+COLUMNS = """SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute
+    WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"""
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest, postgres_source: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The driver that reads the connection ``postgres_source``, or the other connection."""
+    if request.param != "LakebaseHook":
+        monkeypatch.setattr(postgres, "USE_PSYCOPG3", request.param == "psycopg", raising=False)
+        connection: Any = BaseHook.get_connection(postgres_source)
+        with closing(connection.get_hook().get_conn()) as opened:
+            assert type(opened).__module__.partition(".")[0] == request.param
+    return str(request.param)
+
+
+def source_of(driver: str) -> str:
+    return "lakebase_admin" if driver == "LakebaseHook" else "postgres_source"
+
+
+def test_a_query_on_postgres_makes_its_table_with_the_types_of_its_columns(hook: LakebaseHook, driver: str):
+    for _ in range(2):
+        transfer(source_of(driver), EVERY_TYPE, "ops.made", create_table=True, key_columns=["c"], mode="upsert")
+    found = hook.get_records(COLUMNS, ["ops.made"])
+    # psycopg2 says the same of bit(3) as of a bit without a length.
+    bit = '"bit"' if driver == "psycopg2" else "bit(3)"
+    expected = [bit if kind == "bit(3)" else kind for kind in DECLARED]
+    assert [kind for _, kind, _ in found] == expected
+    assert [name for name, _, required in found if required] == ["c"]
+    stored = "SELECT to_jsonb(t) FROM ({}) AS t"
+    assert hook.get_first(stored.format("SELECT * FROM ops.made")) == hook.get_first(stored.format(EVERY_TYPE))
+
+
+@pytest.mark.parametrize("cursor", [None, "dictcursor"])
+def test_the_columns_of_a_table_keep_their_types(
+    emulator: LakebaseEmulator,
+    hook: LakebaseHook,
+    monkeypatch: pytest.MonkeyPatch,
+    driver: str,
+    cursor: str | None,
+):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_POSTGRES_SOURCE", postgres_connection(emulator, **({"cursor": cursor} if cursor else {}))
+    )
+    hook.run(
+        """CREATE DOMAIN ops.positive AS numeric(6,2) CHECK (value > 0); CREATE TABLE ops.source (
+        a timestamp(3), b time(2), c interval(0), d timestamptz(1), e bit(3), f ops.positive, g varchar(5))"""
+    )
+    hook.run("CREATE VIEW ops.viewed AS SELECT a, b, c, d FROM ops.source; GRANT USAGE ON SCHEMA ops TO PUBLIC")
+    hook.run("GRANT SELECT ON ALL TABLES IN SCHEMA ops TO PUBLIC")
+    transfer(source_of(driver), "SELECT g, f, e, d, c, b, a FROM ops.source", "ops.made", create_table=True)
+    kinds = [kind for _, kind, _ in hook.get_records(COLUMNS, ["ops.made"])]
+    times = [
+        "timestamp(1) with time zone",
+        "interval(0)",
+        "time(2) without time zone",
+        "timestamp(3) without time zone",
+    ]
+    assert kinds == ["character varying(5)", "numeric(6,2)", "bit(3)", *times]
+    transfer(source_of(driver), "SELECT d, c, b, a FROM ops.viewed", "ops.made_too", create_table=True)
+    assert [kind for _, kind, _ in hook.get_records(COLUMNS, ["ops.made_too"])] == times
+
+
+def test_renamed_skipped_and_cast_columns_make_the_table(hook: LakebaseHook, driver: str):
+    sql = "SELECT 7 AS a, '2026-01-02' AS b, 'skipped' AS c"
+    options = {"columns": {"b": "day", "a": "id"}, "casts": {"day": "date"}}
+    transfer(source_of(driver), sql, "ops.made", create_table=True, key_columns=["id"], **options)
+    assert hook.get_records(COLUMNS, ["ops.made"]) == [("id", "integer", True), ("day", "date", False)]
+    assert hook.get_first("SELECT id, day::text FROM ops.made") == (7, "2026-01-02")
+
+
+@pytest.mark.parametrize(
+    ("sql", "match"),
+    [
+        (
+            "SELECT 1 AS id, 'sad'::only_there.mood AS feeling",
+            "Column feeling is of type only_there.mood, which is no type",
+        ),
+        ("SELECT 1 AS id, array['sad'::only_there.mood] AS feeling", r"Column feeling is of type only_there.mood\[\]"),
+        ("SELECT ROW(1, 2) AS pair", "Column pair is of type record, which is no type.*pair::text.*create_table="),
+    ],
+)
+def test_a_type_that_the_target_lacks_is_refused_by_its_column(
+    hook: LakebaseHook, emulator: LakebaseEmulator, postgres_source: str, sql: str, match: str
+):
+    """The target is another database of the server, in which the type does not exist."""
+    LakebaseHook("lakebase_admin").run("CREATE SCHEMA only_there; CREATE TYPE only_there.mood AS ENUM ('sad')")
+    LakebaseHook("lakebase_admin").run("GRANT USAGE ON SCHEMA only_there TO PUBLIC")
+    with psycopg.connect(emulator.superuser_conninfo, autocommit=True) as session:
+        session.execute("CREATE DATABASE another")
+    try:
+        with pytest.raises(AirflowFailException, match=match):
+            transfer(
+                postgres_source,
+                sql,
+                "public.made",
+                create_table=True,
+                mode="replace",
+                database="another",
+                lakebase_conn_id="lakebase_admin",
+            )
+    finally:
+        with psycopg.connect(emulator.superuser_conninfo, autocommit=True) as session:
+            session.execute("DROP DATABASE another WITH (FORCE)")
+        LakebaseHook("lakebase_admin").run("DROP SCHEMA only_there CASCADE")
+
+
+def test_a_type_of_the_users_that_the_target_has_too_is_used(hook: LakebaseHook, postgres_source: str):
+    hook.run("CREATE TYPE ops.mood AS ENUM ('sad', 'ok')")
+    transfer(postgres_source, "SELECT 'ok'::ops.mood AS feeling", "ops.made", create_table=True)
+    assert hook.get_records(COLUMNS, ["ops.made"]) == [("feeling", "ops.mood", False)]
+
+
+def test_a_driver_with_vague_types_makes_a_table_by_a_mapping_only(hook: LakebaseHook, sqlite_source: str):
+    sql = "SELECT id, note FROM s WHERE id < 3"
+    with pytest.raises(
+        AirflowFailException, match=r"does not say the types.*create_table=\{'id': 'bigint', '\*': 'text'\}"
+    ):
+        transfer(sqlite_source, sql, "ops.made", create_table=True)
+    transfer(sqlite_source, sql, "ops.made", create_table={"id": "bigint", "*": "text"}, key_columns=["id"])
+    assert hook.get_records(COLUMNS, ["ops.made"]) == [("id", "bigint", True), ("note", "text", False)]
+    assert rows(hook, "ops.made") == [(n, f"note {n}") for n in range(3)]
+
+
+def test_a_query_without_rows_makes_its_table(hook: LakebaseHook, driver: str):
+    transfer(source_of(driver), "SELECT 1::bigint AS id WHERE false", "ops.made", create_table=True)
+    assert hook.get_records(COLUMNS, ["ops.made"]) == [("id", "bigint", False)]
+
+
+def test_a_column_that_a_query_has_and_the_table_lacks_is_added_with_its_type(hook: LakebaseHook, driver: str):
+    sql = "SELECT 1 AS id, 1.5::numeric(10,2) AS price, 'x'::varchar(9) AS code"
+    transfer(source_of(driver), sql, "ops.keyless", new_columns="add")
+    kinds = [("id", "integer"), ("note", "text"), ("price", "numeric(10,2)"), ("code", "character varying(9)")]
+    assert [(name, kind) for name, kind, _ in hook.get_records(COLUMNS, ["ops.keyless"])] == kinds
+    assert hook.get_first("SELECT id, note, price::text, code FROM ops.keyless") == (1, None, "1.50", "x")

@@ -529,12 +529,14 @@ def test_text_of_a_csv_file_is_stored_as_it_is_or_refused(
 @pytest.mark.parametrize(
     ("kind", "text", "stored"), [pytest.param(*each, id=f"{each[0]}-{label(each[1])}") for each in JSON_LINES]
 )
-def test_a_value_of_a_json_lines_file_is_stored_as_it_is_or_refused(
-    berlin: LakebaseHook, probe: Probe, tmp_path: Path, kind: str, text: str, stored: str | None
+@pytest.mark.parametrize("format", ["jsonl", "json"])
+def test_a_value_of_a_json_file_is_stored_as_it_is_or_refused(
+    berlin: LakebaseHook, probe: Probe, tmp_path: Path, kind: str, text: str, stored: str | None, format: str
 ):
-    file = tmp_path / "t.jsonl"
-    file.write_text(f'{{"id": 1, "v": null}}\n{{"v": {text}, "id": 2}}\n')
-    check(berlin, probe, kind, [file], stored, "line 2")
+    file = tmp_path / f"t.{format}"
+    objects = ['{"id": 1, "v": null}', f'{{"v": {text}, "id": 2}}']
+    file.write_text(f"[{', '.join(objects)}]" if format == "json" else "\n".join(objects))
+    check(berlin, probe, kind, [file], stored, "row 2" if format == "json" else "line 2")
 
 
 # ── Arrow and Parquet ──

@@ -25,7 +25,7 @@ from airflow_provider_lakebase.operators.load import LakebaseExportOperator, Lak
 ROWS = "SELECT n AS id, 'name ' || n AS name, n * 1.25::numeric(10,2) AS price FROM generate_series(1, 3) AS n"
 CHECK = "SELECT count(*), sum(id), max(name), sum(price) FROM {}"
 EXPECTED = (3, 6, "name 3", 7.5)
-ENDINGS = ["csv", "csv.gz", "csv.zst", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
+ENDINGS = ["csv", "csv.gz", "csv.zst", "json", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
 NAMES = ["a b", "a#b", "a?b", "a%20b", "größe-日本", "a?x=1&y=2#f", "a+b&c=d"]
 
 

@@ -83,7 +83,7 @@ def expected_kinds(mode: str) -> dict[str, tuple[list[str], str, str]]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "tuples", "dicts"])
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl", "parquet", "tuples", "dicts"])
 def test_each_kind_of_bad_row_is_left_out_of_each_source_in_each_mode(
     hook: LakebaseHook, orders: str, tmp_path: Path, form: str, mode: str
 ):
@@ -123,6 +123,8 @@ def write(rows: list[list[str]], form: str, folder: Path) -> Any:
     path = folder / f"orders.{form}"
     if form == "csv":
         path.write_text("\n".join(",".join(row) for row in [names, *rows]))
+    elif form == "json":
+        path.write_text(json.dumps(dicts))
     elif form == "jsonl":
         path.write_text("\n".join(map(json.dumps, dicts)))
     else:

@@ -253,6 +253,16 @@ def create_table(
         raise LakebaseLoadError(what, context=context, hint=hint) from error
 
 
+def has_type(connection: psycopg.Connection[Any], kind: str) -> bool:
+    """Return whether columns can have a type.
+
+    :param connection: an open session
+    :param kind: the type as DDL writes it
+    """
+    query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_type WHERE oid = to_regtype(%s) AND typtype <> 'p')"
+    return bool(connection.execute(query, [kind]).fetchall()[0][0])
+
+
 def add_columns(connection: psycopg.Connection[Any], table: Table, definitions: Mapping[str, str]) -> Table:
     """Add columns to the end of a table, and return its definition.
 

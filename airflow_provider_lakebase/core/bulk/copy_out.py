@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from itertools import chain, islice
+from typing import IO, Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.core.bulk.progress import Progress
-from airflow_provider_lakebase.core.errors.session_context import session_context
-from airflow_provider_lakebase.exceptions import LakebaseExportError
 
+NextFile: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
+"""Opens the next file of an export, which the ``with`` block writes."""
+_Row = TypeVar("_Row")
 # Independent of the session's own settings: all digits, and dates that read the same everywhere.
 EXACT_SETTINGS = (
     "SET LOCAL DateStyle TO ISO, YMD; SET LOCAL IntervalStyle TO postgres; "
@@ -22,6 +23,26 @@ EXACT_SETTINGS = (
 _QUERY_WORDS = ("select", "with", "values", "table")
 _ROWS_PER_BLOCK = 128
 """Rows written together."""
+
+
+class BlockWriter:
+    """Write blocks of rows to a file as they are.
+
+    :param file: open for writing bytes
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def write(self, block: bytes) -> None:
+        """Write rows, or a header.
+
+        :param block: whole lines, as COPY sends them
+        """
+        self.file.write(block)
+
+    def finish(self) -> None:
+        """Write what comes after the last row."""
 
 
 def select(query_or_table: str) -> sql.Composable:
@@ -39,54 +60,57 @@ def select(query_or_table: str) -> sql.Composable:
 def write_copy(
     connection: psycopg.Connection[Any],
     statement: sql.SQL | sql.Composed,
-    file: IO[bytes],
+    next_file: NextFile,
     progress: Progress,
-    encoding: str = "utf-8",
+    *,
+    rows_per_file: int | None = None,
+    has_header: bool = False,
+    writer: Callable[[IO[bytes]], BlockWriter] = BlockWriter,
 ) -> int:
-    """Write the output of a ``COPY … TO STDOUT`` to a file, and return the number of rows.
+    """Write the output of a ``COPY … TO STDOUT`` to one or more files, and return the number of rows.
 
     :param connection: an open session
     :param statement: the statement
-    :param file: open for writing bytes
+    :param next_file: opens each file
     :param progress: counts rows and bytes
-    :param encoding: of the file, by its name in Python
-    :raises LakebaseExportError: for a character that the encoding does not have
+    :param rows_per_file: rows after which the next file begins; by default all rows are in one
+    :param has_header: whether the first row is a header, which every file begins with
+    :param writer: writes the blocks of a file
     """
-    encode = _encoder(encoding, connection)
     with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:
-            for rows, block in read_blocks(copy):
-                file.write(encode(block) if encode else block)
-                progress.add(rows=rows, bytes=len(block))
+            rows = iter(copy)
+            header = [bytes(next(rows))] if has_header else []
+            for rows_of_file in split_rows(rows, rows_per_file):
+                with next_file() as file:
+                    opened = writer(file)
+                    for count, block in read_blocks(chain(header, rows_of_file)):
+                        opened.write(block)
+                        progress.add(rows=count, bytes=len(block))
+                    opened.finish()
         return cursor.rowcount
 
 
-def _encoder(encoding: str, connection: psycopg.Connection[Any]) -> Callable[[bytes], bytes] | None:
-    """Return a function that encodes blocks of UTF-8; None for UTF-8, which stays as it is."""
-    if codecs.lookup(encoding).name == "utf-8":
-        return None
-    encoder = codecs.getincrementalencoder(encoding)()
+def split_rows(rows: Iterator[_Row], size: int | None) -> Iterator[Iterator[_Row]]:
+    """Yield the rows of each file: of at least one, which may have none.
 
-    def encode(block: bytes) -> bytes:
-        try:
-            return encoder.encode(block.decode())
-        except UnicodeEncodeError as error:
-            character = f"U+{ord(error.object[error.start]):04X}"
-            # The error of the codec quotes the value.
-            raise LakebaseExportError(
-                f"A value contains the character {character}, which {encoding} does not have",
-                context=session_context(connection),
-                hint="Choose another 'encoding', such as utf-8.",
-            ) from None
-
-    return encode
+    :param rows: read once
+    :param size: most rows of a file; None for one file
+    """
+    if size is None:
+        yield rows
+        return
+    first = next(rows, None)
+    yield iter(()) if first is None else islice(chain([first], rows), size)
+    while (first := next(rows, None)) is not None:
+        yield islice(chain([first], rows), size)
 
 
-def read_blocks(copy: psycopg.Copy) -> Iterator[tuple[int, bytes]]:
+def read_blocks(rows: Iterable[Any]) -> Iterator[tuple[int, bytes]]:
     """Group the rows that COPY sends one by one into blocks; yield the number of rows and the bytes of each.
 
-    :param copy: a running ``COPY … TO STDOUT``
+    :param rows: of a running ``COPY … TO STDOUT``
     """
-    rows = iter(copy)
+    rows = iter(rows)
     while parts := list(islice(rows, _ROWS_PER_BLOCK)):
         yield len(parts), b"".join(parts)

@@ -1,8 +1,9 @@
-"""Export the result of a query to a file, in constant memory: the whole file, or none."""
+"""Export the result of a query to a file, or to numbered files, in constant memory: all of them, or none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES
-from airflow_provider_lakebase.core.bulk.copy_out import EXACT_SETTINGS, select, write_copy
+from airflow_provider_lakebase.core.bulk.copy_out import EXACT_SETTINGS, NextFile, select, write_copy
+from airflow_provider_lakebase.core.bulk.export_folder import open_folder
 from airflow_provider_lakebase.core.bulk.files import describe_file, find_format, open_to_read, open_to_write
 from airflow_provider_lakebase.core.bulk.formats import import_format
 from airflow_provider_lakebase.core.bulk.options import ExportOptions
@@ -25,11 +27,13 @@ class ExportResult:
     :param rows: rows written
     :param bytes: bytes that COPY sent
     :param seconds: duration
+    :param files: path or URL of each file written, without secrets
     """
 
     rows: int
     bytes: int
     seconds: float
+    files: tuple[str, ...] = ()
 
 
 def export(
@@ -42,32 +46,41 @@ def export(
 ) -> ExportResult:
     """Write the rows of a query or table to a file, which appears under its name once it is complete.
 
-    The transaction is committed before the file appears.
+    With ``max_rows_per_file`` it is a folder of files, which appear there once all of them are complete. The
+    transaction is committed before anything appears.
 
     :param connection: an open session
     :param query_or_table: a query, or a table name as in SQL
     :param destination: path (str, ``pathlib.Path`` or ``ObjectStoragePath``); a final ``.gz`` or ``.zst`` compresses
     :param options: how; by default :class:`ExportOptions`' own defaults
     :param check: called on every block of data; raises to stop the export
-    :raises LakebaseSettingsError: if the format is unknown
+    :raises LakebaseSettingsError: if the format is unknown, or the folder has other files
     :raises LakebaseExportError: for a value that the format does not hold
     :raises LakebaseStorageError: if the storage fails
     :raises psycopg.Error: if Postgres rejects the query
     """
     options = options or ExportOptions()
-    format = import_format(find_format(destination, options.format))
+    format = find_format(destination, options.format)
     label = describe_file(destination)
     progress = Progress(f"Writing {label}", check)
+    opened = open_folder(destination, format) if options.max_rows_per_file else _open_file(destination)
     try:
-        with open_to_write(destination) as file:
+        with opened as (next_file, files):
             connection.execute(EXACT_SETTINGS)
-            progress.rows = format.write_query(connection, select(query_or_table), file, options, progress)
+            query = select(query_or_table)
+            progress.rows = import_format(format).write_query(connection, query, next_file, options, progress)
             connection.commit()  # first: no file must appear whose rows were rolled back
     except LakebaseExportError as error:
         error.destination = label
         raise
     progress.log("done")
-    return ExportResult(progress.rows, progress.bytes, progress.seconds)
+    return ExportResult(progress.rows, progress.bytes, progress.seconds, tuple(files))
+
+
+@contextmanager
+def _open_file(destination: Any) -> Iterator[tuple[NextFile, list[str]]]:
+    with open_to_write(destination) as file:
+        yield lambda: nullcontext(file), [describe_file(destination)]
 
 
 def copy_in(connection: psycopg.Connection[Any], statement: str, source: Any) -> int:
@@ -96,4 +109,4 @@ def copy_out(connection: psycopg.Connection[Any], statement: str, destination: A
     """
     with open_to_write(destination) as file:
         progress = Progress(f"Writing {describe_file(destination)}")
-        return write_copy(connection, sql.SQL(statement), file, progress)
+        return write_copy(connection, sql.SQL(statement), lambda: nullcontext(file), progress)

@@ -161,7 +161,7 @@ def _uploaded(final: Any) -> Iterator[IO[bytes]]:
     # Closing such a file does not end its upload.
     upload = final.open("wb", autocommit=False)
     try:
-        with _compressed(upload, final) as file:
+        with compressed(upload, final) as file:
             yield file
         upload.commit()
     except BaseException:
@@ -173,7 +173,7 @@ def _uploaded(final: Any) -> Iterator[IO[bytes]]:
 def _renamed(final: Any) -> Iterator[IO[bytes]]:
     partial = final.with_name(f".{final.name}.{uuid4().hex}.partial")
     try:
-        with _compressed(_create(partial, final), final) as file:
+        with compressed(_create(partial, final), final) as file:
             yield file
         if isinstance(partial, Path) or str(partial.protocol) in ("", "file", "local"):
             # Some versions of Airflow's paths of local files are Paths too, and warn when they are used as such.
@@ -197,7 +197,12 @@ def _create(partial: Any, final: Any) -> Any:
 
 
 @contextmanager
-def _compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
+def compressed(opened: Any, final: Any) -> Iterator[IO[bytes]]:
+    """Yield a file that compresses what is written, as the name that it will have says, and close it.
+
+    :param opened: open for writing bytes
+    :param final: its path
+    """
     with ExitStack() as stack:
         file = stack.enter_context(opened)
         if compression := compression_of_name(describe_file(final)):

@@ -8,11 +8,12 @@ from typing import Any
 import psycopg
 
 from airflow_provider_lakebase.core.bulk.byte_reader import Unreadable
-from airflow_provider_lakebase.core.bulk.catalog import check_types, create_table, table_exists
+from airflow_provider_lakebase.core.bulk.catalog import check_types, create_table, has_type, table_exists
 from airflow_provider_lakebase.core.bulk.columns import check_new_names, match_names
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.files import is_path, open_to_read
 from airflow_provider_lakebase.core.bulk.formats import import_format, import_from_extra
+from airflow_provider_lakebase.core.bulk.formats.row_parts import names_of_dicts
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.partitions import read_folders
 from airflow_provider_lakebase.core.bulk.parts import reading_file
@@ -28,7 +29,7 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     :param source: the source to load
     :param table: the target, as in SQL
     :param options: of the load
-    :raises LakebaseSettingsError: for a source without a schema, or a type without a Postgres counterpart
+    :raises LakebaseSettingsError: for a source without a schema, or a type that the database does not have
     :raises LakebaseLoadError: for an unreadable file, a name that no column can have, or a missing privilege
     """
     context = session_context(connection)
@@ -41,6 +42,8 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     if types:
         names = _list_names(source, options, context) if "*" in types else list(types)
         definitions = define_by_types(types, names)
+    elif isinstance(source, NamedRows) and source.types is not None:
+        definitions = _define_by_query(connection, source.names, source.types, options)
     else:
         definitions = _define_by_schemas(source, options, context)
     create_table(connection, table, definitions, options.key_columns or ())
@@ -71,6 +74,28 @@ def define_by_types(types: Mapping[str, str], names: Sequence[str]) -> list[tupl
     """
     every = [*names, *(name for name in types if name not in names and name != "*")]
     return [(name, types.get(name, types.get("*", "")), True) for name in every]
+
+
+def _define_by_query(
+    connection: psycopg.Connection[Any], names: Sequence[str], types: Sequence[str], options: LoadOptions
+) -> list[tuple[str, str, bool]]:
+    """Return name, type and nullability of each column of a query on another Postgres database."""
+    context = session_context(connection)
+    targets = match_names(names, options.columns, ROWS_LABEL)
+    check_new_names([target for target in targets if target is not None], ROWS_LABEL, context)
+    definitions = []
+    for name, target, kind in zip(names, targets, types, strict=True):
+        if target is None:
+            continue
+        wanted = (options.casts or {}).get(target, kind)
+        if not has_type(connection, wanted):
+            raise LakebaseSettingsError(
+                f"Column {name} is of type {wanted}, which is no type of a column in the target database",
+                context=context,
+                hint=f"Cast it in the query: {name}::text; or give the types: create_table={{'id': 'bigint', '*': …}}.",
+            )
+        definitions.append((target, wanted, True))
+    return definitions
 
 
 def _list_names(source: Source, options: LoadOptions, context: ErrorContext) -> list[str]:
@@ -110,15 +135,18 @@ def _source_names(source: Source, options: LoadOptions, context: ErrorContext) -
     if _has_schema(source):
         label, schema = _read_schema(source, context)
         return label, list(schema.names)
-    if isinstance(source, Dicts | NamedRows):
+    if isinstance(source, NamedRows):
         return ROWS_LABEL, list(source.names)
+    if isinstance(source, Dicts):
+        return ROWS_LABEL, names_of_dicts(options, source.names)
     if isinstance(source, Files) and is_path(source.files[0].opener):
         file = source.files[0]
         with reading_file(file.label, context), open_to_read(file.opener) as opened:
             try:
                 names = import_format(file.format).read_names(opened, options)
             except BadValue as bad:
-                raise Unreadable(f"in line {bad.number}, {bad.reason}", "Correct the file.") from None
+                place = f"{bad.unit or 'line'} {bad.number}"
+                raise Unreadable(f"in {place}, {bad.reason}", "Correct the file.") from None
         if names is not None:
             return file.label, names
     raise LakebaseSettingsError(

@@ -34,8 +34,8 @@ _PARAM = re.compile(r"^ *:param (\w+): *(.*(?:\n(?! *:| *$).*)*)", re.MULTILINE)
 class FileOptions:
     """How a file is read or written.
 
-    :param format: ``csv``, ``jsonl`` or ``parquet``; by default the file name decides, ignoring a final ``.gz`` or
-        ``.zst``
+    :param format: ``csv``, ``json`` (one array of objects), ``jsonl`` (an object per line) or ``parquet``; by default
+        the file name decides, ignoring a final ``.gz`` or ``.zst``
     :param header: whether the first line of a CSV file holds the column names
     :param null: unquoted text that stands for NULL in a CSV file
     :param delimiter: character that separates the values of a CSV file: one of ASCII
@@ -77,7 +77,21 @@ class FileOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(FileOptions):
-    """How rows are exported to a file."""
+    """How rows are exported to a file, or to numbered files in a folder.
+
+    :param max_rows_per_file: make the destination a folder of files with at most so many rows each: ``part-00000.csv``
+        and so on. They replace those of an earlier export; by default all rows are in one file
+    :raises LakebaseSettingsError: if a value is invalid
+    """
+
+    max_rows_per_file: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most = self.max_rows_per_file
+        if most is not None and (type(most) is not int or most < 1):
+            hint = "Give the most rows of a file, 1 or more; or None for one file."
+            raise LakebaseSettingsError(f"max_rows_per_file is {most!r}", hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +115,8 @@ class LoadOptions(FileOptions):
     :param index: whether the index of a pandas frame is loaded, under its names; by default an index without a name is
         left out, and one with a name is rejected
     :param create_table: create the table if it does not exist, with ``key_columns`` as its primary key: True for the
-        types of the Parquet or Arrow schema, or the SQL type by column, ``"*"`` for all other columns of the source
+        types of the Parquet or Arrow schema, or of a query on Postgres; or the SQL type by column, ``"*"`` for all
+        other columns of the source
     :param reject_limit: how many rows that cannot be stored may be left out: a number of rows, or a share of all rows
         such as ``"1%"``; with more, nothing is loaded
     :param rejects_table: table, as in SQL, that the rows left out are written to in the same transaction; created if it
@@ -129,7 +144,7 @@ class LoadOptions(FileOptions):
     casts: Mapping[str, str] | None = None
     skip_lines: int = field(default=0, metadata=_CSV_ONLY)
     index: bool | None = field(default=None, metadata=_FILES_ONLY)
-    create_table: bool | Mapping[str, str] = field(default=False, metadata=_FILES_ONLY)
+    create_table: bool | Mapping[str, str] = False
     reject_limit: int | str = 0
     rejects_table: str | None = None
     allow_empty: bool = field(default=False, metadata=_FILES_ONLY)
@@ -197,6 +212,8 @@ class FileKeywords(TypedDict, total=False):
 
 class ExportKeywords(FileKeywords, total=False):
     """The fields of :class:`ExportOptions` as keyword arguments."""
+
+    max_rows_per_file: int | None
 
 
 class LoadKeywords(FileKeywords, total=False):

@@ -70,10 +70,12 @@ class NamedRows:
 
     :param rows: tuples of values
     :param names: the name of each value
+    :param types: the Postgres type of each value, as DDL writes it; None if they are unknown
     """
 
     rows: Iterable[Sequence[Any]]
     names: Sequence[str]
+    types: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
     from airflow_provider_lakebase.core.bulk.copy import Part
+    from airflow_provider_lakebase.core.bulk.copy_out import NextFile
     from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
     from airflow_provider_lakebase.core.bulk.progress import Progress
 
-FormatName = Literal["csv", "jsonl", "parquet"]
+FormatName = Literal["csv", "json", "jsonl", "parquet"]
 
 
 class FileFormat(NamedTuple):
@@ -42,6 +43,7 @@ class FileFormat(NamedTuple):
 
 FORMATS: Mapping[FormatName, FileFormat] = {
     "csv": FileFormat("csv", (".csv",), is_sent_as_is=True),
+    "json": FileFormat("json_array", (".json",)),
     "jsonl": FileFormat("json_lines", (".jsonl", ".ndjson")),
     "parquet": FileFormat("parquet", (".parquet", ".pq"), has_schema=True),
 }
@@ -57,11 +59,11 @@ class FormatModule(Protocol):
         self,
         connection: psycopg.Connection[Any],
         query: sql.Composable,
-        file: IO[bytes],
+        next_file: NextFile,
         options: ExportOptions,
         progress: Progress,
     ) -> int:
-        """Write the rows of a query to a file and return how many there were."""
+        """Write the rows of a query to one or more files and return how many there were."""
 
     def read_names(self, file: IO[bytes], options: LoadOptions) -> list[str] | None:
         """Return the column names of a file, or None if it has none; only formats without a schema define this."""

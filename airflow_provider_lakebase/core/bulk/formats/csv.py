@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import IO, Any
 
 import psycopg
@@ -15,14 +17,15 @@ from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, Unreada
 from airflow_provider_lakebase.core.bulk.catalog import Column, identifiers
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper, ignored_column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part
-from airflow_provider_lakebase.core.bulk.copy_out import write_copy
+from airflow_provider_lakebase.core.bulk.copy_out import BlockWriter, NextFile, write_copy
 from airflow_provider_lakebase.core.bulk.formats.csv_dates import DateCheck
 from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck, end_of_row, quote_end_marks
 from airflow_provider_lakebase.core.bulk.formats.csv_rejects import RowFilter
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
-from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.core.errors.session_context import session_context
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseExportError, LakebaseSettingsError
 
 _FIRST_BYTES = 1 << 16
 _MOST_HEADER_BYTES = 1 << 20
@@ -103,7 +106,7 @@ def skip_lines(file: io.RawIOBase, count: int) -> tuple[bytes, int]:
 def write_query(
     connection: psycopg.Connection[Any],
     query: sql.Composable,
-    file: IO[bytes],
+    next_file: NextFile,
     options: ExportOptions,
     progress: Progress,
 ) -> int:
@@ -111,12 +114,45 @@ def write_query(
 
     :param connection: an open session
     :param query: the query
-    :param file: open for writing bytes
-    :param options: ``header``, ``null``, ``delimiter``, ``quote`` and ``encoding`` have an effect
+    :param next_file: opens each file
+    :param options: those of CSV, and ``max_rows_per_file``
     :param progress: counts rows and bytes
     :returns: rows written
+    :raises LakebaseExportError: for a character that the encoding does not have
     """
-    return write_copy(connection, copy_out(query, options), file, progress, options.encoding)
+    is_utf8 = codecs.lookup(options.encoding).name == "utf-8"
+    encoding = partial(_EncodingWriter, encoding=options.encoding, context=session_context(connection))
+    return write_copy(
+        connection,
+        copy_out(query, options),
+        next_file,
+        progress,
+        rows_per_file=options.max_rows_per_file,
+        has_header=options.header,
+        writer=BlockWriter if is_utf8 else encoding,
+    )
+
+
+class _EncodingWriter(BlockWriter):
+    """Write blocks of UTF-8 in another encoding."""
+
+    def __init__(self, file: IO[bytes], *, encoding: str, context: ErrorContext) -> None:
+        super().__init__(file)
+        self._encoding = encoding
+        self._encoder = codecs.getincrementalencoder(encoding)()
+        self._context = context
+
+    def write(self, block: bytes) -> None:
+        try:
+            self.file.write(self._encoder.encode(block.decode()))
+        except UnicodeEncodeError as error:
+            character = f"U+{ord(error.object[error.start]):04X}"
+            # The error of the codec quotes the value.
+            raise LakebaseExportError(
+                f"A value contains the character {character}, which {self._encoding} does not have",
+                context=self._context,
+                hint="Choose another 'encoding', such as utf-8.",
+            ) from None
 
 
 def copy_out(query: sql.Composable, options: ExportOptions) -> sql.Composed:

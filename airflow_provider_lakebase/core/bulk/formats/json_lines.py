@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
+import re
 from collections.abc import Iterator
-from decimal import Decimal
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import psycopg
 from psycopg import sql
@@ -14,18 +13,22 @@ from psycopg import sql
 from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, open_as_text
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
-from airflow_provider_lakebase.core.bulk.copy_out import write_copy
-from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part
+from airflow_provider_lakebase.core.bulk.copy_out import BlockWriter, NextFile, write_copy
+from airflow_provider_lakebase.core.bulk.formats.json_decoding import DECODER, NOT_AN_OBJECT, NOT_JSON, NOT_JSON_STATE
+from airflow_provider_lakebase.core.bulk.formats.row_parts import dicts_part, names_of_dicts
 from airflow_provider_lakebase.core.bulk.formats.rows import BadRow
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 
-_MOST_INT_DIGITS = 4300
-# JSON contains neither control character, so CSV with them as delimiter and quote leaves each line as it is.
+# JSON contains neither control character, so CSV with them as delimiter and quote leaves each object as it is, but for
+# the quotes around one with a line break.
 _COPY_OUT = """
     COPY (SELECT row_to_json(row.*) FROM ({}
     ) AS row) TO STDOUT (FORMAT csv, DELIMITER e'\\x01', QUOTE e'\\x02')
 """
+_QUOTE = b"\x02"
+_QUOTED = re.compile(b"\x02([^\x02]*)\x02")
+_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
 def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
@@ -43,7 +46,7 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
 def write_query(
     connection: psycopg.Connection[Any],
     query: sql.Composable,
-    file: IO[bytes],
+    next_file: NextFile,
     options: ExportOptions,
     progress: Progress,
 ) -> int:
@@ -51,22 +54,64 @@ def write_query(
 
     :param connection: an open session
     :param query: the query
-    :param file: open for writing bytes
-    :param options: without effect
+    :param next_file: opens each file
+    :param options: ``max_rows_per_file`` has an effect
     :param progress: counts rows and bytes
     :returns: rows written
     """
-    return write_copy(connection, sql.SQL(_COPY_OUT).format(query), file, progress)
+    return write_objects(connection, query, next_file, options, progress, LinesWriter)
+
+
+def write_objects(
+    connection: psycopg.Connection[Any],
+    query: sql.Composable,
+    next_file: NextFile,
+    options: ExportOptions,
+    progress: Progress,
+    writer: type[BlockWriter],
+) -> int:
+    """Write each row of a query as an object, and return the number of rows.
+
+    :param connection: an open session
+    :param query: the query
+    :param next_file: opens each file
+    :param options: ``max_rows_per_file`` has an effect
+    :param progress: counts rows and bytes
+    :param writer: writes the objects of a file
+    """
+    statement = sql.SQL(_COPY_OUT).format(query)
+    return write_copy(
+        connection, statement, next_file, progress, rows_per_file=options.max_rows_per_file, writer=writer
+    )
+
+
+class LinesWriter(BlockWriter):
+    """Write objects, each on a line of its own."""
+
+    def write(self, block: bytes) -> None:
+        self.file.write(unquote(block))
+
+
+def unquote(block: bytes) -> bytes:
+    """Return objects, each on a line of its own.
+
+    :param block: as COPY sends them: in quotes if a value of the type ``json`` has line breaks, which are white space
+    """
+    return _QUOTED.sub(_without_line_breaks, block) if _QUOTE in block else block
+
+
+def _without_line_breaks(quoted: re.Match[bytes]) -> bytes:
+    return quoted[1].translate(_SPACES)
 
 
 def read_names(file: IO[bytes], options: LoadOptions) -> list[str]:
-    """Return the names of the first object of a file.
+    """Return the names that ``columns`` lists, or else those of the first object of a file.
 
     :param file: open for reading bytes
-    :param options: without effect
+    :param options: of the load
     :raises BadValue: if the first line is not an object
     """
-    return list(next(read_json_lines(open_as_text(file)), {}))
+    return names_of_dicts(options, next(read_json_lines(open_as_text(file)), {}))
 
 
 def read_json_lines(file: io.RawIOBase, *, yields_bad: bool = False) -> Iterator[Any]:
@@ -93,35 +138,11 @@ def read_json_lines(file: io.RawIOBase, *, yields_bad: bool = False) -> Iterator
 
 def _read_object(line: bytes, number: int) -> dict[str, Any]:
     try:
-        value = _decode(line.decode())
+        value = DECODER.decode(line.decode())
     except BadValue as bad:
         raise BadValue(bad.reason, number) from None
     except (ValueError, RecursionError):
-        raise BadValue("it is not JSON in UTF-8", number, sqlstate="22P02") from None
+        raise BadValue(NOT_JSON, number, sqlstate=NOT_JSON_STATE) from None
     if not isinstance(value, dict):
-        raise BadValue("it is not a JSON object", number)
+        raise BadValue(NOT_AN_OBJECT, number)
     return value
-
-
-def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise BadValue("an object in it has the same name twice", None)
-    return found
-
-
-def _parse_int(text: str) -> int | Decimal:
-    # The zero of a float has a sign, and Python's int() refuses longer texts.
-    return Decimal(text) if text == "-0" or len(text) > _MOST_INT_DIGITS else int(text)
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise BadValue(f"it contains {name}, which JSON does not have", None)
-
-
-_decode = json.JSONDecoder(
-    parse_float=Decimal,
-    parse_int=_parse_int,
-    parse_constant=_reject_constant,
-    object_pairs_hook=_without_repeated_names,
-).decode

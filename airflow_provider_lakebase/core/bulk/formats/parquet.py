@@ -13,6 +13,7 @@ from psycopg import sql
 
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
+from airflow_provider_lakebase.core.bulk.copy_out import NextFile
 from airflow_provider_lakebase.core.bulk.formats.arrow import ROWS_PER_BATCH, arrow_part
 from airflow_provider_lakebase.core.bulk.options import ExportOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
@@ -49,7 +50,7 @@ def read_schema(file: IO[bytes], label: str, context: ErrorContext) -> pa.Schema
 def write_query(
     connection: psycopg.Connection[Any],
     query: sql.Composable,
-    file: IO[bytes],
+    next_file: NextFile,
     options: ExportOptions,
     progress: Progress,
 ) -> int:
@@ -57,18 +58,44 @@ def write_query(
 
     :param connection: an open session
     :param query: the query
-    :param file: open for writing bytes
-    :param options: without effect
+    :param next_file: opens each file
+    :param options: ``max_rows_per_file`` has an effect
     :param progress: counts rows and bytes
     :returns: rows written
     :raises LakebaseExportError: for a value that the Arrow type of its column does not hold
     """
     rows = 0
-    with read_arrow(connection, query, progress) as (schema, batches), pq.ParquetWriter(file, schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-            rows += batch.num_rows
+    with read_arrow(connection, query, progress) as (schema, batches):
+        for batches_of_file in split_batches(batches, options.max_rows_per_file):
+            with next_file() as file, pq.ParquetWriter(file, schema) as writer:
+                for batch in batches_of_file:
+                    writer.write_batch(batch)
+                    rows += batch.num_rows
     return rows
+
+
+def split_batches(batches: Iterator[pa.RecordBatch], size: int | None) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Yield the batches of each file: of at least one, which may have none.
+
+    :param batches: read once; one that goes over the end of a file is cut
+    :param size: most rows of a file; None for one file
+    """
+    if size is None:
+        yield batches
+        return
+    rest = next(batches, None)
+
+    def take(left: int) -> Iterator[pa.RecordBatch]:
+        nonlocal rest
+        while rest is not None and left:
+            part = rest.slice(0, left)
+            left -= part.num_rows
+            rest = rest.slice(part.num_rows) if part.num_rows < rest.num_rows else next(batches, None)
+            yield part
+
+    yield take(size)
+    while rest is not None:
+        yield take(size)
 
 
 def _read(file: Any, label: str, context: ErrorContext) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue
-from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows
+from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows, describe_row
+from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.rejection import value_error
 
 
@@ -23,15 +24,18 @@ def tuples_part(rows: Iterable[Any], label: str, mapper: ColumnMapper) -> Rows:
     return Rows(rows, [column for column in columns if column], label=label)
 
 
-def named_rows_part(rows: Iterable[Sequence[Any]], names: Sequence[str], label: str, mapper: ColumnMapper) -> Rows:
+def named_rows_part(
+    rows: Iterable[Sequence[Any]], names: Sequence[str], types: Sequence[str] | None, label: str, mapper: ColumnMapper
+) -> Rows:
     """Return the part that sends the rows of a query.
 
     :param rows: tuples of values
     :param names: the name of each value
+    :param types: the SQL type of each value; None if they are unknown
     :param label: the source's name in messages
     :param mapper: maps names to the table's columns
     """
-    columns = mapper.map(names, label)
+    columns = mapper.map(names, label, type_of=lambda number: types[number] if types else None)
     positions = [number for number, column in enumerate(columns) if column]
     if len(positions) < len(columns):
         rows = (tuple(row[position] for position in positions) for row in rows)
@@ -42,6 +46,8 @@ def dicts_part(
     rows: Iterator[Any], label: str, mapper: ColumnMapper, *, unit: str = "row", json_strings: bool = False
 ) -> Rows:
     """Return the part that sends dicts. Without the option ``columns``, the columns are the keys of the first dict.
+
+    A name with dots in a mapping of ``columns`` stands for a member of an object within the dict.
 
     :param rows: dicts by source name
     :param label: the source's name in messages
@@ -62,8 +68,9 @@ def dicts_part(
         names = list(first or mapper.table.loadable)
         rows = chain(before, [first] if first is not None else [], rows)
     columns = mapper.map(names, label)
+    paths = [name for name in names if mapper.skips_names and "." in name]
     part = Rows(
-        rows,
+        _with_members(rows, paths, yields_bad=mapper.options.rejects) if paths else rows,
         [column for column in columns if column],
         names=[name for name, column in zip(names, columns, strict=True) if column],
         others=mapper.skips_names,
@@ -83,3 +90,42 @@ def _find_first_dict(rows: Iterator[Any]) -> tuple[list[Any], Any]:
             return before, row
         before.append(row)
     return before, None
+
+
+def names_of_dicts(options: LoadOptions, first: Iterable[str]) -> list[str]:
+    """Return the names of the values that dicts give to a load.
+
+    :param options: of the load
+    :param first: the keys of the first dict
+    """
+    return list(options.columns or first)
+
+
+def _with_members(rows: Iterable[Any], paths: Sequence[str], *, yields_bad: bool) -> Iterator[Any]:
+    """Yield dicts to which the members at the paths, such as ``user.id``, were added under the path's own name."""
+    for number, row in enumerate(rows, 1):
+        try:
+            yield _add_members(row, paths, number) if isinstance(row, Mapping) else row
+        except BadValue as bad:
+            if not yields_bad:
+                raise
+            yield BadRow(bad, describe_row(row, ()))
+
+
+def _add_members(row: Mapping[str, Any], paths: Sequence[str], number: int) -> dict[str, Any]:
+    found = {path: _member(row, path, number) for path in paths if path not in row}
+    return {**row, **{path: values[0] for path, values in found.items() if values}}
+
+
+def _member(row: Any, path: str, number: int) -> tuple[Any, ...]:
+    """Return the member at a path, in a tuple; an empty one if there is none."""
+    value = row
+    for name in path.split("."):
+        if value is None:
+            return ()
+        if not isinstance(value, Mapping):
+            raise BadValue(f"it has no object at '{path.rpartition('.')[0]}', which columns names", number)
+        if name not in value:
+            return ()
+        value = value[name]
+    return (value,)

@@ -101,7 +101,7 @@ def test_default_args_and_partial_know_the_options():
     [
         ({"mode": "merge"}, "mode is 'merge'. Choose from append, replace, upsert"),
         ({"duplicates": "first"}, "duplicates is 'first'"),
-        ({"format": "xml"}, "format is 'xml'. Choose from csv, jsonl, parquet"),
+        ({"format": "xml"}, "format is 'xml'. Choose from csv, json, jsonl, parquet"),
         ({"update_columns": ["a"]}, "update_columns is given with mode 'append'. Use mode 'upsert'"),
         ({"version_column": "a", "mode": "replace"}, "version_column is given with mode 'replace'"),
         ({"replace_where": "true"}, "replace_where is given with mode 'append'. Use mode 'replace'"),
@@ -130,8 +130,8 @@ def test_options_of_one_format_are_found_where_they_are_given():
 
 
 def test_options_of_files_are_told_apart():
-    assert FILE_ONLY >= {"format", "header", "null", "create_table"}
-    assert "mode" not in FILE_ONLY
+    assert FILE_ONLY >= {"format", "header", "null", "index"}
+    assert not FILE_ONLY & {"mode", "create_table"}
 
 
 def test_the_table_of_formats_has_each_format_once():

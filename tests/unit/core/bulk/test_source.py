@@ -23,6 +23,7 @@ TABLE = pyarrow.table({"a": [1, 2], "b": ["x", "y"]})
         ("a.csv", None, ["csv"]),
         ("a.CSV.gz", None, ["csv"]),
         (Path("a.ndjson.zst"), None, ["jsonl"]),
+        ("a.json.gz", None, ["json"]),
         (["a.parquet", "b.pq"], None, ["parquet", "parquet"]),
         ("a", "jsonl", ["jsonl"]),
         ("a.csv", "parquet", ["parquet"]),
@@ -38,7 +39,7 @@ def test_files_have_the_format_of_their_name_or_the_given_one(source: Any, forma
 @pytest.mark.parametrize("content", [b"id\n1\n", b"", b"\x1f\x8b"])
 def test_a_file_whose_name_does_not_tell_its_format_is_rejected(tmp_path: Path, content: bytes):
     (tmp_path / "a.dat").write_bytes(content)
-    with pytest.raises(LakebaseSettingsError, match="The format of .*a.dat is unknown.*csv, jsonl, parquet"):
+    with pytest.raises(LakebaseSettingsError, match="The format of .*a.dat is unknown.*csv, json, jsonl, parquet"):
         classify(tmp_path / "a.dat")
 
 

@@ -1,0 +1,56 @@
+"""Ask a Postgres database for the types of a query's columns, whichever driver ran it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_NUMERIC = 1700
+_NO_MODIFIER = -1
+_HEADER = 4
+"""Bytes that Postgres adds to the lengths that are modifiers, and psycopg2 subtracts."""
+_NO_PRECISION = 0xFFFF
+# psycopg2 does not tell the modifiers of types of a fixed size, such as timestamp(3). Those of a table's column are in
+# the catalog; without its modifier, a type holds the same values and more.
+_TYPES = """
+    SELECT format_type(c.type, coalesce(
+        nullif(CASE WHEN %s OR typlen = -1 THEN c.modifier ELSE -1 END, -1), atttypmod, -1)) AS name
+    FROM unnest(%s::oid[], %s::int[], %s::oid[], %s::int[]) WITH ORDINALITY
+        AS c (type, modifier, relation, number, position)
+    LEFT JOIN pg_catalog.pg_type t ON t.oid = c.type
+    LEFT JOIN pg_catalog.pg_attribute ON attrelid = c.relation AND attnum = c.number AND atttypid = c.type
+    ORDER BY position
+"""
+
+
+def source_types(connection: Any, cursor: Any) -> list[str] | None:
+    """Return the types of a query's columns as DDL writes them: ``numeric(10,2)``.
+
+    :param connection: of psycopg or psycopg2
+    :param cursor: of that connection, which ran the query
+    :returns: the types; None for any other driver, since most tell types only vaguely
+    """
+    drivers = {each.__module__.partition(".")[0] for each in type(connection).__mro__}
+    if not drivers & {"psycopg", "psycopg2"}:
+        return None
+    columns = list(cursor.description)
+    if "psycopg" in drivers:
+        result = cursor.pgresult
+        numbers = range(len(columns))
+        modifiers = [result.fmod(number) for number in numbers]
+        places = [(result.ftable(number), result.ftablecol(number)) for number in numbers]
+    else:
+        modifiers = [_modifier(column) for column in columns]
+        places = [(column.table_oid or 0, column.table_column or 0) for column in columns]
+    arguments = [[column.type_code for column in columns], modifiers, *map(list, zip(*places, strict=True))]
+    with connection.cursor() as catalog:
+        catalog.execute(_TYPES, ["psycopg" in drivers, *arguments])
+        return [next(iter(row.values() if isinstance(row, Mapping) else row)) for row in catalog.fetchall()]
+
+
+def _modifier(column: Any) -> int:
+    """Return the modifier of a type of variable size from what psycopg2 tells."""
+    if column.type_code == _NUMERIC:
+        whole = column.precision << 16 | column.scale
+        return _NO_MODIFIER if column.precision == _NO_PRECISION else whole + _HEADER
+    return _NO_MODIFIER if column.internal_size == _NO_MODIFIER else int(column.internal_size) + _HEADER
