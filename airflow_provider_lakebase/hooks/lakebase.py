@@ -369,10 +369,10 @@ class LakebaseHook(DbApiHook):
         Every value is stored exactly, or the load fails. Text of CSV files is parsed by Postgres, as an INSERT of that
         text would be, but rejected if its column would round it. Memory does not grow with the source.
 
-        :param source: iterable of tuples or dicts; path or URL of a file (str, ``pathlib.Path``, ``ObjectStoragePath``)
-            or a list of them; file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of
-            tables or record batches; data frame of pandas or polars; object with ``__arrow_c_stream__``, such as a
-            relation of DuckDB; or an iterable of those
+        :param source: iterable of tuples or dicts; path or URL (str, ``pathlib.Path``, ``ObjectStoragePath``) of a file
+            or folder, pattern with ``*``, ``?`` or ``**``, or a list of them; file opened for reading bytes; pyarrow
+            ``Table``, ``RecordBatchReader``, or iterable of tables or record batches; data frame of pandas or polars;
+            object with ``__arrow_c_stream__``, such as a relation of DuckDB; or an iterable of those
         :param table: target, as in SQL: ``schema.table``, quoted where necessary
         :param options: fields of ``LoadOptions``
         :raises LakebaseLoadError: for a value that the table cannot store exactly, naming row or line and column, never

@@ -14,6 +14,7 @@ from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 _SEARCH_PATH = re.compile(r"search_path\s*=\s*([^\s,]+)")
 _IDENTIFIER = re.compile(r'"((?:[^"]|"")+)"|([^\s".]+)')
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_WILDCARD = re.compile(r"[*]|[?](?![\w-]+=)")
 _S3 = ("s3a", "s3n")
 _CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 """Schemes whose URLs have a container in the place of the user."""
@@ -108,14 +109,16 @@ def split_name(table: str, schema: str | None) -> Name:
 
 
 def file_name(path: Any) -> tuple[str, str] | None:
-    """Return OpenLineage namespace and name of a file, without user, password or query.
+    """Return OpenLineage namespace and name of a file or folder, without user, password or query.
 
-    :param path: path or URL
+    :param path: path or URL; of a pattern, the folder that holds all of its files is named
     :returns: None for anything else, and for a URL that may contain a secret in an unusual place
     """
     text = str(path)
     if path is None or not text or "::" in text:
         return None
+    if pattern := _WILDCARD.search(text):
+        text = text[: text.rfind("/", 0, pattern.start()) + 1] or "."
     if "://" not in text:
         return None if _SCHEME.match(text) else ("file", os.path.abspath(text))
     url = urlsplit(text)
@@ -124,7 +127,7 @@ def file_name(path: Any) -> tuple[str, str] | None:
     scheme = "s3" if url.scheme in _S3 else "gs" if url.scheme == "gcs" else url.scheme
     if scheme == "file":
         return "file", url.path
-    return f"{scheme}://{_authority(url, scheme)}", url.path.lstrip("/")
+    return f"{scheme}://{_authority(url, scheme)}", url.path.strip("/") or "/"
 
 
 def _authority(url: SplitResult, scheme: str) -> str:

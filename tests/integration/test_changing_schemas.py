@@ -151,6 +151,19 @@ def test_an_upsert_does_not_change_existing_rows_to_a_default(hook: LakebaseHook
         hook.load(tmp_path, TABLE, mode="upsert", update_columns=[])
 
 
+@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+def test_a_file_without_rows_and_names_lacks_nothing(hook: LakebaseHook, tmp_path: Path, mode: dict[str, Any]):
+    hook.run(f"ALTER TABLE {TABLE} ALTER price SET NOT NULL")
+    write(f"{tmp_path}/a.jsonl", b"")
+    write_rows(f"{tmp_path}/b.jsonl", [{"id": 1, "price": 1}])
+    write(f"{tmp_path}/c.jsonl", b"")
+    assert hook.load(tmp_path, TABLE, **mode).rows == 1
+    assert rows(hook, "id, note, price::int") == [(1, "none", 1)]
+    with pytest.raises(LakebaseLoadError, match=r"b\.jsonl does not fill column 'note'"):
+        hook.load(tmp_path, TABLE, missing_columns="error", **mode)
+    assert hook.load(f"{tmp_path}/a.jsonl", TABLE, missing_columns="error", mode="upsert").rows == 0
+
+
 @pytest.mark.parametrize("options", STAGED, ids=["direct", "replace", "casts"])
 @pytest.mark.parametrize("ending", FORMATS)
 def test_an_error_names_file_and_row_also_if_columns_differ(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ import pytest
 from _object_store import BUCKET, Server, path_of, write, write_rows
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
-from airflow_provider_lakebase.core.bulk.listing import list_files
 from airflow_provider_lakebase.exceptions import (
     LakebaseError,
     LakebaseLoadError,
@@ -211,31 +212,6 @@ def test_the_last_file_of_a_folder_wins(hook: LakebaseHook, folder: str):
     assert hook.get_records(f"SELECT * FROM {TABLE}") == [(1, "10")]
 
 
-def test_links_are_followed_but_not_in_circles(hook: LakebaseHook, tmp_path: Path):
-    csv_file(f"{tmp_path}/in/a.csv", 1)
-    csv_file(f"{tmp_path}/elsewhere/b.csv", 2)
-    os.symlink(tmp_path / "elsewhere", tmp_path / "in" / "linked")
-    os.symlink(tmp_path / "in", tmp_path / "in" / "circle")
-    os.symlink(tmp_path / "elsewhere" / "b.csv", tmp_path / "in" / "z.csv")
-    assert [str(each.relative_to(tmp_path / "in")) for each in list_files([tmp_path / "in"])] == [
-        "a.csv",
-        "linked/b.csv",
-        "z.csv",
-    ]
-
-
-def test_a_pattern_looks_no_deeper_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write(f"{tmp_path}/a/b/c/d.csv", b"")
-    seen = []
-    walk = os.walk
-    monkeypatch.setattr(
-        os, "walk", lambda *args, **kwargs: map(lambda x: (seen.append(x[0]), x)[1], walk(*args, **kwargs))
-    )
-    assert list_files([f"{tmp_path}/*/x*.csv"], allow_empty=True) == []
-    assert all(Path(each).relative_to(tmp_path).parts in [(), ("a",), ("a", "b"), ("a", "b", "c")] for each in seen)
-    assert list_files([f"{tmp_path}/*/*/*/*.csv"]) == [tmp_path / "a/b/c/d.csv"]
-
-
 def test_a_folder_is_listed_anew_by_every_load(hook: LakebaseHook, s3: Server, s3_folder: str):
     import boto3
 
@@ -343,6 +319,8 @@ TEXTS = [
     *[("timestamp(0)", text) for text in ("2026-11-01 10:00:00.5", "2026-11-01 10:00:00")],
     *[("numeric(5,1)", text) for text in ("1.25", "1.20", "12345.6", "NaN", "x")],
     *[("varchar(3)", text) for text in ("abc", "abcd", "größe")],
+    *[("name", text) for text in ("a", "x" * 70)],
+    *[('"char"', text) for text in ("a", "ab")],
     *[("char(3)", text) for text in ("ab", "abcd")],
     *[("int", text) for text in ("007", "1.0", "99999999999", " 5", "")],
     *[("boolean", text) for text in ("yes", "2")],
@@ -521,3 +499,73 @@ def test_a_task_that_lists_files_fails_or_finds_none(tmp_path: Path):
         tasks[1].execute({})
     with pytest.raises(AirflowFailException, match="not a whole name"):
         tasks[2].execute({})
+
+
+# ── A large one ──
+
+
+LOAD = """
+import json, resource, sys, time
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+
+hook = LakebaseHook()
+started = time.monotonic()
+rows = hook.load(json.loads(sys.argv[1]), "folders.big").rows
+print(json.dumps([rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.monotonic() - started]))
+"""
+BIG = """
+    SELECT range AS id, 'note ' || range AS note, range / 8 AS price,
+        TIMESTAMP '2026-11-01' + INTERVAL (range) SECOND AS seen, repeat('x', 40 + (range % 60)::int) AS filler
+    FROM range({0} * {1}, ({0} + 1) * {1})
+"""
+
+
+@pytest.mark.long
+def test_a_spark_folder_of_500_files_is_loaded_exactly_in_the_memory_of_100(
+    hook: LakebaseHook, s3_folder: str, tmp_path: Path
+):
+    hook.run(
+        """CREATE TABLE folders.big (id bigint, country varchar(2), note text, price double precision, seen timestamp,
+        filler text, dt date)"""
+    )
+    number = 0
+    for day in range(1, 26):
+        for country in ("AT", "DE", "FR", "__HIVE_DEFAULT_PARTITION__"):
+            folder = f"spark/dt=2026-11-{day:02}/country={country}"
+            (tmp_path / folder).mkdir(parents=True)
+            for part in range(5):
+                name = f"{folder}/part-{part:05}-5f8c1d2e.c000.snappy.parquet"
+                duckdb.sql(BIG.format(number, 2000)).write_parquet(f"{tmp_path}/{name}", compression="snappy")
+                write(f"{s3_folder}/{name}", (tmp_path / name).read_bytes())
+                write(f"{s3_folder}/{folder}/.{Path(name).name}.crc", b"crc")
+                number += 1
+    write(f"{s3_folder}/spark/_SUCCESS", b"")
+    write(f"{s3_folder}/spark/_temporary/0/part-0.snappy.parquet", b"unfinished")
+
+    def load(source: Any) -> tuple[int, float, float]:
+        command = [sys.executable, "-W", "ignore", "-c", LOAD, json.dumps(source)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        rows, peak, seconds = json.loads(output.splitlines()[-1])
+        return rows, peak, seconds
+
+    some = [f"{s3_folder}/spark/dt=2026-11-{day:02}" for day in range(1, 6)]
+    rows_of_100, peak_of_100, seconds_of_100 = load(some)
+    assert rows_of_100 == 100 * 2000
+    hook.run("TRUNCATE folders.big")
+    rows_of_500, peak_of_500, seconds_of_500 = load(f"{s3_folder}/spark")
+    assert rows_of_500 == 500 * 2000
+    print(
+        f"100 files: {peak_of_100:.0f} MiB, {seconds_of_100:.1f} s; 500: {peak_of_500:.0f} MiB, {seconds_of_500:.1f} s"
+    )
+
+    hook.export("folders.big", f"{tmp_path}/stored.parquet")
+    differing = """
+        WITH stored AS (SELECT id, note, price, seen, filler, dt, country FROM read_parquet('{0}/stored.parquet')),
+        given AS (
+            SELECT id, note, price, seen, filler, dt::date, country
+            FROM read_parquet('{0}/spark/**/*.parquet', hive_partitioning = true)
+        )
+        SELECT count(*) FROM ((FROM stored EXCEPT ALL FROM given) UNION ALL (FROM given EXCEPT ALL FROM stored))
+    """
+    assert duckdb.sql(differing.format(tmp_path)).fetchall() == [(0,)]
+    assert peak_of_500 < peak_of_100 + 16

@@ -105,6 +105,8 @@ class Part(ABC):
     """What its numbers count, in messages: rows or lines."""
     has_null_text: bool = False
     """Whether the option ``null`` applies to it."""
+    is_empty: bool = False
+    """Whether it has neither rows nor names, so that ``columns`` are all of the table's."""
     folder_values: Mapping[str, str | None] = MappingProxyType({})
     """By column, the text that partition folders in its path give all of its rows; None for NULL."""
 

@@ -17,11 +17,13 @@ class Head:
     :param label: the part's name in messages
     :param sent: names of the columns of its values; those that the table lacks are skipped
     :param from_folders: names of the columns that get the value of a folder in its path
+    :param is_empty: whether it has neither rows nor names, and so lacks nothing
     """
 
     label: str
     sent: frozenset[str]
     from_folders: frozenset[str]
+    is_empty: bool = False
 
     @classmethod
     def of(cls, part: Part) -> Head:
@@ -29,7 +31,8 @@ class Head:
 
         :param part: an open one
         """
-        return cls(part.label, frozenset(column.name for column in part.columns), frozenset(part.folder_values))
+        sent = frozenset(column.name for column in part.columns)
+        return cls(part.label, sent, frozenset(part.folder_values), part.is_empty)
 
     @property
     def filled(self) -> frozenset[str]:
@@ -37,13 +40,14 @@ class Head:
         return self.sent | self.from_folders
 
 
-def unite(heads: Iterable[Head], table: Table) -> list[Column]:
+def unite(heads: Sequence[Head], table: Table) -> list[Column]:
     """Return the columns of the table that at least one part fills, in the order of the table.
 
     :param heads: of all parts
     :param table: the target
     """
-    filled = frozenset[str]().union(*(head.filled for head in heads))
+    counting = [head for head in heads if not head.is_empty] or heads
+    filled = frozenset[str]().union(*(head.filled for head in counting))
     return [column for name, column in table.loadable.items() if name in filled]
 
 
@@ -95,7 +99,7 @@ def check_complete(heads: Iterable[Head], table: Table, context: ErrorContext) -
     """
     for head in heads:
         for name, column in table.loadable.items():
-            if name not in head.filled and not column.identity:
+            if name not in head.filled and not column.identity and not head.is_empty:
                 raise LakebaseLoadError(
                     f"{head.label} does not fill column '{name}' of table {table.name}",
                     context=context,

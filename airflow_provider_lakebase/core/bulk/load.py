@@ -111,10 +111,10 @@ def load(
     """Load a source in the session's current transaction, which the caller commits: all of it, or nothing.
 
     :param connection: an open session; with a ``load_id``, one whose ledger exists
-    :param source: iterable of tuples or dicts; path (str, ``pathlib.Path`` or ``ObjectStoragePath``) or a list of them;
-        file opened for reading bytes; pyarrow ``Table``, ``RecordBatchReader``, or iterable of tables or record
-        batches; data frame of pandas or polars; object with ``__arrow_c_stream__``, such as a relation of DuckDB; or
-        an iterable of those
+    :param source: iterable of tuples or dicts; path (str, ``pathlib.Path`` or ``ObjectStoragePath``) of a file or
+        folder, pattern with ``*``, ``?`` or ``**``, or a list of them; file opened for reading bytes; pyarrow
+        ``Table``, ``RecordBatchReader``, or iterable of tables or record batches; data frame of pandas or polars;
+        object with ``__arrow_c_stream__``, such as a relation of DuckDB; or an iterable of those
     :param table: target, as in SQL
     :param options: how; by default :class:`LoadOptions`' own defaults
     :param check: called on every block of data; raises to stop the load
@@ -125,7 +125,7 @@ def load(
         value; if the table or a column is missing, or the role may not write to it
     :raises LakebaseSettingsError: for options that do not suit the source or the table
     :raises LakebaseStorageError: if the storage of a file fails
-    :raises FileNotFoundError: if there is no such file
+    :raises FileNotFoundError: if there is no such file, or none in a folder or for a pattern
     :raises psycopg.Error: if the rows are not to blame
     """
     options = options or LoadOptions()

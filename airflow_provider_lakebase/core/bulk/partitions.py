@@ -12,6 +12,7 @@ from psycopg import sql
 from airflow_provider_lakebase.core.bulk.catalog import Column, Table
 from airflow_provider_lakebase.core.bulk.copy import UnfitValue
 from airflow_provider_lakebase.core.bulk.formats.date_text import text_check
+from airflow_provider_lakebase.core.bulk.staged_checks import staged_type
 from airflow_provider_lakebase.core.errors.session_context import session_context
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 
@@ -105,11 +106,11 @@ class FolderCheck:
         ((code,),) = self.connection.execute(query, [text, column.declared]).fetchall()
         if code is not None:
             return f"SQLSTATE {code}; the column is of type {column.declared}"
-        if column.rounds:
-            compare = sql.SQL("SELECT {text}::{bare} IS DISTINCT FROM {text}::{declared}::{bare}").format(
-                text=sql.Literal(text), bare=sql.SQL(column.bare), declared=sql.SQL(column.declared)
+        if column.rounds or column.cuts:
+            compare = sql.SQL("SELECT {text}::{staged} IS DISTINCT FROM {text}::{declared}::{staged}").format(
+                text=sql.Literal(text), staged=sql.SQL(staged_type(column)), declared=sql.SQL(column.declared)
             )
-            ((rounded,),) = self.connection.execute(compare).fetchall()
-            if rounded:
-                return f"it has more digits than {column.declared} keeps"
+            ((changed,),) = self.connection.execute(compare).fetchall()
+            if changed:
+                return f"it is longer, or has more digits, than {column.declared} keeps"
         return ""

@@ -127,8 +127,8 @@ class Staging:
                 default = sql.Literal(part.folder_values[name])
             elif column.default is not None:
                 default = sql.SQL("CAST(({}) AS {})").format(sql.SQL(column.default), sql.SQL(column.declared))
-                is_text = self.is_text or column.cuts or name in self.casts
-                default = sql.SQL("CAST({} AS text)").format(default) if is_text else default
+                if self.is_text or name in self.casts:
+                    default = sql.SQL("CAST({} AS text)").format(default)
             if self._defaults.get(name, sql.NULL) != default:
                 alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT {}")
                 self._execute(alter.format(self.relation, sql.Identifier(name), default))

@@ -56,6 +56,7 @@ def dicts_part(
     :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON text
     """
     names = list(mapper.options.columns or ())
+    is_empty = False
     if not names:
         try:
             # The first dict says the columns; rows before it cannot be read.
@@ -63,11 +64,12 @@ def dicts_part(
         except BadValue as bad:
             part = Rows(rows, (), label=label, unit=unit)
             raise value_error(bad, mapper.table.name, mapper.context, part) from None
+        is_empty = first is None
         names = list(first or mapper.table.loadable)
         rows = chain(before, [first] if first is not None else [], rows)
     columns = mapper.map(names, label)
     paths = [name for name in names if mapper.skips_names and "." in name]
-    return Rows(
+    part = Rows(
         _with_members(rows, paths, yields_bad=mapper.options.rejects) if paths else rows,
         [column for column in columns if column],
         names=[name for name, column in zip(names, columns, strict=True) if column],
@@ -77,6 +79,8 @@ def dicts_part(
         unit=unit,
         json_strings=json_strings,
     )
+    part.is_empty = is_empty
+    return part
 
 
 def _find_first_dict(rows: Iterator[Any]) -> tuple[list[Any], Any]:
