@@ -53,6 +53,7 @@ nitpick_ignore = [
     ("py:class", "Context"),  # airflow
     ("py:class", "Engine"),  # sqlalchemy
     ("py:class", "URL"),  # sqlalchemy
+    ("py:class", "XComArg"),  # airflow
     ("py:class", "timedelta"),  # the standard library
     ("py:exc", "AirflowException"),  # airflow
     ("py:exc", "AirflowFailException"),  # airflow

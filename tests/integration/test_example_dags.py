@@ -348,6 +348,24 @@ def test_asset_scheduled_runs_twice_and_each_load_emits_an_event_of_its_tables_a
         assert counted == (9, 1455)
 
 
+def test_files_from_the_wild_runs_twice_and_loads_all_but_the_bad_rows(examples: Examples, tmp_path: Path):
+    query = """
+        SELECT (SELECT string_agg(name || ' in ' || coalesce(city, '?'), ', ' ORDER BY id) FROM wild.customers),
+               (SELECT count(*) FROM wild.events), (SELECT sum(id) FROM wild.events WHERE dt = '2026-11-02'),
+               (SELECT sum(price) FROM wild.prices), (SELECT count(*) FROM wild.payments)
+    """
+    customers = "Müller in Köln, Strauß; Söhne in Zürich, Ibáñez in ?"
+    rejects = "SELECT number, column_name, sqlstate FROM wild.rejects ORDER BY number"
+    for _ in range(2):
+        events = examples.run("files_from_the_wild", folder=str(tmp_path))
+        table = "databricks_postgres.wild.customers"
+        assert lineage(events, "files_from_the_wild.customers") == [([f"file:{tmp_path}/customers.csv"], [table])]
+        assert examples.hook.get_first(query) == (customers, 12, 92, 3.75, 999_997)
+        found = [(4322, "id", "22P02"), (77_778, "amount", "22000"), (500_001, "id", "23505")]
+        assert examples.hook.get_records(rejects) == found
+    assert [load["rejected"] for load in examples.results("files_from_the_wild", "payments")] == [3, 3]
+
+
 def test_every_example_is_run_by_a_test_of_its_own():
     source = Path(__file__).read_text()
     assert EXAMPLES

@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
-from moto.server import ThreadedMotoServer
+from _object_store import path_of
 
 from airflow_provider_lakebase.core.bulk import export_folder
 from airflow_provider_lakebase.emulator import LakebaseEmulator
@@ -30,7 +28,6 @@ from airflow_provider_lakebase.exceptions import LakebaseExportError, LakebaseSe
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.load import LakebaseExportOperator
 
-BUCKET = "lakebase-folders"
 ENDINGS = ["csv", "csv.gz", "csv.zst", "json", "json.gz", "jsonl", "jsonl.gz", "parquet"]
 MIB = 1 << 20
 
@@ -43,39 +40,11 @@ def rows_of(count: int) -> list[tuple[int, str]]:
     return [(n, f"name {n}") for n in range(1, count + 1)]
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """An S3 server, and the URL of a bucket on it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    extra = {"endpoint_url": "http://{}:{}".format(*server.get_host_and_port()), "region_name": "us-east-1"}
-    store = {"conn_type": "aws", "login": "access-key", "password": "secret-key", "extra": extra}
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AIRFLOW_CONN_FOLDERS", json.dumps(store))
-        ObjectStoragePath(f"s3://folders@{BUCKET}").fs.mkdir(BUCKET)
-        yield f"s3://folders@{BUCKET}"
-    server.stop()
-
-
 @pytest.fixture(autouse=True)
 def schema(hook: LakebaseHook) -> Iterator[None]:
     hook.run("DROP SCHEMA IF EXISTS folders CASCADE; CREATE SCHEMA folders")
     yield
     hook.run("DROP SCHEMA folders CASCADE")
-
-
-@pytest.fixture(params=["local", "s3", "memory"])
-def place(request: pytest.FixtureRequest, s3: str, tmp_path: Path) -> str:
-    """The place of a test's folders, as text."""
-    return {"local": str(tmp_path), "s3": f"{s3}/{uuid4().hex}", "memory": f"memory://{uuid4().hex}"}[request.param]
-
-
-def path_of(url: str) -> Any:
-    if url.startswith("memory://"):
-        from upath import UPath
-
-        return UPath(url)
-    return ObjectStoragePath(url) if "://" in url else Path(url)
 
 
 def names_in(url: str) -> list[str]:
@@ -140,22 +109,25 @@ def test_a_parquet_part_that_ends_within_a_batch_is_exact(hook: LakebaseHook, tm
 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "jsonl", "parquet"])
-def test_a_folder_anywhere_is_loaded_again(hook: LakebaseHook, place: str, ending: str):
-    result = hook.export(series(10), f"{place}/out.{ending}", max_rows_per_file=4)
-    assert [row for rows in read(f"{place}/out.{ending}") for row in rows] == rows_of(10)
+def test_a_folder_anywhere_is_loaded_again(hook: LakebaseHook, folder: str, ending: str):
+    result = hook.export(series(10), f"{folder}/out.{ending}", max_rows_per_file=4)
+    assert [row for rows in read(f"{folder}/out.{ending}") for row in rows] == rows_of(10)
     hook.run("CREATE TABLE folders.again (id int, note text)")
     hook.load(list(result.files), "folders.again")
     assert hook.get_records("SELECT * FROM folders.again ORDER BY id") == rows_of(10)
 
 
-def test_the_format_is_the_one_given_or_that_of_the_folders_name(hook: LakebaseHook, place: str):
-    hook.export(series(2), f"{place}/plain", max_rows_per_file=1, format="csv", delimiter=";")
-    assert names_in(f"{place}/plain") == ["_SUCCESS", "part-00000.csv", "part-00001.csv"]
-    assert (path_of(f"{place}/plain") / "part-00001.csv").read_bytes() == b"id;note\n2;name 2\n"
-    hook.export(series(2), f"{place}/slash.jsonl/", max_rows_per_file=5)
-    assert names_in(f"{place}/slash.jsonl") == ["_SUCCESS", "part-00000.jsonl"]
+def test_the_format_is_the_one_given_or_that_of_the_folders_name(hook: LakebaseHook, folder: str):
+    hook.export(series(2), f"{folder}/plain", max_rows_per_file=1, format="csv", delimiter=";")
+    assert names_in(f"{folder}/plain") == ["_SUCCESS", "part-00000.csv", "part-00001.csv"]
+    assert (path_of(f"{folder}/plain") / "part-00001.csv").read_bytes() == b"id;note\n2;name 2\n"
+    hook.export(series(2), f"{folder}/slash.jsonl/", max_rows_per_file=5)
+    assert names_in(f"{folder}/slash.jsonl") == ["_SUCCESS", "part-00000.jsonl"]
+    if "://" not in folder:
+        hook.export(series(2), f"file://{folder}/url.csv", max_rows_per_file=1)
+        assert names_in(f"{folder}/url.csv") == ["_SUCCESS", "part-00000.csv", "part-00001.csv"]
     with pytest.raises(LakebaseSettingsError, match="format of .*unknown"):
-        hook.export(series(2), f"{place}/unknown", max_rows_per_file=5)
+        hook.export(series(2), f"{folder}/unknown", max_rows_per_file=5)
 
 
 def test_each_file_has_the_encoding_and_header_that_are_asked_for(hook: LakebaseHook, tmp_path: Path):
@@ -222,32 +194,32 @@ def test_an_export_of_a_table_keeps_the_order_of_its_columns(
 
 
 @pytest.mark.parametrize("before", ["csv", "parquet"])
-def test_the_files_of_an_earlier_export_are_replaced(hook: LakebaseHook, place: str, before: Any):
-    hook.export(series(10), f"{place}/out", max_rows_per_file=2, format=before)
-    hook.export(series(3), f"{place}/out", max_rows_per_file=2, format="csv")
-    assert names_in(f"{place}/out") == ["_SUCCESS", "part-00000.csv", "part-00001.csv"]
-    assert [row for rows in read(f"{place}/out") for row in rows] == rows_of(3)
-    assert {name for name in names_in(place) if not name.startswith(("part", "_", "out"))} == set()
+def test_the_files_of_an_earlier_export_are_replaced(hook: LakebaseHook, folder: str, before: Any):
+    hook.export(series(10), f"{folder}/out", max_rows_per_file=2, format=before)
+    hook.export(series(3), f"{folder}/out", max_rows_per_file=2, format="csv")
+    assert names_in(f"{folder}/out") == ["_SUCCESS", "part-00000.csv", "part-00001.csv"]
+    assert [row for rows in read(f"{folder}/out") for row in rows] == rows_of(3)
+    assert {name for name in names_in(folder) if not name.startswith(("part", "_", "out"))} == set()
 
 
 @pytest.mark.parametrize("other", ["notes.txt", "sub/part-00000.csv", ".hidden", "part-1.csv", "part-00000.csv.bak"])
-def test_a_folder_with_other_files_is_left_alone(hook: LakebaseHook, place: str, other: str):
-    path = path_of(f"{place}/out") / other
+def test_a_folder_with_other_files_is_left_alone(hook: LakebaseHook, folder: str, other: str):
+    path = path_of(f"{folder}/out") / other
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"mine")
     hook.run("CREATE TABLE folders.written (id int)")
     writing = "WITH w AS (INSERT INTO folders.written VALUES (1) RETURNING id) SELECT * FROM w"
     with pytest.raises(LakebaseSettingsError, match="out contains other files than those of an export"):
-        hook.export(writing, f"{place}/out", max_rows_per_file=2, format="csv")
+        hook.export(writing, f"{folder}/out", max_rows_per_file=2, format="csv")
     assert path.read_bytes() == b"mine"
     assert hook.get_first("SELECT count(*) FROM folders.written") == (0,)
 
 
-def test_a_file_in_the_place_of_the_folder_is_left_alone(hook: LakebaseHook, place: str):
-    hook.export(series(1), f"{place}/out.csv")
+def test_a_file_in_the_place_of_the_folder_is_left_alone(hook: LakebaseHook, folder: str):
+    hook.export(series(1), f"{folder}/out.csv")
     with pytest.raises(LakebaseSettingsError, match="out.csv is a file, but max_rows_per_file writes a folder"):
-        hook.export(series(3), f"{place}/out.csv", max_rows_per_file=2)
-    assert path_of(f"{place}/out.csv").read_bytes() == b"id,note\n1,name 1\n"
+        hook.export(series(3), f"{folder}/out.csv", max_rows_per_file=2)
+    assert path_of(f"{folder}/out.csv").read_bytes() == b"id,note\n1,name 1\n"
 
 
 def test_a_missing_parent_is_named(hook: LakebaseHook, tmp_path: Path):
@@ -270,21 +242,21 @@ FAILING = "SELECT n AS id, 1 / (5001 - n) AS note FROM generate_series(1, 9999) 
 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "jsonl", "parquet"])
-def test_an_export_that_fails_leaves_the_files_that_were_there(hook: LakebaseHook, place: str, ending: str):
-    hook.export(series(5), f"{place}/out.{ending}", max_rows_per_file=2)
+def test_an_export_that_fails_leaves_the_files_that_were_there(hook: LakebaseHook, folder: str, ending: str):
+    hook.export(series(5), f"{folder}/out.{ending}", max_rows_per_file=2)
     with pytest.raises(Exception, match="division by zero"):
-        hook.export(FAILING, f"{place}/out.{ending}", max_rows_per_file=100)
-    assert [row for rows in read(f"{place}/out.{ending}") for row in rows] == rows_of(5)
-    assert "_SUCCESS" in names_in(f"{place}/out.{ending}")
-    assert not [name for name in names_in(place) if "partial" in name]
+        hook.export(FAILING, f"{folder}/out.{ending}", max_rows_per_file=100)
+    assert [row for rows in read(f"{folder}/out.{ending}") for row in rows] == rows_of(5)
+    assert "_SUCCESS" in names_in(f"{folder}/out.{ending}")
+    assert not [name for name in names_in(folder) if "partial" in name]
 
 
-def test_a_character_that_the_encoding_lacks_leaves_nothing(hook: LakebaseHook, place: str):
+def test_a_character_that_the_encoding_lacks_leaves_nothing(hook: LakebaseHook, folder: str):
     with pytest.raises(LakebaseExportError, match="U\\+20AC") as refused:
-        hook.export("SELECT '€' AS id", f"{place}/out.csv", max_rows_per_file=1, encoding="latin-1")
+        hook.export("SELECT '€' AS id", f"{folder}/out.csv", max_rows_per_file=1, encoding="latin-1")
     assert refused.value.destination.endswith("out.csv")
     with suppress(FileNotFoundError):
-        assert names_in(place) == []
+        assert names_in(folder) == []
 
 
 class Killed(BaseException):
@@ -309,31 +281,30 @@ def killing(monkeypatch: pytest.MonkeyPatch, fs: Any, at: int) -> None:
     monkeypatch.setattr(export_folder._StoredFolder, "discard", lambda self: None)
 
 
-@pytest.mark.parametrize("kind", ["s3", "memory"])
+@pytest.mark.parametrize("folder", ["s3", "memory"], indirect=True)
 def test_on_object_storage_a_set_of_files_is_marked_only_while_it_is_whole(
-    hook: LakebaseHook, s3: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    hook: LakebaseHook, folder: str, monkeypatch: pytest.MonkeyPatch
 ):
     """Before each change of the storage, the files are the old ones or the new ones, or there is no mark."""
-    place = f"{s3}/{uuid4().hex}" if kind == "s3" else f"memory://{uuid4().hex}"
     old, new = rows_of(10), rows_of(5)
     unmarked = 0
     for at in range(20):
-        hook.export(series(10), f"{place}/out.csv", max_rows_per_file=2)
+        hook.export(series(10), f"{folder}/out.csv", max_rows_per_file=2)
         with monkeypatch.context() as patch:
-            killing(patch, path_of(place).fs, at)
+            killing(patch, path_of(folder).fs, at)
             try:
-                hook.export(series(5), f"{place}/out.csv", max_rows_per_file=2)
+                hook.export(series(5), f"{folder}/out.csv", max_rows_per_file=2)
                 ended = True
             except Killed:
                 ended = False
-        found = [row for rows in read(f"{place}/out.csv") for row in rows]
-        if "_SUCCESS" in names_in(f"{place}/out.csv"):
+        found = [row for rows in read(f"{folder}/out.csv") for row in rows]
+        if "_SUCCESS" in names_in(f"{folder}/out.csv"):
             assert found == (new if ended else old)
         else:
             unmarked += 1
-        hook.export(series(5), f"{place}/out.csv", max_rows_per_file=2)
-        assert names_in(f"{place}/out.csv") == ["_SUCCESS", *(f"part-0000{n}.csv" for n in range(3))]
-        assert [row for rows in read(f"{place}/out.csv") for row in rows] == new
+        hook.export(series(5), f"{folder}/out.csv", max_rows_per_file=2)
+        assert names_in(f"{folder}/out.csv") == ["_SUCCESS", *(f"part-0000{n}.csv" for n in range(3))]
+        assert [row for rows in read(f"{folder}/out.csv") for row in rows] == new
         if ended:
             break
     # Remove the mark, copy three files, remove two old ones, write the mark.
@@ -355,19 +326,19 @@ with psycopg.connect(sys.argv[1]) as connection:
 def test_a_killed_export_shows_no_part_of_its_files_and_a_retry_writes_exactly_its_own(
     hook: LakebaseHook, emulator: LakebaseEmulator, tmp_path: Path
 ):
-    folder = tmp_path / "out.csv"
-    hook.export(series(1000), folder, max_rows_per_file=10)
+    out = tmp_path / "out.csv"
+    hook.export(series(1000), out, max_rows_per_file=10)
     slow = "SELECT n AS id, CASE WHEN n % 100 = 0 THEN pg_sleep(0.05)::text END AS note FROM generate_series(1, 9999) n"
-    command = [sys.executable, "-c", EXPORT, emulator.superuser_conninfo, slow, str(folder)]
+    command = [sys.executable, "-c", EXPORT, emulator.superuser_conninfo, slow, str(out)]
     for seconds in (0.1, 0.5, 1.0):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout
             process.stdout.readline()
             time.sleep(seconds)
             process.send_signal(signal.SIGKILL)
-        assert [row for rows in read(str(folder)) for row in rows] == rows_of(1000)
-    hook.export(series(5), folder, max_rows_per_file=2)
-    assert names_in(str(folder)) == ["_SUCCESS", *(f"part-0000{n}.csv" for n in range(3))]
+        assert [row for rows in read(str(out)) for row in rows] == rows_of(1000)
+    hook.export(series(5), out, max_rows_per_file=2)
+    assert names_in(str(out)) == ["_SUCCESS", *(f"part-0000{n}.csv" for n in range(3))]
 
 
 def test_readers_of_a_local_folder_see_all_files_of_one_export(hook: LakebaseHook, tmp_path: Path):

@@ -63,7 +63,7 @@ def open_folder(destination: Any, format: FormatName) -> Iterator[tuple[NextFile
             _check(folder, label)
             folder.publish(names)
         finally:
-            with suppress(OSError):
+            with suppress(Exception):  # whatever it is, the files are there, or the first error says more
                 folder.discard()
 
 
