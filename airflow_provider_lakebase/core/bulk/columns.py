@@ -44,6 +44,8 @@ class ColumnMapper:
         self.context = session_context(connection)
         self.folders: Mapping[str, Folder] = {}
         """Partition folders in the path of the part."""
+        self.known_inputs: dict[tuple[str, str], bool] = {}
+        """Whether a text is a value of a SQL type, which is asked once, not for each file."""
         self._first_names = list(table.loadable)
         self.unused_names = set(options.columns) if isinstance(options.columns, Mapping) else set()
         """The names in a mapping as ``columns`` that no part had so far."""
