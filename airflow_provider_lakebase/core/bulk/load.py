@@ -236,6 +236,8 @@ def _send(mapper: ColumnMapper, source: Source, progress: Progress, rejects: Rej
             target = execution.prepare(part)
             with rejecting(table.name, context, mode=options.mode, part=part, target=target):
                 part.copy_to(target)
+    if mapper.has_several and progress.rows:
+        mapper.check_used(after_rows=True)
     assert execution is not None  # noqa: S101 - every source has a part
     with rejecting(mapper.table.name, context, mode=options.mode):
         return execution.finish()

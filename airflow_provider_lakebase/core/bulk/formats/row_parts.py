@@ -84,7 +84,7 @@ def dicts_part(
         is_empty = first is None and not names
         names = _without_folders(names, first or {}, label, mapper) or list(first or mapper.table.loadable)
         rows = chain(before, [first] if first is not None else [], rows)
-    columns = mapper.map(names, label)
+    columns = mapper.map(names, label, is_certain=not isinstance(wanted, Mapping))
     paths = [name for name in names if isinstance(wanted, Mapping) and "." in name]
     part = Rows(
         _with_members(rows, paths, yields_bad=mapper.options.rejects) if paths else rows,
@@ -92,6 +92,7 @@ def dicts_part(
         names=[name for name, column in zip(names, columns, strict=True) if column],
         others=mapper.skips_names,
         never_skipped=mapper.never_skipped,
+        unseen=mapper.unused_names if mapper.has_several and isinstance(wanted, Mapping) else None,
         label=label,
         unit=unit,
         json_strings=json_strings,
