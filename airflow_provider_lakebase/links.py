@@ -1,15 +1,15 @@
 """Links from a task to the workspace's pages of its project, branch and database.
 
-The URLs contain ids that only the workspace knows, so a task looks them up when its work is done. Airflow 3 reads the
-links from the operator when the task ends, and stores them; for Airflow 2 they are stored in an XCom. The servers that
-show the links send no requests.
+The URLs contain ids that only the workspace knows, so a task looks them up while its statements run. Airflow 3 reads
+the links from the operator when the task ends, and stores them; for Airflow 2 they are stored in an XCom. The servers
+that show the links send no requests.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
@@ -82,22 +82,48 @@ def record_links(context: Context, hook: LakebaseHook) -> Iterator[None]:
     :param context: the task's context
     :param hook: the task's hook
     """
+    if "ti" not in context:  # the operator runs outside a task
+        yield
+        return
+    pages = _Pages(hook)
+    # Not before: the requests that a session needs go first.
+    hook._on_session = pages.begin
     try:
         yield
     except (LakebaseSettingsError, LakebaseWorkspaceError):
         raise
     except Exception:
-        _record(context, hook, level=logging.DEBUG)
+        _record(context, pages, level=logging.DEBUG)
         raise
     else:
-        _record(context, hook, level=logging.INFO)
+        _record(context, pages, level=logging.INFO)
+    finally:
+        hook._on_session = None
 
 
-def _record(context: Context, hook: LakebaseHook, level: int) -> None:
-    if "ti" not in context:  # the operator runs outside a task
-        return
+class _Pages:
+    """The URLs, looked up once, in a thread.
+
+    :param hook: the task's hook
+    """
+
+    def __init__(self, hook: LakebaseHook) -> None:
+        self._hook = hook
+        self._wait: Callable[[], dict[str, str]] | None = None
+
+    def begin(self) -> None:
+        """Begin to look them up; an error is left to :meth:`find`."""
+        with suppress(Exception):
+            self._wait = self._wait or self._hook._begin_workspace_pages(timeout=ANSWER_SECONDS)
+
+    def find(self) -> dict[str, str]:
+        """Return them."""
+        return (self._wait or self._hook._begin_workspace_pages(timeout=ANSWER_SECONDS))()
+
+
+def _record(context: Context, found: _Pages, level: int) -> None:
     try:
-        if pages := hook.workspace_pages(timeout=ANSWER_SECONDS):
+        if pages := found.find():
             if AIRFLOW_V_3_0_PLUS:
                 setattr(context["ti"].task, PAGES_ATTRIBUTE, pages)
             else:  # goes with Airflow 2

@@ -1,14 +1,32 @@
-"""Await blocking work without using the event loop's own threads."""
+"""Run blocking work in threads that hold up neither the event loop nor the end of the process."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def start_in_daemon_thread(work: Callable[[], T]) -> Future[T]:
+    """Run work in a thread of its own; the future has its result or exception.
+
+    :param work: callable without arguments
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="lakebase-work", daemon=True).start()
+    return future
 
 
 async def run_in_daemon_thread(work: Callable[[], T]) -> T:

@@ -16,6 +16,7 @@ from psycopg.errors import Diagnostic
 from tenacity import Retrying, retry_if_exception, stop_before_delay
 
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings, SessionAddress
+from airflow_provider_lakebase.core.daemon_thread import start_in_daemon_thread
 from airflow_provider_lakebase.core.session.application_name import PRODUCT
 from airflow_provider_lakebase.core.session.connect import (
     AsyncSession,
@@ -25,7 +26,6 @@ from airflow_provider_lakebase.core.session.connect import (
 )
 from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession, LakebaseSession
 from airflow_provider_lakebase.core.session.environment import libpq_environment
-from airflow_provider_lakebase.core.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
 from airflow_provider_lakebase.core.session.retry import BACK_OFF
 from airflow_provider_lakebase.core.workspace.client import Workspace
 from airflow_provider_lakebase.core.workspace.credentials import mint_credential
@@ -36,6 +36,8 @@ from airflow_provider_lakebase.exceptions import LakebaseEndpointNotFoundError, 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from airflow_provider_lakebase.core.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
 
 T = TypeVar("T")
 
@@ -91,6 +93,8 @@ class SessionFactory:
         :param min_size: connections kept open
         :param max_size: connections at most
         """
+        from airflow_provider_lakebase.core.session.pool import LakebaseConnectionPool
+
         timeout = self.settings.session.wake_timeout
         return LakebaseConnectionPool(self.open, min_size=min_size, max_size=max_size, timeout=timeout)
 
@@ -100,6 +104,8 @@ class SessionFactory:
         :param min_size: connections kept open
         :param max_size: connections at most
         """
+        from airflow_provider_lakebase.core.session.pool import AsyncLakebaseConnectionPool
+
         timeout = self.settings.session.wake_timeout
         return AsyncLakebaseConnectionPool(self.open_async, min_size=min_size, max_size=max_size, timeout=timeout)
 
@@ -156,7 +162,7 @@ class SessionFactory:
     def _opening(self) -> dict[str, Any]:
         return {
             "resolve_address": self._resolve,
-            "mint": self._mint,
+            "mint": self._begin_mint,
             "application_name": self._application_name,
             "find_obstacle": self._find_obstacle,
         }
@@ -181,17 +187,13 @@ class SessionFactory:
 
     def _retrying(self, ask: Callable[..., T], deadline: float) -> T:
         """Call the workspace, and repeat the call after transient errors until the deadline."""
-
-        def left() -> float:
-            return max(deadline - time.monotonic(), 0.1)
-
         retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, LakebaseWorkspaceError) and error.retryable),
             wait=BACK_OFF,
-            stop=stop_before_delay(left()),
+            stop=stop_before_delay(_left(deadline)),
             reraise=True,
         )
-        return retrying(lambda: ask(timeout=left()))
+        return retrying(lambda: ask(timeout=_left(deadline)))
 
     def _resolve(self, *, timeout: float, refresh: bool = False) -> SessionAddress:
         if self.settings.identity is None:
@@ -200,11 +202,35 @@ class SessionFactory:
         return self._addresses.resolve(self.settings, timeout=timeout, refresh=refresh)
 
     def _mint(self, *, timeout: float) -> str:
-        if self.settings.session.password is not None:
-            return self.settings.session.password
-        endpoint = self._resolve(timeout=timeout).endpoint or str(self.settings.require_endpoint())
+        return self._begin_mint(timeout=timeout)()
+
+    def _begin_mint(self, *, timeout: float) -> Callable[[], str]:
+        """Begin to mint, if the endpoint is named, and return a function that waits for the credential."""
+        password = self.settings.session.password
+        if password is not None:
+            return lambda: password
+        deadline = time.monotonic() + timeout
+        named = self.settings.require_endpoint()
+        if named.kind != "endpoint":
+            return lambda: self._masked(self._mint_for(self._endpoint_of_branch(deadline), deadline))
+        # First, so that an identity that is refused is refused once.
+        Workspace.of(self.settings).require_sign_in(timeout=timeout)
+        minting = start_in_daemon_thread(lambda: self._mint_for(str(named), deadline))
+        # Masking may talk to a supervisor, from this thread only.
+        return lambda: self._masked(minting.result())
+
+    def _endpoint_of_branch(self, deadline: float) -> str:
+        return self._resolve(timeout=_left(deadline)).endpoint or str(self.settings.require_endpoint())
+
+    def _mint_for(self, endpoint: str, deadline: float) -> str:
         workspace = Workspace.of(self.settings)
-        credential = mint_credential(workspace, endpoint, self.settings.session, timeout=timeout)
+        return mint_credential(workspace, endpoint, self.settings.session, timeout=_left(deadline))
+
+    def _masked(self, credential: str) -> str:
         if self._on_secret:
             self._on_secret(credential)
         return credential
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.1)

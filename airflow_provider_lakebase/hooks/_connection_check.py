@@ -73,7 +73,7 @@ class ConnectionCheck:
 
         self.stage = "workspace"
         workspace = Workspace.of(settings)
-        workspace.require_sign_in(timeout=self._left())
+        workspace.require_reachable(timeout=self._left())
         self.stage = "identity"
         workspace.user_name(timeout=self._left())
         self.stage = "endpoint"

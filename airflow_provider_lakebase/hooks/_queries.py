@@ -12,6 +12,7 @@ from airflow_provider_lakebase.core.sql.split import split_statements
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 if TYPE_CHECKING:
+    from airflow_provider_lakebase.core.bulk.formats.server_copy import QueryCopy
     from airflow_provider_lakebase.core.bulk.source import NamedRows
     from airflow_provider_lakebase.core.session.connections import LakebaseSession
     from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -90,13 +91,19 @@ def read_arrow(
     send_sql_hook_lineage(context=hook, sql=sql)
 
 
-def name_rows(rows: Iterable[tuple[Any, ...]], names: Sequence[str], types: Sequence[str] | None = None) -> NamedRows:
+def name_rows(
+    rows: Iterable[tuple[Any, ...]],
+    names: Sequence[str],
+    types: Sequence[str] | None = None,
+    query: QueryCopy | None = None,
+) -> NamedRows:
     """Return rows as :meth:`LakebaseHook.load` takes them to match their values to columns by name.
 
     :param rows: tuples of values
     :param names: the name of each value
     :param types: the Postgres type of each value, as DDL writes it; None if they are unknown
+    :param query: the query on a Postgres server whose rows they are, for COPY
     """
     from airflow_provider_lakebase.core.bulk.source import NamedRows
 
-    return NamedRows(rows, names, types)
+    return NamedRows(rows, names, types, query)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
+
+from airflow_provider_lakebase.hooks._source_copy import plain_cursor
 
 _NUMERIC = 1700
 _NO_MODIFIER = -1
@@ -23,29 +24,33 @@ _TYPES = """
 """
 
 
-def source_types(connection: Any, cursor: Any) -> list[str] | None:
-    """Return the types of a query's columns as DDL writes them: ``numeric(10,2)``.
+def describe_query(connection: Any, cursor: Any) -> tuple[list[str], list[str]] | None:
+    """Return names and types of a query's columns, before any row is read; types as DDL writes them: ``numeric(10,2)``.
 
     :param connection: of psycopg or psycopg2
-    :param cursor: of that connection, which ran the query
-    :returns: the types; None for any other driver, since most tell types only vaguely
+    :param cursor: a server-side cursor of that connection, which ran the query
+    :returns: None for any other driver, since most tell types only vaguely
     """
     drivers = {each.__module__.partition(".")[0] for each in type(connection).__mro__}
     if not drivers & {"psycopg", "psycopg2"}:
         return None
-    columns = list(cursor.description)
-    if "psycopg" in drivers:
-        result = cursor.pgresult
-        numbers = range(len(columns))
-        modifiers = [result.fmod(number) for number in numbers]
-        places = [(result.ftable(number), result.ftablecol(number)) for number in numbers]
-    else:
-        modifiers = [_modifier(column) for column in columns]
-        places = [(column.table_oid or 0, column.table_column or 0) for column in columns]
-    arguments = [[column.type_code for column in columns], modifiers, *map(list, zip(*places, strict=True))]
-    with connection.cursor() as catalog:
+    with plain_cursor(connection) as catalog:
+        if "psycopg" in drivers:
+            columns = list(cursor.description)
+            result = cursor.pgresult
+            numbers = range(len(columns))
+            modifiers = [result.fmod(number) for number in numbers]
+            places = [(result.ftable(number), result.ftablecol(number)) for number in numbers]
+        else:  # its own cursor learns the columns from the first rows
+            catalog.execute(f'FETCH 0 FROM "{cursor.name}"')
+            columns = list(catalog.description)
+            modifiers = [_modifier(column) for column in columns]
+            places = [(column.table_oid or 0, column.table_column or 0) for column in columns]
+        if not columns:
+            return [], []
+        arguments = [[column.type_code for column in columns], modifiers, *map(list, zip(*places, strict=True))]
         catalog.execute(_TYPES, ["psycopg" in drivers, *arguments])
-        return [next(iter(row.values() if isinstance(row, Mapping) else row)) for row in catalog.fetchall()]
+        return [column.name for column in columns], [name for (name,) in catalog.fetchall()]
 
 
 def _modifier(column: Any) -> int:

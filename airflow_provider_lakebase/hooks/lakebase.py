@@ -35,7 +35,7 @@ from airflow_provider_lakebase.core.connection.settings import (
     databricks_conn_id,
     read_settings,
 )
-from airflow_provider_lakebase.core.daemon_thread import run_in_daemon_thread
+from airflow_provider_lakebase.core.daemon_thread import run_in_daemon_thread, start_in_daemon_thread
 from airflow_provider_lakebase.core.sql.split import shorten, split_statements
 from airflow_provider_lakebase.dialect import LakebaseDialect
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
@@ -125,12 +125,13 @@ class LakebaseHook(DbApiHook):
         self._copied = frozenset(kwargs)
         self._databricks_connection: Connection | None = None
         self._in_use: set[psycopg.Connection[Any]] = set()
+        self._on_session: Callable[[], None] | None = None
         self._cancelled = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the state of this process: the logger, open sessions and the Databricks connection."""
         kept = {name: value for name, value in self.__dict__.items() if name != "_log"}
-        return {**kept, "_in_use": set(), "_databricks_connection": None}
+        return {**kept, "_in_use": set(), "_on_session": None, "_databricks_connection": None}
 
     @property
     def schema(self) -> str | None:
@@ -331,14 +332,18 @@ class LakebaseHook(DbApiHook):
         :raises LakebaseWorkspaceError: if the workspace refused the request
         :returns: the URLs; empty for a native Postgres login, which has no workspace
         """
+        return self._begin_workspace_pages(timeout=timeout)()
+
+    def _begin_workspace_pages(self, *, timeout: float) -> Callable[[], dict[str, str]]:
+        """Begin what :meth:`workspace_pages` does in a thread; return a function that waits for its result."""
         from airflow_provider_lakebase.core.workspace.client import Workspace
         from airflow_provider_lakebase.core.workspace.console_urls import find_console_urls
 
         settings = self.settings
         if settings.is_native:
-            return {}
-        database = settings.session.database
-        return find_console_urls(Workspace.of(settings), settings.require_endpoint(), database, timeout=timeout)
+            return dict
+        workspace, endpoint, database = Workspace.of(settings), settings.require_endpoint(), settings.session.database
+        return start_in_daemon_thread(partial(find_console_urls, workspace, endpoint, database, timeout=timeout)).result
 
     def cancel(self) -> None:
         """Cancel, on the server, the statements that this hook is running, and run no further ones."""
@@ -698,6 +703,8 @@ class LakebaseHook(DbApiHook):
             try:
                 # The task may have been killed while the endpoint was waking.
                 self._check_cancelled()
+                if self._on_session:
+                    self._on_session()
                 yield connection
             except BaseException as error:
                 # A task timeout arrives as an exception. Closing the socket would not stop the statement. A failure to

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -13,7 +14,8 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.hooks._queries import name_rows
-from airflow_provider_lakebase.hooks._source_types import source_types
+from airflow_provider_lakebase.hooks._source_copy import SourceCopy
+from airflow_provider_lakebase.hooks._source_types import describe_query
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.lineage.names import Database, lakebase_database, other_database
 from airflow_provider_lakebase.lineage.reports import read_query, report, report_load, sql_facet
@@ -86,12 +88,14 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
             ``already_loaded``
         """
         with fail_without_retry(), record_links(context, self._hook), self._query() as cursor:
+            if described := describe_query(self._source, cursor):
+                query = SourceCopy(self._source, self.sql, self.sql_parameters)
+                return self._load(context, name_rows(_rows(cursor), *described, query))
+            rows = _rows(cursor)
             # Some server-side cursors know their columns only after the first fetch.
-            first = cursor.fetchmany(BATCH_ROWS)
+            first = next(rows, None)
             names = _names(cursor.description)
-            needs_types = self.create_table is True or self.new_columns == "add"
-            types = source_types(self._source, cursor) if needs_types else None
-            return self._load(context, name_rows(_rows(first, cursor), names, types))
+            return self._load(context, name_rows(rows if first is None else chain([first], rows), names))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Return the tables that are read and the one that is written, without a query to either database."""
@@ -174,11 +178,9 @@ def _names(description: Sequence[Sequence[Any]] | None) -> list[str]:
     return [column[0] for column in description]
 
 
-def _rows(batch: Sequence[Any], cursor: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of the batch and of all that follow it."""
-    while batch:
+def _rows(cursor: Any) -> Iterator[tuple[Any, ...]]:
+    while batch := cursor.fetchmany(BATCH_ROWS):
         yield from map(_to_tuple, batch)
-        batch = cursor.fetchmany(BATCH_ROWS)
 
 
 def _to_tuple(row: Any) -> tuple[Any, ...]:

@@ -121,7 +121,7 @@ def test_quotes_are_read_the_same_wherever_blocks_of_the_file_end(
     newest: Server, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str, size: int
 ):
     monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv.BLOCK_BYTES", size)
-    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv._FIRST_BYTES", 1)
+    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv_header._FIRST_BYTES", 1)
     newest.refuses(content, re.sub(", column ., ", "", said))
     good = b'a,b\r\n"x""y\r\n\\.\r\nz",\\.\r\n\\.,""""\r\n,""\r\n'
     assert newest.load(good) == [('x"y\r\n\\.\r\nz', "\\."), ("\\.", '"'), (None, "")]
@@ -134,7 +134,7 @@ def test_rows_with_dates_are_looked_at_wherever_blocks_of_the_file_end(
     newest: Server, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str, size: int
 ):
     monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv.BLOCK_BYTES", size)
-    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv._FIRST_BYTES", 1)
+    monkeypatch.setattr("airflow_provider_lakebase.core.bulk.formats.csv_header._FIRST_BYTES", 1)
     end = content[3:5] if content[3:5] == b"\r\n" else content[3:4]
     head, rest = content[: 3 + len(end)], content[3 + len(end) :]
     dated = head.replace(b"a,b", b"d,a,b") + rest.replace(end, end + b"2026-01-05,").removesuffix(b"2026-01-05,")

@@ -19,8 +19,9 @@ from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptio
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseExportError, LakebaseLoadError, LakebaseSettingsError
 
-DELIMITERS = [";", "\t", "|", ",", ":", " ", "^", "-", "]", "\\", "a", "1", "D", "Q", "."]
-QUOTES = ['"', "'", "`", "$", "^", "Q", "D"]
+DELIMITERS = [";", "\t", "|", ",", ":", " ", "^", "-", "]", "\\", "a", "1", "D", "Q", ".", "§", "😀"]
+QUOTES = ['"', "'", "`", "$", "^", "Q", "D", "«"]
+ESCAPES = [None, None, "\\", "!", "]", "^", "÷"]
 SECRET = "SECRETVALUE77"
 
 
@@ -98,39 +99,47 @@ TEXTS = st.text(st.characters(exclude_characters="\0\1", codec="utf-8"), max_siz
     rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6),
     delimiter=st.sampled_from(DELIMITERS),
     quote=st.sampled_from(QUOTES),
-    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    escape=st.sampled_from(ESCAPES),
+    doubles=st.booleans(),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC, csv.QUOTE_NONE]),
     line_end=st.sampled_from(["\n", "\r\n", "\r"]),
     encoding=st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]),
     block=st.sampled_from([1, 2, 5, 1 << 18]),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_csv_writer_writes_loads_exactly(
     connection: psycopg.Connection[Any],
     rows: list[tuple[str, str]],
     delimiter: str,
     quote: str,
+    escape: str | None,
+    doubles: bool,
     quoting: Any,
     line_end: str,
     encoding: str,
     block: int,
 ):
-    assume(delimiter != quote)
+    assume(len({delimiter, quote, escape}) == 3)
+    assume(escape or quoting != csv.QUOTE_NONE)
     # One kind of line end a file: Postgres counts on it.
     rows = [(a.replace("\r", "").replace("\n", line_end), b.replace("\r", "").replace("\n", line_end)) for a, b in rows]
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, delimiter=delimiter, quotechar=quote, quoting=quoting, lineterminator=line_end)
+    how: dict[str, Any] = {"delimiter": delimiter, "quotechar": quote, "quoting": quoting, "escapechar": escape}
+    writer = csv.writer(buffer, lineterminator=line_end, doublequote=doubles or not escape, **how)
     writer.writerows([("a", "b"), *rows])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("airflow_provider_lakebase.core.bulk.formats.csv.BLOCK_BYTES", block)
+        for module in ("csv", "csv_rows"):
+            patch.setattr(f"airflow_provider_lakebase.core.bulk.formats.{module}.BLOCK_BYTES", block)
         found = load_into(
             connection,
             buffer.getvalue().encode(encoding),
             delimiter=delimiter,
             quote=quote,
+            escape=escape,
             encoding=encoding,
             columns=["a", "b"],
         )
-    empty = None if quoting == csv.QUOTE_MINIMAL else ""
+    empty = None if quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE) else ""
     assert found == [tuple(value or empty for value in row) for row in rows]
 
 
@@ -193,7 +202,28 @@ def test_a_file_without_quotes_keeps_them_as_text(connection: psycopg.Connection
         ({"delimiter": ";;"}, "delimiter is ';;'"),
         ({"delimiter": ""}, "delimiter is ''"),
         ({"delimiter": "\n"}, "delimiter is"),
-        ({"delimiter": "§"}, "delimiter is '§'.*ASCII"),
+        ({"delimiter": "\ud800"}, "delimiter is"),
+        ({"escape": "\n"}, "escape is"),
+        ({"escape": ","}, "escape and delimiter are the same"),
+        ({"comment": "##"}, "comment is '##'"),
+        ({"comment": '"'}, "comment and quote are the same"),
+        ({"comment": ","}, "comment and delimiter are the same"),
+        ({"comment": "\\", "escape": "\\"}, "comment and escape are the same"),
+        ({"comment": "#", "null": ["", "#N/A"]}, "null begins with the character of comments"),
+        ({"null": ["", "a,b"]}, "null contains the quote, the delimiter"),
+        ({"null": ["", None]}, "null contains"),
+        ({"null": 5}, "null contains"),
+        ({"decimal": ""}, "decimal is ''"),
+        ({"decimal": None}, "decimal is None"),
+        ({"decimal": "5"}, "decimal is '5'"),
+        ({"decimal": "-"}, "decimal is '-'"),
+        ({"decimal": '"'}, "decimal and quote are the same"),
+        ({"thousands": "."}, "decimal and thousands are the same"),
+        ({"decimal": ",", "thousands": ","}, "decimal and thousands are the same"),
+        ({"thousands": "e"}, "thousands is 'e'"),
+        ({"thousands": "\\", "escape": "\\"}, "thousands and escape are the same"),
+        ({"thousands": ",", "quote": None}, "thousands and delimiter are the same, and quote is None"),
+        ({"format": "jsonl", "comment": "#"}, "comment is given, but the source is no CSV file"),
         ({"delimiter": None}, "delimiter is None"),
         ({"quote": ","}, "the same"),
         ({"quote": "''"}, "quote is"),

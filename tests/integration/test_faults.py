@@ -409,11 +409,27 @@ def test_the_asynchronous_path_wakes_and_retries_as_well(
     assert asyncio.run(use()) == (1,)
 
 
+def _lend_token(fields: dict[str, Any], host: str) -> None:
+    """Take the identity from a Databricks connection, of a kind that asks nothing before the first request."""
+    for name in ("host", "login", "password"):
+        fields.pop(name)
+    fields["extra"]["databricks_conn_id"] = "lender"
+    fields["lender"] = {"conn_type": "databricks", "host": host, "password": "dapi0"}
+
+
 BROKEN: dict[str, tuple[Callable[[LakebaseEmulator, dict[str, Any]], None], str]] = {
     "a wrong field": (lambda emulator, fields: fields["extra"].update(sslmode="disable"), "'settings'.*sslmode"),
     "no such workspace": (
         lambda emulator, fields: fields.update(host="http://127.0.0.1:1"),
         "'workspace'.*Connection refused",
+    ),
+    "no such workspace for a token": (
+        lambda emulator, fields: _lend_token(fields, "http://127.0.0.1:1"),
+        "'workspace'.*Connection refused",
+    ),
+    "a token that the workspace does not know": (
+        lambda emulator, fields: _lend_token(fields, emulator.workspace_url),
+        "'identity'.*Invalid access token",
     ),
     "a wrong secret": (
         lambda emulator, fields: fields.update(password="dose" + "0" * 32),
@@ -447,6 +463,7 @@ def test_the_test_button_names_the_stage_that_fails(
     fields = json.loads(emulator.connections["lakebase_default"])
     break_it, words = BROKEN[name]
     break_it(emulator, fields)
+    monkeypatch.setenv("AIRFLOW_CONN_LENDER", json.dumps(fields.pop("lender", {})))
     monkeypatch.setenv("AIRFLOW_CONN_MADE_UP_ID", json.dumps(fields))
     started_at = time.monotonic()
     status, message = LakebaseHook("made_up_id").test_connection()

@@ -410,6 +410,33 @@ def test_the_option_columns_and_partition_folders(hook: LakebaseHook, folder: st
     assert hook.get_records(query) == [(2, "y", "FR", "2026-11-02")]
 
 
+def test_the_option_columns_of_objects_and_partition_folders(hook: LakebaseHook, folder: str):
+    hook.run(f"ALTER TABLE {TABLE} ADD land text DEFAULT 'none'")
+    write(f"{folder}/land=DE/a.jsonl", b'{"number": 1, "text": {"de": "x"}}\n{"number": 2}\n')
+    write(f"{folder}/land=FR/b.jsonl", b'{"number": 3, "land": "own", "text": {"de": "y"}}\n')
+    query = f"SELECT id, note, land FROM {TABLE} ORDER BY id"
+    for columns, expected in (
+        ({"number": "id", "text.de": "note"}, [(1, "x", "none"), (2, None, "none"), (3, "y", "none")]),
+        ({"number": "id", "land": "land"}, [(1, None, "DE"), (2, None, "DE"), (3, None, "own")]),
+        ({"number": "id", "land": "note"}, [(1, "DE", "none"), (2, "DE", "none"), (3, "own", "none")]),
+    ):
+        hook.load(folder, TABLE, mode="replace", columns=columns)
+        assert hook.get_records(query) == expected
+    file = write(f"{folder}/land=IT/c.jsonl", b'{"id": 4, "note": "z"}\n')
+    with pytest.raises(LakebaseSettingsError, match="'land', which a folder .*Leave it out"):
+        hook.load(file, TABLE, columns=["id", "land"])
+    hook.load(file, TABLE, mode="replace", columns=["id", "note"])
+    assert hook.get_records(query) == [(4, "z", "IT")]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_file_of_which_only_the_folder_is_known_is_refused(hook: LakebaseHook, tmp_path: Path, ending: str):
+    csv_file(f"{tmp_path}/a.{ending}", 1)
+    write_rows(f"{tmp_path}/note=x/b.{ending}", [{"other": 1}])
+    with pytest.raises(LakebaseLoadError, match=rf"b\.{ending} fills no column"):
+        hook.load(tmp_path, TABLE, new_columns="ignore")
+
+
 def test_casts_apply_to_folders(hook: LakebaseHook, folder: str):
     hook.run(f"ALTER TABLE {TABLE} ADD day date")
     write_rows(f"{folder}/day=Nov 1 2026/a.csv", [{"id": 1}])

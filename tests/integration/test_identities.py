@@ -10,9 +10,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from databricks.sdk.service.postgres import Endpoint, EndpointStatus, EndpointType, PostgresAPI
+from databricks.sdk.service.postgres import PostgresAPI
 
 from airflow_provider_lakebase.core.grants.request import RoleRequest
+from airflow_provider_lakebase.core.workspace.postgres_api import PostgresApi
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError, LakebaseWorkspaceAccessError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -162,9 +163,9 @@ def test_a_branch_without_a_read_write_endpoint_lists_what_it_has(
 def test_a_branch_with_several_endpoints_lists_them(hook: LakebaseHook, monkeypatch: pytest.MonkeyPatch):
     """A branch has one read-write endpoint today, so the emulator refuses a second: the reply is made up here."""
     branch = "projects/demo/branches/crowded"
-    status = EndpointStatus(endpoint_type=EndpointType.ENDPOINT_TYPE_READ_WRITE)
-    reply = [Endpoint(name=f"{branch}/endpoints/{name}", status=status) for name in ("one", "two")]
-    monkeypatch.setattr(PostgresAPI, "list_endpoints", lambda api, parent: iter(reply))
+    status = {"endpoint_type": "ENDPOINT_TYPE_READ_WRITE"}
+    reply = [{"name": f"{branch}/endpoints/{name}", "status": status} for name in ("one", "two")]
+    monkeypatch.setattr(PostgresApi, "list_endpoints", lambda api, branch: reply)
     with pytest.raises(LakebaseSettingsError, match="has several read-write endpoints: .*/one, .*/two"):
         LakebaseHook(endpoint=branch).get_conn()
 

@@ -82,6 +82,20 @@ def test_a_task_whose_sql_fails_keeps_them_for_whoever_looks_into_it(emulator: L
     assert links.XCOM_KEY in task.pushed
 
 
+def test_they_are_looked_up_while_the_statement_runs(emulator: LakebaseEmulator, task: Task):
+    seen: list[str] = []
+    before = len(emulator.requests)
+
+    def handle(cursor: Any) -> Any:
+        seen.extend(each.path for each in emulator.requests[before:])
+        return cursor.fetchall()
+
+    run(LakebaseSQLOperator(task_id="sql", sql="SELECT pg_sleep(1)", handler=handle), task)
+    assert seen[-2:] == [f"/api/2.0/postgres/{name}" for name in ("projects/demo", "projects/demo/branches/production")]
+    assert [each.path for each in emulator.requests[before:]] == seen
+    assert task.pushed
+
+
 def test_a_workspace_that_refuses_to_tell_costs_the_links_and_not_the_task(
     emulator: LakebaseEmulator, task: Task, task_log: Any
 ):

@@ -637,7 +637,7 @@ def test_killing_a_transfer_cancels_the_query_on_the_source(
         operator.execute(run_of())
     timer.join()
     assert time.monotonic() - started_at < 10
-    wait_until(lambda: sessions(emulator, "%sql_to_lakebase%") == 0)
+    wait_until(lambda: sessions(emulator, "%pg_sleep(60)%") == 0)
 
 
 @pytest.mark.timeout(60)
@@ -671,13 +671,13 @@ operator.execute({"ti": ti})
 def test_a_terminated_transfer_leaves_no_query_running(emulator: LakebaseEmulator):
     """The signal arrives in the thread that waits for the source."""
     task = subprocess.Popen([sys.executable, "-c", KILLED_TRANSFER, "lakebase_default"], stderr=subprocess.DEVNULL)
-    wait_until(lambda: sessions(emulator, "FETCH%sql_to_lakebase%") == 1, 30)
+    wait_until(lambda: sessions(emulator, "COPY (SELECT 1 AS id, pg_sleep%") == 1, 30)
     task.terminate()
     try:
         assert task.wait(10) != 0
     finally:
         task.kill()
-    wait_until(lambda: sessions(emulator, "%sql_to_lakebase%") == 0)
+    wait_until(lambda: sessions(emulator, "%pg_sleep(60)%") == 0)
 
 
 def test_killing_a_transfer_before_it_began_does_nothing(emulator: LakebaseEmulator):

@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -77,6 +79,111 @@ def test_each_session_has_a_credential_of_its_own_and_the_process_signs_in_once(
     requests = requests_of(emulator, newcomer)
     assert requests[CREDENTIALS] == 5
     assert requests[TOKEN] == 1
+
+
+ENDPOINT = ("GET", "/api/2.0/postgres/projects/demo/branches/production/endpoints/primary")
+ENDPOINTS = ("GET", "/api/2.0/postgres/projects/demo/branches/production/endpoints")
+PROJECT = ("GET", "/api/2.0/postgres/projects/demo")
+BRANCH = ("GET", "/api/2.0/postgres/projects/demo/branches/production")
+ME = ("GET", "/api/2.0/preview/scim/v2/Me")
+DISCOVERY = ("GET", "/.well-known/databricks-config")
+TOKEN_ENDPOINT = ("GET", "/oidc/.well-known/oauth-authorization-server")
+SESSION = """
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+assert LakebaseHook("fresh").get_first("SELECT 1") == (1,)
+"""
+TASK = """
+from types import SimpleNamespace
+from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
+ti = SimpleNamespace(task=SimpleNamespace(), xcom_push=lambda **pushed: None)
+assert LakebaseSQLOperator(task_id="t", sql="SELECT 1", lakebase_conn_id="fresh").execute({"ti": ti}) == [(1,)]
+"""
+
+
+def requests_of_a_process(emulator: LakebaseEmulator, program: str, connection: str) -> list[tuple[str, str]]:
+    """Return the requests that a fresh process sends."""
+    start = len(emulator.requests)
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "AIRFLOW_CONN_FRESH": connection}, check=True)
+    return [(each.method, each.path) for each in emulator.requests[start:]]
+
+
+@pytest.mark.parametrize(
+    ("extra", "needed"),
+    [
+        ({}, [CREDENTIALS, ENDPOINT, TOKEN]),
+        ({"pg_host": "localhost", "hostaddr": "127.0.0.1"}, [CREDENTIALS, TOKEN]),
+        # The credential is for an endpoint, which has to be found first.
+        ({"endpoint": "projects/demo/branches/production"}, [CREDENTIALS, ENDPOINTS, TOKEN]),
+    ],
+    ids=["host looked up", "host given", "branch"],
+)
+def test_a_fresh_process_asks_for_a_token_a_credential_and_the_host(
+    emulator: LakebaseEmulator, extra: dict[str, str], needed: list[tuple[str, str]]
+):
+    asked = requests_of_a_process(emulator, SESSION, changed(emulator, extra=extra))
+    assert sorted(asked, reverse=True) == sorted(needed, reverse=True)
+    assert asked[0] == TOKEN
+
+
+def test_a_task_asks_for_its_links_besides(emulator: LakebaseEmulator):
+    asked = requests_of_a_process(emulator, TASK, changed(emulator))
+    assert sorted(asked[:3]) == sorted([CREDENTIALS, ENDPOINT, TOKEN])
+    assert sorted(asked[3:]) == sorted([PROJECT, BRANCH])
+
+
+def test_a_personal_access_token_needs_no_other_and_the_name_of_its_user(
+    emulator: LakebaseEmulator, admin: LakebaseHook, monkeypatch: pytest.MonkeyPatch
+):
+    person = emulator.add_principal(f"eve{len(emulator.secrets)}@example.com", identity_type="USER")
+    admin.bootstrap_role(RoleRequest(person.display_name, "USER"))
+    token = emulator.issue_personal_access_token(person)
+    fields = {"conn_type": "databricks", "host": emulator.workspace_url, "password": token}
+    monkeypatch.setenv("AIRFLOW_CONN_LENDER", json.dumps(fields))
+    extra = {"databricks_conn_id": "lender", "endpoint": emulator.endpoint}
+    borrower = json.dumps({"conn_type": "lakebase", "port": emulator.port, "extra": extra})
+    assert sorted(requests_of_a_process(emulator, SESSION, borrower)) == sorted([ME, CREDENTIALS, ENDPOINT])
+
+
+def test_the_credential_is_minted_while_the_host_is_looked_up(
+    emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str]
+):
+    emulator.faults.delay("/endpoints/primary", 1)
+    LakebaseHook(connect_as(newcomer)).get_conn().close()
+    # The emulator notes a request when it answers.
+    asked = list(requests_of(emulator, newcomer))
+    assert asked.index(CREDENTIALS) < asked.index(ENDPOINT)
+
+
+@pytest.mark.parametrize("status", [404, 405, 503])
+def test_a_host_that_issues_no_token_where_a_workspace_does_is_asked_where_it_does(
+    emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str], status: int
+):
+    emulator.faults.answer("/oidc/v1/token", status=status)
+    start = len(emulator.requests)
+    LakebaseHook(connect_as(newcomer)).get_conn().close()
+    asked = [(each.method, each.path) for each in emulator.requests[start:]]
+    assert asked[:4] == [TOKEN, DISCOVERY, TOKEN_ENDPOINT, TOKEN]
+
+
+def test_a_token_that_the_workspace_does_not_accept_is_asked_for_by_discovery(
+    emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str]
+):
+    emulator.faults.answer("/endpoints/primary", status=401, message="Invalid access token.")
+    start = len(emulator.requests)
+    LakebaseHook(connect_as(newcomer)).get_conn().close()
+    asked = [(each.method, each.path) for each in emulator.requests[start:]]
+    assert DISCOVERY in asked and asked.count(TOKEN) == 2
+
+
+def test_a_secret_that_is_refused_is_refused_to_one_of_the_requests(
+    emulator: LakebaseEmulator, hook_for: Callable[..., LakebaseHook]
+):
+    """Not again to the one that would have run beside it."""
+    start = len(emulator.requests)
+    with pytest.raises(LakebaseWorkspaceAccessError, match="invalid_client"):
+        hook_for(password="dose" + "1" * 32).get_conn()
+    asked = [(each.method, each.path) for each in emulator.requests[start:]]
+    assert asked == [TOKEN, DISCOVERY, TOKEN_ENDPOINT, TOKEN]
 
 
 def test_fifty_threads_at_once_sign_in_once(

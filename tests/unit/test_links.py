@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,17 +32,27 @@ class TaskInstance:
 class Hook:
     def __init__(self, pages: dict[str, str], error: Exception | None = None) -> None:
         self.pages, self.error, self.calls = pages, error, 0
+        self._on_session: Callable[[], None] | None = None
 
-    def workspace_pages(self, *, timeout: float) -> dict[str, str]:
+    def _begin_workspace_pages(self, *, timeout: float) -> Callable[[], dict[str, str]]:
         self.calls += 1
+        return self._find
+
+    def _find(self) -> dict[str, str]:
         if self.error:
             raise self.error
         return self.pages
 
+    def open_session(self) -> None:
+        if self._on_session:
+            self._on_session()
 
-def run(hook: Any, error: Exception | None = None, context: Any = None) -> TaskInstance:
+
+def run(hook: Any, error: Exception | None = None, context: Any = None, sessions: int = 0) -> TaskInstance:
     task_instance = TaskInstance()
     with links.record_links({"ti": task_instance} if context is None else context, hook):
+        for _ in range(sessions):
+            hook.open_session()
         if error:
             raise error
     return task_instance
@@ -58,8 +69,20 @@ def test_the_urls_are_recorded():
 def test_a_native_login_and_an_operator_outside_a_task_record_nothing():
     assert run(Hook({})).pages is None
     hook = Hook(PAGES)
-    run(hook, context={})
+    run(hook, context={}, sessions=1)
     assert hook.calls == 0
+
+
+def test_they_are_looked_up_once_while_the_statements_run():
+    hook, task_instance = Hook(PAGES), TaskInstance()
+    with links.record_links({"ti": task_instance}, hook):  # type: ignore[arg-type,typeddict-item]
+        assert hook.calls == 0
+        hook.open_session()
+        hook.open_session()
+        assert hook.calls == 1
+    assert (hook.calls, task_instance.pages) == (1, PAGES)
+    hook.open_session()
+    assert hook.calls == 1
 
 
 def test_urls_that_cannot_be_looked_up_do_not_fail_the_task(caplog: pytest.LogCaptureFixture):

@@ -69,11 +69,16 @@ def _local(source: Any) -> Any:
     """Return a path whose files are on this machine as a ``pathlib.Path``; any other path unchanged."""
     if isinstance(source, str):
         return Path(source)
-    return Path(source.path) if str(getattr(source, "protocol", "")) in ("file", "local") else source
+    return Path(source.path) if str(getattr(source, "protocol", None)) in ("", "file", "local") else source
+
+
+def _is_local(path: Any) -> bool:
+    # Paths of object storage are Paths, too, in Airflow 2.
+    return not hasattr(path, "fs")
 
 
 def _kind_of(path: Any) -> str:
-    if isinstance(path, Path):
+    if _is_local(path):
         return "folder" if path.is_dir() else "file" if path.exists() else ""
     path.fs.invalidate_cache(path.path)  # or it tells what was there when this process last looked
     try:
@@ -105,7 +110,7 @@ def _match_pattern(root: Any, pattern: Sequence[str], label: str) -> list[Any]:
 def _match(root: Any, pattern: Sequence[str]) -> list[Any]:
     matches = _compile(pattern).fullmatch
     depth = None if "**" in pattern else len(pattern)
-    if isinstance(root, Path):
+    if _is_local(root):
         return [root / name for name in sorted(filter(matches, _walk(root, depth)))]
     return [_child(root, name) for name in sorted(filter(matches, _find(root, pattern, depth)))]
 
@@ -154,7 +159,8 @@ def _find(root: Any, pattern: Sequence[str], depth: int | None) -> Iterator[str]
 
 
 def _child(root: Any, name: str) -> Any:
-    path = root / name
+    # The operator / warns in Airflow 2.
+    path = type(root)(f"{str(root).rstrip('/')}/{name}", **root.storage_options)
     if path.path != str(root.path).rstrip("/") + "/" + name:
         what = f"The name of an object in {describe_file(root)} cannot be written as a path"
         raise LakebaseSettingsError(what, hint="Rename it, or list the files to load.")

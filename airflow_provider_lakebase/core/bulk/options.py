@@ -6,7 +6,6 @@ checkers only. Importing this module loads no driver.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,18 +13,24 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypedDict, get_args, get_type_hints
 
 from airflow_provider_lakebase.core.bulk.formats import FORMATS, FormatName
+from airflow_provider_lakebase.core.bulk.formats.csv_options import (
+    check_characters,
+    check_encoding,
+    check_null,
+    check_numbers,
+)
 from airflow_provider_lakebase.core.connection.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 
 Mode = Literal["append", "replace", "upsert"]
 Duplicates = Literal["last", "error"]
+CsvDialectName = Literal["auto"]
 NewColumns = Literal["error", "add", "ignore"]
 MissingColumns = Literal["default", "error"]
 
 _CSV_ONLY: Mapping[str, Any] = {"format": "csv", "needs_file": True}
 _FILES_ONLY: Mapping[str, Any] = {"needs_file": True}
 """For options that do not apply to the rows of a query."""
-_NEVER_IN_NULL = frozenset("\r\n\0")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 _PARAM = re.compile(r"^ *:param (\w+): *(.*(?:\n(?! *:| *$).*)*)", re.MULTILINE)
 
@@ -37,19 +42,22 @@ class FileOptions:
     :param format: ``csv``, ``json`` (one array of objects), ``jsonl`` (an object per line) or ``parquet``; by default
         the file name decides, ignoring a final ``.gz`` or ``.zst``
     :param header: whether the first line of a CSV file holds the column names
-    :param null: unquoted text that stands for NULL in a CSV file
-    :param delimiter: character that separates the values of a CSV file: one of ASCII
-    :param quote: character that quotes values of a CSV file, doubled within them: one of ASCII. None if a file to load
-        has no quoted values
+    :param null: unquoted text that stands for NULL in a CSV file; for a file to load, also a list of several texts
+    :param delimiter: character that separates the values of a CSV file; for exports, one of ASCII
+    :param quote: character that quotes values of a CSV file; for exports, one of ASCII. None if a file to load has no
+        quoted values
+    :param escape: character that stands before a quote, a delimiter, a line break or itself where that is part of a
+        value; by default a quote is doubled within quotes, which a load understands in any case
     :param encoding: encoding of a CSV file, by its name in Python: ``latin-1``, ``cp1252``, ``utf-16``
     :raises LakebaseSettingsError: if a value is invalid
     """
 
     format: FormatName | None = field(default=None, metadata=_FILES_ONLY)
     header: bool = field(default=True, metadata=_CSV_ONLY)
-    null: str = field(default="", metadata=_CSV_ONLY)
+    null: str | Sequence[str] = field(default="", metadata=_CSV_ONLY)
     delimiter: str = field(default=",", metadata=_CSV_ONLY)
     quote: str | None = field(default='"', metadata=_CSV_ONLY)
+    escape: str | None = field(default=None, metadata=_CSV_ONLY)
     encoding: str = field(default="utf-8", metadata=_CSV_ONLY)
 
     def given_for_one_format(self) -> Iterator[tuple[str, FormatName]]:
@@ -61,18 +69,17 @@ class FileOptions:
     def __post_init__(self) -> None:
         if self.format is not None:
             _check_choice("format", self.format, tuple(FORMATS))
-        _check_character("delimiter", self.delimiter)
-        if self.quote is not None:
-            _check_character("quote", self.quote)
-        if self.quote == self.delimiter:
-            raise LakebaseSettingsError("quote and delimiter are the same", hint="Give two different characters.")
-        _check_encoding(self.encoding)
-        if not isinstance(self.null, str) or set(self.null) & {self.quote, self.delimiter, *_NEVER_IN_NULL}:
-            raise LakebaseSettingsError(
-                "null contains the quote, the delimiter, a line break or a null byte",
-                hint="Give the text exactly as the file has it, without quotes. In columns that are not text, a quoted "
-                "empty value is NULL in any case.",
-            )
+        check_characters(self._characters())
+        check_encoding(self.encoding)
+        check_null(self.nulls, self.delimiter, self.quote)
+
+    @property
+    def nulls(self) -> tuple[str, ...]:
+        """The texts that stand for NULL."""
+        return tuple(self.null) if isinstance(self.null, Sequence) and not isinstance(self.null, str) else (self.null,)
+
+    def _characters(self) -> dict[str, str | None]:
+        return {"delimiter": self.delimiter, "quote": self.quote, "escape": self.escape}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,12 @@ class ExportOptions(FileOptions):
         if most is not None and (type(most) is not int or most < 1):
             hint = "Give the most rows of a file, 1 or more; or None for one file."
             raise LakebaseSettingsError(f"max_rows_per_file is {most!r}", hint=hint)
+        if not isinstance(self.null, str):
+            raise LakebaseSettingsError("null is no text", hint="Give the one text that an export writes for NULL.")
+        for name, value in self._characters().items():
+            if value is not None and not value.isascii():
+                hint = "Postgres writes CSV with characters of ASCII only; give one of these."
+                raise LakebaseSettingsError(f"{name} is {value!r}, and this is an export", hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +125,12 @@ class LoadOptions(FileOptions):
         loaded rows must match it too
     :param casts: SQL types by target column: the text of the source is cast to that type before it is stored
     :param skip_lines: lines at the start of a CSV file to ignore, before the line of column names
+    :param comment: character that begins lines of a CSV file to ignore, wherever they stand outside quotes
+    :param decimal: character before the decimal places of numbers in a CSV file
+    :param thousands: character between groups of three digits of numbers in a CSV file
+    :param dialect: ``auto`` finds out delimiter, quote, escape, comment, encoding, lines to skip and header of a CSV
+        file from its first MiB, and logs what it found. It keeps options that differ from their defaults, and rejects
+        a file that has more than one reading
     :param index: whether the index of a pandas frame is loaded, under its names; by default an index without a name is
         left out, and one with a name is rejected
     :param create_table: create the table if it does not exist, with ``key_columns`` as its primary key: True for the
@@ -143,6 +162,10 @@ class LoadOptions(FileOptions):
     replace_where: str | None = None
     casts: Mapping[str, str] | None = None
     skip_lines: int = field(default=0, metadata=_CSV_ONLY)
+    comment: str | None = field(default=None, metadata=_CSV_ONLY)
+    decimal: str = field(default=".", metadata=_CSV_ONLY)
+    thousands: str | None = field(default=None, metadata=_CSV_ONLY)
+    dialect: CsvDialectName | None = field(default=None, metadata=_CSV_ONLY)
     index: bool | None = field(default=None, metadata=_FILES_ONLY)
     create_table: bool | Mapping[str, str] = False
     reject_limit: int | str = 0
@@ -161,6 +184,10 @@ class LoadOptions(FileOptions):
         _check_choice("missing_columns", self.missing_columns, get_args(MissingColumns))
         if type(self.skip_lines) is not int or self.skip_lines < 0:
             raise LakebaseSettingsError(f"skip_lines is {self.skip_lines!r}", hint="Give a number of lines.")
+        if self.dialect is not None:
+            _check_choice("dialect", self.dialect, get_args(CsvDialectName))
+        check_numbers(self.decimal, self.thousands, self._characters())
+        check_null(self.nulls, self.delimiter, self.quote, self.comment)
         for name in ("update_columns", "version_column"):
             self._check_mode(name, "upsert")
         self._check_mode("replace_where", "replace")
@@ -194,6 +221,9 @@ class LoadOptions(FileOptions):
         hint = "Give a number of rows, or a share of them such as '1%'."
         raise LakebaseSettingsError(f"reject_limit is {limit!r}", hint=hint)
 
+    def _characters(self) -> dict[str, str | None]:
+        return {**super()._characters(), "comment": self.comment}
+
     def _check_mode(self, name: str, mode: Mode) -> None:
         if getattr(self, name) is not None and self.mode != mode:
             raise LakebaseSettingsError(f"{name} is given with mode '{self.mode}'", hint=f"Use mode '{mode}'.")
@@ -204,9 +234,10 @@ class FileKeywords(TypedDict, total=False):
 
     format: FormatName | None
     header: bool
-    null: str
+    null: str | Sequence[str]
     delimiter: str
     quote: str | None
+    escape: str | None
     encoding: str
 
 
@@ -228,6 +259,10 @@ class LoadKeywords(FileKeywords, total=False):
     replace_where: str | None
     casts: Mapping[str, str] | None
     skip_lines: int
+    comment: str | None
+    decimal: str
+    thousands: str | None
+    dialect: CsvDialectName | None
     index: bool | None
     create_table: bool | Mapping[str, str]
     reject_limit: int | str
@@ -277,21 +312,6 @@ def _describe(options: type[FileOptions]) -> Iterator[tuple[str, str]]:
         texts = dict(_PARAM.findall(each.__doc__ or ""))
         for name in vars(each).get("__annotations__", {}):
             yield name, " ".join(texts.get(name, "").split())
-
-
-def _check_character(name: str, value: object) -> None:
-    if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in "\r\n\0\1":
-        hint = "Give one character of ASCII, which is no line break."
-        raise LakebaseSettingsError(f"{name} is {value!r}", hint=hint)
-
-
-def _check_encoding(name: str) -> None:
-    try:
-        codecs.getincrementaldecoder(name)()
-        "".encode(name)
-    except (LookupError, TypeError, ValueError):
-        hint = "Give the name of a text encoding of Python, such as 'latin-1'."
-        raise LakebaseSettingsError(f"encoding is {name!r}", hint=hint) from None
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -76,7 +76,7 @@ class PartOpener:
             part: Part = import_from_extra("arrow").arrow_part(source.schema, source.batches, ROWS_LABEL, self.mapper)
             return part
         if isinstance(source, NamedRows):
-            return named_rows_part(source.rows, source.names, source.types, ROWS_LABEL, self.mapper)
+            return named_rows_part(source, ROWS_LABEL, self.mapper)
         if isinstance(source, Dicts):
             return dicts_part(source.rows, ROWS_LABEL, self.mapper)
         assert not isinstance(source, Files)  # noqa: S101 - for the type checker

@@ -83,9 +83,10 @@ def make_plan(
     :raises LakebaseLoadError: if the source fills no column, or a part lacks one that it must have
     """
     filled = unite(heads, table)
-    if not filled:
+    without = heads if not filled else [head for head in heads if not head.sent]
+    if without:
         raise LakebaseLoadError(
-            f"The source fills no column of table {table.name}",
+            f"{without[0].label} fills no column of table {table.name}",
             context=context,
             hint="Name at least one in 'columns'.",
             table=table.name,

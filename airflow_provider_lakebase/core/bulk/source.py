@@ -14,6 +14,7 @@ from airflow_provider_lakebase.core.bulk.compression import DAMAGED
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.files import describe_file, find_format, is_open_file, is_path, open_to_read
 from airflow_provider_lakebase.core.bulk.formats import FORMATS, FileFormat, FormatName, import_from_extra
+from airflow_provider_lakebase.core.bulk.formats.server_copy import QueryCopy
 from airflow_provider_lakebase.core.bulk.listing import list_files
 from airflow_provider_lakebase.core.frame_values import is_frame
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
@@ -71,11 +72,13 @@ class NamedRows:
     :param rows: tuples of values
     :param names: the name of each value
     :param types: the Postgres type of each value, as DDL writes it; None if they are unknown
+    :param query: the query whose rows they are, if COPY can run it; the rows are then read only if COPY is not used
     """
 
     rows: Iterable[Sequence[Any]]
     names: Sequence[str]
     types: Sequence[str] | None = None
+    query: QueryCopy | None = None
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,9 @@ class AddressResolver(Protocol):
 
 
 class CredentialMinter(Protocol):
-    """Return a new credential within ``timeout`` seconds."""
+    """Begin to mint a credential, and return a function that returns it within ``timeout`` seconds from now."""
 
-    def __call__(self, *, timeout: float) -> str: ...
+    def __call__(self, *, timeout: float) -> Callable[[], str]: ...
 
 
 Session = TypeVar("Session", bound=LakebaseSession)
@@ -73,7 +73,7 @@ def open_session(
 
     :param settings: the connection
     :param resolve_address: finds endpoint, host and role
-    :param mint: mints a credential
+    :param mint: begins to mint a credential, while the host is found
     :param application_name: name shown in ``pg_stat_activity``
     :param session_class: class of the connection to return
     :param find_obstacle: returns why the workspace cannot be reached; an empty text if it can
@@ -159,7 +159,9 @@ class _ConnectAttempts:
     def arguments(self) -> dict[str, Any]:
         """Return psycopg's arguments for the next attempt, with a new credential."""
         retries = self.retries
-        address = self.resolve_address(timeout=retries.seconds_left, refresh=retries.looking_up())
+        refresh = retries.looking_up()
+        minted = self.mint(timeout=retries.seconds_left)
+        address = self.resolve_address(timeout=retries.seconds_left, refresh=refresh)
         retries.looked_up()
         addresses = [] if self.keywords.get("hostaddr") else resolve(address.host, retries.seconds_left)
         arguments = {
@@ -167,7 +169,7 @@ class _ConnectAttempts:
             "host": address.host,
             "user": address.user,
             # The last step that can fail, so that no traceback of one shows its value.
-            "password": self.mint(timeout=retries.seconds_left),
+            "password": minted(),
         }
         retries.connecting()
         # psycopg gives each address this time, and at least two seconds.

@@ -18,16 +18,21 @@ MAX_LOG_CHARACTERS = 200
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
+# Letters are A to Z, _ and all that is not ASCII. The classes name what is no letter, as a range up to U+10FFFF takes
+# milliseconds to compile.
+_LETTER = r"[^\x00-\x40\x5b-\x5e\x60\x7b-\x7f]"
+_LETTER_OR_DIGIT = r"[^\x00-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]"
+_IN_WORD = r"[^\x00-\x23\x25-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]"  # and $
 # Comments nest, and a backslash escapes only in E'…'. An unterminated token extends to the end of the text.
 _TOKEN = re.compile(
-    r"""
+    rf"""
     (?P<literal>[eE]'(?:[^'\\]|\\.|'')*+
         (?:'(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*+)*+'(?:[^'\\]|\\.|'')*+)*+(?:'|\Z)
     | '(?:[^']|'')*+(?:'|\Z)
-    | \$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$.*?(?:\$(?P=tag)\$|\Z))
+    | \$(?P<tag>(?:{_LETTER}{_LETTER_OR_DIGIT}*)?)\$.*?(?:\$(?P=tag)\$|\Z))
     | (?P<name>"(?:[^"]|"")*+(?:"|\Z))
     | (?P<line>--[^\n\r]*) | (?P<block>/\*)
-    | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
+    | (?P<word>{_LETTER}{_IN_WORD}*)
     | (?P<end>;) | (?P<space>[ \t\n\r\f\v]+) | (?P<open>\() | (?P<close>\))
     | [^\w\s'"$/;()-]+ | .
     """,
@@ -38,7 +43,7 @@ _COMMENT_MARK = re.compile(r"/\*|\*/")
 _PERCENT = re.compile(r"%(?:(?P<escaped>%)|\((?P<name>[^)]+)\)(?P<format>.?)|(?P<positional>.?))", re.DOTALL)
 _FORMATS = ("s", "b", "t")
 _CAST = re.compile(r"\s*::")
-_GLUE = re.compile(r"[A-Za-z0-9_$'\"\x80-\U0010ffff]")
+_GLUE = re.compile(r"[A-Za-z0-9_$'\"]|[^\x00-\x7f]")
 _QUOTED = {"literal": "a string literal", "name": "a quoted identifier", "line": "a comment", "block": "a comment"}
 
 

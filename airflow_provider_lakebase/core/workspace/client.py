@@ -5,21 +5,33 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
-
-from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import Unauthenticated
-from databricks.sdk.errors.base import DatabricksError
 
 from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 from airflow_provider_lakebase.core.errors.catalog_workspace import UNREACHABLE, find_workspace_rule
+from airflow_provider_lakebase.core.workspace.light_sdk import ApiClient, DatabricksError, Unauthenticated
+from airflow_provider_lakebase.core.workspace.postgres_api import PostgresApi
 from airflow_provider_lakebase.core.workspace.reachability import NoAnswerError, call_within, find_obstacle
-from airflow_provider_lakebase.core.workspace.sdk_config import PinnedConfig
+from airflow_provider_lakebase.core.workspace.sdk_config import KNOWN_SIGN_IN, DirectConfig, PinnedConfig
 from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseError, LakebaseWorkspaceError
 
 T = TypeVar("T")
+
+
+class WorkspaceClient:
+    """What the provider uses in place of databricks-sdk's client of this name, which has every service.
+
+    :param config: host and identity
+    """
+
+    def __init__(self, config: PinnedConfig) -> None:
+        self.config = config
+        self.api = ApiClient(config)
+        self.api._api_client._session.hooks["response"].append(_record_status)
+        self.postgres = PostgresApi(self.api)
 
 
 class WorkspaceClients:
@@ -43,9 +55,9 @@ class WorkspaceClients:
         try:
             return request(self._client(identity))
         except Unauthenticated:
-            # The token was revoked, or the clocks differ.
+            # The token was revoked, the clocks differ, or it is for another place: this time ask where to sign in.
             self.forget(identity)
-            return request(self._client(identity))
+            return request(self._client(identity, sign_in=_sign_in_by_discovery))
 
     def forget(self, identity: WorkspaceIdentity) -> None:
         """Sign in anew at the next request of an identity."""
@@ -60,16 +72,30 @@ class WorkspaceClients:
         self._clients.clear()
         self._locks.clear()
 
-    def _client(self, identity: WorkspaceIdentity) -> WorkspaceClient:
+    def _client(
+        self, identity: WorkspaceIdentity, sign_in: Callable[[WorkspaceIdentity], WorkspaceClient] | None = None
+    ) -> WorkspaceClient:
         with self._lock:
             lock = self._locks.setdefault(identity.key, threading.Lock())
         with lock:
             client = self._clients.get(identity.key)
             if client is None:
-                client = WorkspaceClient(config=PinnedConfig.of(identity))
-                client.api_client._api_client._session.hooks["response"].append(_record_status)
-                self._clients[identity.key] = client
+                client = self._clients[identity.key] = (sign_in or _sign_in)(identity)
             return client
+
+
+def _sign_in(identity: WorkspaceIdentity) -> WorkspaceClient:
+    if identity.auth_type in KNOWN_SIGN_IN:
+        # Whatever is wrong, discovery shows it as databricks-sdk would.
+        with suppress(Exception):
+            config = DirectConfig.of(identity)
+            config.authenticate()
+            return WorkspaceClient(config)
+    return _sign_in_by_discovery(identity)
+
+
+def _sign_in_by_discovery(identity: WorkspaceIdentity) -> WorkspaceClient:
+    return WorkspaceClient(PinnedConfig.of(identity))
 
 
 PROCESS_CLIENTS = WorkspaceClients()
@@ -122,13 +148,24 @@ class Workspace:
                 self.clients.forget(self.identity)
             raise self._translate(error) from _without_frames(error)
 
-    def require_sign_in(self, *, timeout: float) -> None:
-        """Sign in to the workspace, without asking it for anything.
+    def require_reachable(self, *, timeout: float) -> None:
+        """Raise an error unless the workspace answers; whether it accepts the identity does not matter.
 
         :param timeout: seconds that it may take
         :raises LakebaseError: as :meth:`call` does
         """
-        self.call(lambda client: client.config.host, timeout=timeout)
+        # Some kinds of authentication ask nothing before the first request.
+        if obstacle := find_obstacle(self.identity.host):
+            raise UNREACHABLE.to_error(obstacle, self.context)
+        self.call(lambda client: None, timeout=timeout)
+
+    def require_sign_in(self, *, timeout: float) -> None:
+        """Sign in to the workspace, without asking it for anything else.
+
+        :param timeout: seconds that it may take
+        :raises LakebaseError: as :meth:`call` does
+        """
+        self.call(lambda client: client.config.authenticate(), timeout=timeout)
 
     def user_name(self, *, timeout: float) -> str:
         """Return the identity's user name: an e-mail address, or a service principal's client ID.
@@ -136,7 +173,10 @@ class Workspace:
         :param timeout: seconds that it may take
         :raises LakebaseError: as :meth:`call` does
         """
-        me = self.call(lambda client: client.current_user.me(), timeout=timeout)
+        # Its module is one of the large ones, and most identities have a client ID.
+        from databricks.sdk.service.iam import CurrentUserAPI
+
+        me = self.call(lambda client: CurrentUserAPI(client.api).me(), timeout=timeout)  # type: ignore[no-untyped-call]
         if not me.user_name:
             raise LakebaseWorkspaceError("The workspace did not return the identity's user name", context=self.context)
         return me.user_name

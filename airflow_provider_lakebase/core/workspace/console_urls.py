@@ -24,7 +24,7 @@ def find_console_urls(workspace: Workspace, branch: ResourceName, database: str,
     """
     project_name, branch_name = str(branch.up_to("project")), str(branch.up_to("branch"))
     uids = workspace.call(
-        lambda client: (client.postgres.get_project(project_name).uid, client.postgres.get_branch(branch_name).uid),
+        lambda client: [client.postgres.get(name).get("uid", "") for name in (project_name, branch_name)],
         timeout=timeout,
     )
     if not all(uids):

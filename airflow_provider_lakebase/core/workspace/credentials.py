@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
-from databricks.sdk import WorkspaceClient
-from databricks.sdk.service.postgres import DatabaseCredential, PostgresAPI
-from databricks.sdk.version import __version__ as sdk_version
-from google.protobuf.duration_pb2 import Duration
-
 from airflow_provider_lakebase.core.connection.settings import SessionSettings
 from airflow_provider_lakebase.core.workspace.client import Workspace
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError, LakebaseWorkspaceError
@@ -27,27 +19,28 @@ def mint_credential(workspace: Workspace, endpoint: str, session: SessionSetting
     :raises LakebaseSettingsError: when ``group_name`` is set and the installed databricks-sdk cannot mint for groups
     :raises LakebaseWorkspaceError: when the workspace refuses, or does not answer in time
     """
-    options = _credential_options(session, workspace.context)
-
-    def generate(client: WorkspaceClient) -> DatabaseCredential:
-        return client.postgres.generate_database_credential(endpoint=endpoint, **options)
-
-    credential = workspace.call(generate, timeout=timeout)
-    if not credential.token:
-        raise LakebaseWorkspaceError("The workspace answered without a credential", context=workspace.context)
-    return credential.token
-
-
-def _credential_options(session: SessionSettings, context: ErrorContext) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+    body = {"endpoint": endpoint}
     if session.credential_ttl is not None:
-        options["ttl"] = Duration(seconds=session.credential_ttl)
+        body["ttl"] = f"{session.credential_ttl}s"
     if session.group_name is not None:
-        if "group_name" not in inspect.signature(PostgresAPI.generate_database_credential).parameters:
-            raise LakebaseSettingsError(
-                f"databricks-sdk {sdk_version} cannot mint a credential for a group",
-                context=context,
-                hint="Install a databricks-sdk that can (0.120, or 0.123 to 0.133), or leave out 'group_name'.",
-            )
-        options["group_name"] = session.group_name
-    return options
+        _require_groups(workspace.context)
+        body["group_name"] = session.group_name
+    token = workspace.call(lambda client: client.postgres.generate_credential(body).get("token"), timeout=timeout)
+    if not token:
+        raise LakebaseWorkspaceError("The workspace answered without a credential", context=workspace.context)
+    return str(token)
+
+
+def _require_groups(context: ErrorContext) -> None:
+    """Refuse groups unless the installed databricks-sdk has them: the API may ignore a field that it does not know."""
+    import inspect
+
+    from databricks.sdk.service.postgres import PostgresAPI
+    from databricks.sdk.version import __version__ as sdk_version
+
+    if "group_name" not in inspect.signature(PostgresAPI.generate_database_credential).parameters:
+        raise LakebaseSettingsError(
+            f"databricks-sdk {sdk_version} cannot mint a credential for a group",
+            context=context,
+            hint="Install a databricks-sdk that can (0.120, or 0.123 to 0.133), or leave out 'group_name'.",
+        )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-
-from databricks.sdk.service.postgres import Endpoint, EndpointType
+from typing import Any
 
 from airflow_provider_lakebase.core.connection.resource_names import ResourceName
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings, SessionAddress
@@ -16,6 +15,8 @@ from airflow_provider_lakebase.exceptions import (
     LakebaseSettingsError,
     LakebaseWorkspaceError,
 )
+
+_READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,20 @@ def read_endpoint(workspace: Workspace, name: ResourceName, *, timeout: float) -
     :raises LakebaseWorkspaceError: when the workspace refuses otherwise
     """
     if name.kind == "endpoint":
-        endpoint = workspace.call(lambda client: client.postgres.get_endpoint(str(name)), timeout=timeout)
+        endpoint = workspace.call(lambda client: client.postgres.get(str(name)), timeout=timeout)
     else:
         endpoint = _only_endpoint(workspace, name, timeout)
-    status = endpoint.status
-    if status is None or endpoint.name is None:
+    status = endpoint.get("status")
+    if not status or not endpoint.get("name"):
         raise LakebaseWorkspaceError("The workspace answered without the endpoint's status", context=workspace.context)
+    hosts = status.get("hosts") or {}
     return EndpointStatus(
-        name=endpoint.name,
-        state=status.current_state.value if status.current_state else "INIT",
-        disabled=bool(status.disabled),
-        host=status.hosts.host if status.hosts else None,
-        read_only_host=status.hosts.read_only_host if status.hosts else None,
-        suspend_timeout=status.suspend_timeout_duration.seconds if status.suspend_timeout_duration else None,
+        name=endpoint["name"],
+        state=status.get("current_state") or "INIT",
+        disabled=bool(status.get("disabled")),
+        host=hosts.get("host"),
+        read_only_host=hosts.get("read_only_host"),
+        suspend_timeout=_seconds(status.get("suspend_timeout_duration")),
     )
 
 
@@ -131,14 +133,17 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.1)
 
 
-def _only_endpoint(workspace: Workspace, branch: ResourceName, timeout: float) -> Endpoint:
-    found = workspace.call(lambda client: list(client.postgres.list_endpoints(str(branch))), timeout=timeout)
-    wanted = [
-        each for each in found if each.status and each.status.endpoint_type is EndpointType.ENDPOINT_TYPE_READ_WRITE
-    ]
+def _seconds(duration: str | None) -> float | None:
+    """Return the seconds of a duration as the API writes it, such as ``300s``."""
+    return float(duration.removesuffix("s")) if duration else None
+
+
+def _only_endpoint(workspace: Workspace, branch: ResourceName, timeout: float) -> dict[str, Any]:
+    found = workspace.call(lambda client: client.postgres.list_endpoints(str(branch)), timeout=timeout)
+    wanted = [each for each in found if (each.get("status") or {}).get("endpoint_type") == _READ_WRITE]
     if len(wanted) == 1:
         return wanted[0]
-    names = ", ".join(str(each.name) for each in (wanted or found)) or "none at all"
+    names = ", ".join(str(each.get("name")) for each in (wanted or found)) or "none at all"
     count = "several read-write endpoints" if wanted else "no read-write endpoint"
     raise LakebaseSettingsError(
         f"Branch {branch} has {count}: {names}", context=workspace.context, hint="Name the endpoint itself."

@@ -6,12 +6,20 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-from databricks.sdk.config import Config, ConfigAttribute
+from typing import Any, Self
 
 from airflow_provider_lakebase import __version__
 from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
+from airflow_provider_lakebase.core.workspace.light_sdk import Config, ConfigAttribute, OidcEndpoints
+
+KNOWN_SIGN_IN = frozenset({"oauth-m2m", "env-oidc", "file-oidc", "pat", "azure-client-secret"})
+"""The kinds of authentication that need nothing of what discovery answers but the token endpoint.
+
+``github-oidc`` and ``azure-devops-oidc`` are not among them: they ask for an identity token for the audience that
+discovery names.
+"""
+TOKEN_PATH = "/oidc/v1/token"  # noqa: S105 - a path
+"""Where a workspace issues tokens; databricks-sdk has it as ``core.OIDC_TOKEN_PATH``."""
 
 
 class PinnedConfig(Config):
@@ -22,7 +30,7 @@ class PinnedConfig(Config):
     """
 
     @classmethod
-    def of(cls, identity: WorkspaceIdentity) -> PinnedConfig:
+    def of(cls, identity: WorkspaceIdentity) -> Self:
         """Return the configuration of an identity."""
         keywords: dict[str, Any] = {"host": identity.host, "auth_type": identity.auth_type, **identity.keywords}
         config = cls(
@@ -48,6 +56,25 @@ class PinnedConfig(Config):
 
     def _known_file_config_loader(self) -> None:
         """Ignore ``~/.databrickscfg``."""
+
+
+class DirectConfig(PinnedConfig):
+    """A configuration that asks nothing of the workspace before it asks for a token.
+
+    Discovery takes two requests. The first tells a workspace's ID, cloud and audience, which are for hosts that serve
+    several workspaces and for other kinds than :data:`KNOWN_SIGN_IN`, and where the second is sent; that tells the
+    token endpoint, which databricks-sdk itself takes as known for a workspace where it exchanges tokens. The secret
+    goes to no other host than the requests. If the host does not issue a token there, or does not accept it, the caller
+    signs in by discovery.
+    """
+
+    def _resolve_host_metadata(self) -> None:
+        """Ask nothing."""
+
+    @property
+    def databricks_oidc_endpoints(self) -> OidcEndpoints:
+        """The endpoints of a workspace."""
+        return OidcEndpoints(f"{self.host}/oidc/v1/authorize", f"{self.host}{TOKEN_PATH}")
 
 
 class _WithoutCredentials(logging.Filter):

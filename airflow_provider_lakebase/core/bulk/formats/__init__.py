@@ -49,6 +49,9 @@ FORMATS: Mapping[FormatName, FileFormat] = {
 }
 
 
+_NEED_EXTRA = {"arrow": "Parquet and Arrow need", "sniff": "dialect='auto' needs"}
+
+
 class FormatModule(Protocol):
     """The interface that the module of a format implements."""
 
@@ -81,14 +84,15 @@ def import_format(name: FormatName) -> FormatModule:
     return cast("FormatModule", import_from_extra(FORMATS[name].module))
 
 
-def import_from_extra(module: str) -> ModuleType:
-    """Return a module of this package that may need the extra ``[arrow]``.
+def import_from_extra(module: str, extra: str = "arrow") -> ModuleType:
+    """Return a module of this package that may need an extra.
 
     :param module: its name
+    :param extra: the extra
     :raises LakebaseSettingsError: if the extra is not installed
     """
     try:
         return import_module(f"{__name__}.{module}")
     except ModuleNotFoundError as error:
-        hint = "Install the extra: pip install 'airflow-provider-lakebase[arrow]'."
-        raise LakebaseSettingsError(f"Parquet and Arrow need {error.name}", hint=hint) from error
+        hint = f"Install the extra: pip install 'airflow-provider-lakebase[{extra}]'."
+        raise LakebaseSettingsError(f"{_NEED_EXTRA[extra]} {error.name}", hint=hint) from error

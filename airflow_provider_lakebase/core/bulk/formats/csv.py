@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import IO, Any
@@ -13,28 +11,28 @@ from typing import IO, Any
 import psycopg
 from psycopg import sql
 
-from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, Unreadable, open_as_text
+from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES, open_as_text
 from airflow_provider_lakebase.core.bulk.catalog import Column, identifiers
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper, ignored_column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part
 from airflow_provider_lakebase.core.bulk.copy_out import BlockWriter, NextFile, write_copy
+from airflow_provider_lakebase.core.bulk.formats import import_from_extra
 from airflow_provider_lakebase.core.bulk.formats.csv_dates import DateCheck
 from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
+from airflow_provider_lakebase.core.bulk.formats.csv_header import (
+    MOST_HEADER_BYTES,
+    check_names,
+    forced_nulls,
+    read_header,
+    skip_lines,
+)
 from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck, end_of_row, quote_end_marks
 from airflow_provider_lakebase.core.bulk.formats.csv_rejects import RowFilter
+from airflow_provider_lakebase.core.bulk.formats.csv_rewrite import needs_rewriting, open_rewritten, read_first_names
 from airflow_provider_lakebase.core.bulk.options import ExportOptions, LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
 from airflow_provider_lakebase.core.errors.session_context import session_context
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseExportError, LakebaseSettingsError
-
-_FIRST_BYTES = 1 << 16
-_MOST_HEADER_BYTES = 1 << 20
-_LINE_END = re.compile(rb"\r\n|[\r\n]")
-_HEADER_HINT = (
-    "If it is not UTF-8 or has no commas, set 'encoding' or 'delimiter'; if it has no line of column names, set "
-    "header=False; if it is not CSV, set 'format'."
-)
-_TEXT_TYPES = ("text", "character varying", "character", "name", '"char"', "citext", "xml")
 
 
 def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
@@ -47,13 +45,17 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
     :raises LakebaseLoadError: if the names are not the table's
     """
     options = mapper.options
-    dialect = CsvDialect.of(options.delimiter, options.quote)
+    if options.dialect is not None:
+        file, options = _sniff(file, label, options, _known_names(mapper))
     text = open_as_text(file, options.encoding)
     rest, skipped = skip_lines(text, options.skip_lines)
+    if needs_rewriting(options):
+        return open_rewritten(text, rest, skipped, label, mapper, options)
+    dialect = CsvDialect.of(options.delimiter, options.quote)
     header = b""
     if options.header:
         header, rest, names = read_header(text, dialect, rest)
-        _check_names(names, label, mapper)
+        check_names(names, label, mapper)
     else:
         names = mapper.names_by_position()
     columns = mapper.map(names, label, is_header=bool(header))
@@ -63,8 +65,8 @@ def open_part(file: IO[bytes], label: str, mapper: ColumnMapper) -> Part:
         header=header,
         rest=rest,
         names=[column.name if column else f"{number} of the file" for number, column in enumerate(columns, 1)],
-        null=options.null,
-        forced_null=_forced_null([column for column in columns if column], mapper),
+        null=options.nulls[0],
+        forced_null=list(forced_nulls(columns, mapper, options.nulls)),
         label=label,
         dialect=dialect,
         skipped=skipped,
@@ -78,29 +80,28 @@ def read_names(file: IO[bytes], options: LoadOptions) -> list[str] | None:
     :param options: of the load
     :raises Unreadable: if it does not start with a line of column names
     """
+    if options.dialect is not None:
+        file, options = _sniff(file, "the file", options, None)
     if not options.header:
         return None
     text = open_as_text(file, options.encoding)
-    rest, _ = skip_lines(text, options.skip_lines)
+    rest, skipped = skip_lines(text, options.skip_lines)
+    if needs_rewriting(options):
+        return read_first_names(text, rest, skipped, options)
     return read_header(text, CsvDialect.of(options.delimiter, options.quote), rest)[2]
 
 
-def skip_lines(file: io.RawIOBase, count: int) -> tuple[bytes, int]:
-    """Read past the first lines of a file, whatever they contain.
+def _sniff(file: IO[bytes], label: str, options: LoadOptions, known: set[str] | None) -> tuple[IO[bytes], LoadOptions]:
+    found: tuple[IO[bytes], LoadOptions] = import_from_extra("csv_sniff", "sniff").sniff(file, label, options, known)
+    return found
 
-    :param file: open for reading bytes
-    :param count: how many lines
-    :returns: the bytes that were read after them, and how many lines there were
-    """
-    data = b""
-    for skipped in range(count):
-        while not (end := _LINE_END.search(data)) or (end.end() == len(data) and end[0] == b"\r"):
-            more = file.read(BLOCK_BYTES)
-            if not more:
-                return b"", skipped + bool(data)
-            data += more
-        data = data[end.end() :]
-    return data, count
+
+def _known_names(mapper: ColumnMapper) -> set[str] | None:
+    """Return the names that a header may have; None if any."""
+    wanted = mapper.options.columns
+    if wanted and not isinstance(wanted, Mapping):
+        return None
+    return set(wanted or mapper.table.loadable)
 
 
 def write_query(
@@ -159,91 +160,21 @@ def copy_out(query: sql.Composable, options: ExportOptions) -> sql.Composed:
     """Return the statement that writes a query as CSV.
 
     :param query: the query
-    :param options: ``header``, ``null``, ``delimiter`` and ``quote`` have an effect
+    :param options: those of CSV files have an effect
     :raises LakebaseSettingsError: without a quote, which a value that contains the delimiter needs
     """
     if options.quote is None:
         raise LakebaseSettingsError("quote is None", hint="Give the character that quotes values.")
+    escape = options.escape or options.quote
+    # Readers differ on what an escape means outside quotes.
+    force = "" if escape == options.quote else ", FORCE_QUOTE *"
     # The line break keeps a comment at the end of the query away from the parenthesis.
     statement = sql.SQL(
-        "COPY ({}\n) TO STDOUT (FORMAT csv, HEADER {}, NULL {}, DELIMITER {}, QUOTE {}, ESCAPE {}, ENCODING 'UTF8')"
+        "COPY ({}\n) TO STDOUT (FORMAT csv, HEADER {}, NULL {}, DELIMITER {}, QUOTE {}, ESCAPE {}, ENCODING 'UTF8'{})"
     )
     header = sql.SQL("true" if options.header else "false")
-    texts = (options.null, options.delimiter, options.quote, options.quote)
-    return statement.format(query, header, *map(sql.Literal, texts))
-
-
-def read_header(file: io.RawIOBase, dialect: CsvDialect, data: bytes = b"") -> tuple[bytes, bytes, list[str]]:
-    """Return the first line unchanged, the bytes that were read after it, and its names; '' for a missing name.
-
-    :param file: UTF-8 text, open for reading bytes
-    :param dialect: of the file
-    :param data: bytes that were read before
-    :raises Unreadable: if it does not start with a line of names in UTF-8
-    """
-    while (end := end_of_row(data, dialect)) is None and len(data) < _MOST_HEADER_BYTES:
-        more = file.read(len(data) or _FIRST_BYTES)
-        if not more:
-            break
-        data += more
-    if end is None and len(data) >= _MOST_HEADER_BYTES:
-        raise Unreadable("its first line does not end within 1 MiB, or a quote in it is never closed", _HEADER_HINT)
-    header, rest = (data, b"") if end is None else (data[:end], data[end:])
-    return header, rest, _parse_names(header, dialect)
-
-
-def _parse_names(header: bytes, dialect: CsvDialect) -> list[str]:
-    check = QuoteCheck(1, b"\n", (), dialect)
-    try:
-        if header:
-            check.read(header)
-        check.finish()
-        text = io.StringIO(header.decode(), newline="")
-        delimiter, quote = dialect.delimiter.decode(), dialect.quote.decode()
-        names = next(csv.reader(text, delimiter=delimiter, quotechar=quote), [])
-    except BadValue as bad:
-        raise Unreadable(f"in line {bad.number}, in its header, {bad.reason}", _HEADER_HINT) from None
-    except (UnicodeDecodeError, csv.Error):
-        names = []
-    if not any(names):
-        raise Unreadable("it does not begin with a line of UTF-8 text that names its columns", _HEADER_HINT)
-    return names
-
-
-def _check_names(names: Sequence[str], label: str, mapper: ColumnMapper) -> None:
-    """Reject a header with ambiguous or missing column names."""
-    wanted = mapper.options.columns
-    if wanted and not isinstance(wanted, Mapping):
-        return  # by position
-    given = [name for name in names if name and (not isinstance(wanted, Mapping) or name in wanted)]
-    if len(set(given)) < len(given):
-        hint = "Name all columns in the order of the file as a list: columns=['a', 'b', …]."
-        raise mapper.error(f"{label} cannot be read: its first line names a column twice", hint)
-    if "" in names and not wanted:
-        raise mapper.error(
-            f"{label} cannot be read: column {names.index('') + 1} has no name in its first line",
-            "To skip it, give 'columns' as a mapping, {'name in the file': 'name in the table'}; to load it, give "
-            "'columns' as a list of the table's columns in the order of the file.",
-        )
-
-
-def _forced_null(columns: Sequence[Column], mapper: ColumnMapper) -> list[str]:
-    """Return the columns that read the text of NULL as NULL even in quotes, since it is not a value of their type."""
-    casts = mapper.options.casts or {}
-    found = []
-    for column in columns:
-        kind = casts.get(column.name, column.declared)
-        if kind == column.declared and column.bare in _TEXT_TYPES:
-            continue
-        try:
-            with mapper.connection.transaction():
-                query = "SELECT pg_input_is_valid(%s, %s)"
-                (is_value,) = mapper.connection.execute(query, [mapper.options.null, kind]).fetchall()[0]
-        except psycopg.DataError:  # the type of an extension
-            is_value = False
-        if not is_value:
-            found.append(column.name)
-    return found
+    texts = (options.nulls[0], options.delimiter, options.quote, escape)
+    return statement.format(query, header, *map(sql.Literal, texts), sql.SQL(force))
 
 
 class CsvPart(Part):
@@ -320,7 +251,7 @@ class CsvPart(Part):
         """
         first = self.rest or self.file.read(BLOCK_BYTES)
         # To see how its lines end.
-        while not self.header and end_of_row(first, self.dialect) is None and len(first) < _MOST_HEADER_BYTES:
+        while not self.header and end_of_row(first, self.dialect) is None and len(first) < MOST_HEADER_BYTES:
             if not (more := self.file.read(BLOCK_BYTES)):
                 break
             first += more

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
-from airflow_provider_lakebase.core.bulk.copy import BadValue
+from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
 from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows, describe_row
+from airflow_provider_lakebase.core.bulk.formats.server_copy import ServerCopy, choose_format
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.rejection import value_error
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+
+if TYPE_CHECKING:
+    from airflow_provider_lakebase.core.bulk.source import NamedRows
+
+log = logging.getLogger(__name__)
 
 
 def tuples_part(rows: Iterable[Any], label: str, mapper: ColumnMapper) -> Rows:
@@ -24,22 +32,28 @@ def tuples_part(rows: Iterable[Any], label: str, mapper: ColumnMapper) -> Rows:
     return Rows(rows, [column for column in columns if column], label=label)
 
 
-def named_rows_part(
-    rows: Iterable[Sequence[Any]], names: Sequence[str], types: Sequence[str] | None, label: str, mapper: ColumnMapper
-) -> Rows:
-    """Return the part that sends the rows of a query.
+def named_rows_part(source: NamedRows, label: str, mapper: ColumnMapper) -> Part:
+    """Return the part that sends the rows of a query: by COPY if the target stores exactly what that sends.
 
-    :param rows: tuples of values
-    :param names: the name of each value
-    :param types: the SQL type of each value; None if they are unknown
+    :param source: the rows
     :param label: the source's name in messages
     :param mapper: maps names to the table's columns
     """
-    columns = mapper.map(names, label, type_of=lambda number: types[number] if types else None)
+    types = source.types
+    columns = mapper.map(source.names, label, type_of=lambda number: types[number] if types else None)
     positions = [number for number, column in enumerate(columns) if column]
-    if len(positions) < len(columns):
+    kept = [column for column in columns if column]
+    if source.query is not None and types is not None and not mapper.options.rejects:
+        names = [source.names[position] for position in positions]
+        format, why = choose_format([types[position] for position in positions], kept)
+        if format is not None and (len(kept) == len(columns) or len(set(source.names)) == len(source.names)):
+            log.info("Copying from server to server in %s: %s", format, why)
+            return ServerCopy(source.query, names if len(kept) < len(columns) else None, kept, format, label)
+        log.info("Reading and checking each row: %s", why)
+    rows = source.rows
+    if len(kept) < len(columns):
         rows = (tuple(row[position] for position in positions) for row in rows)
-    return Rows(rows, [column for column in columns if column], label=label)
+    return Rows(rows, kept, label=label)
 
 
 def dicts_part(
@@ -55,20 +69,21 @@ def dicts_part(
     :param unit: word for a dict in messages: ``row`` or ``line``
     :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON text
     """
-    names = list(mapper.options.columns or ())
+    wanted = mapper.options.columns
+    names = list(wanted or ())
     is_empty = False
-    if not names:
+    if not names or mapper.folders.keys() & set(names):
         try:
             # The first dict says the columns; rows before it cannot be read.
             before, first = _find_first_dict(rows)
         except BadValue as bad:
             part = Rows(rows, (), label=label, unit=unit)
             raise value_error(bad, mapper.table.name, mapper.context, part) from None
-        is_empty = first is None
-        names = list(first or mapper.table.loadable)
+        is_empty = first is None and not names
+        names = _without_folders(names, first or {}, label, mapper) or list(first or mapper.table.loadable)
         rows = chain(before, [first] if first is not None else [], rows)
     columns = mapper.map(names, label)
-    paths = [name for name in names if mapper.skips_names and "." in name]
+    paths = [name for name in names if isinstance(wanted, Mapping) and "." in name]
     part = Rows(
         _with_members(rows, paths, yields_bad=mapper.options.rejects) if paths else rows,
         [column for column in columns if column],
@@ -81,6 +96,15 @@ def dicts_part(
     )
     part.is_empty = is_empty
     return part
+
+
+def _without_folders(names: list[str], first: Container[str], label: str, mapper: ColumnMapper) -> list[str]:
+    """Return the names that ``columns`` lists, but for those that only partition folders have."""
+    of_folders = [name for name in names if name in mapper.folders and name not in first]
+    if of_folders and not isinstance(mapper.options.columns, Mapping):
+        what = f"columns names '{of_folders[0]}', which a folder in the path of {label} has, but not its first object"
+        raise LakebaseSettingsError(what, context=mapper.context, hint="Leave it out: folders fill their columns.")
+    return [name for name in names if name not in of_folders]
 
 
 def _find_first_dict(rows: Iterator[Any]) -> tuple[list[Any], Any]:
