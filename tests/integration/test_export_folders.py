@@ -113,8 +113,9 @@ def test_a_folder_anywhere_is_loaded_again(hook: LakebaseHook, folder: str, endi
     result = hook.export(series(10), f"{folder}/out.{ending}", max_rows_per_file=4)
     assert [row for rows in read(f"{folder}/out.{ending}") for row in rows] == rows_of(10)
     hook.run("CREATE TABLE folders.again (id int, note text)")
-    hook.load(list(result.files), "folders.again")
-    assert hook.get_records("SELECT * FROM folders.again ORDER BY id") == rows_of(10)
+    for source in (f"{folder}/out.{ending}", list(result.files)):
+        hook.load(source, "folders.again", mode="replace")
+        assert hook.get_records("SELECT * FROM folders.again ORDER BY id") == rows_of(10)
 
 
 def test_the_format_is_the_one_given_or_that_of_the_folders_name(hook: LakebaseHook, folder: str):

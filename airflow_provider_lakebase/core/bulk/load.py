@@ -227,7 +227,8 @@ def _send(mapper: ColumnMapper, source: Source, progress: Progress, rejects: Rej
             table = mapper.table
             if execution is None:
                 heads = heads or [Head.of(part)]
-                plan = make_plan(options, table, heads, has_raw_text=has_raw_text, context=context)
+                may_round = has_raw_text or part.may_round
+                plan = make_plan(options, table, heads, has_raw_text=may_round, context=context)
                 with rejecting(table.name, context, mode=options.mode):
                     execution = LoadExecution(mapper.connection, plan, progress, rejects)
             if Head.of(part) != heads[number]:
@@ -235,6 +236,8 @@ def _send(mapper: ColumnMapper, source: Source, progress: Progress, rejects: Rej
             target = execution.prepare(part)
             with rejecting(table.name, context, mode=options.mode, part=part, target=target):
                 part.copy_to(target)
+    if mapper.has_several and progress.rows:
+        mapper.check_used(after_rows=True)
     assert execution is not None  # noqa: S101 - every source has a part
     with rejecting(mapper.table.name, context, mode=options.mode):
         return execution.finish()

@@ -138,11 +138,17 @@ def forced_nulls(
             continue
         kind = casts.get(column.name, column.declared)
         if kind != column.declared or column.bare not in _TEXT_TYPES:
-            found[column.name] = frozenset(text for text in nulls if not _is_value(text, kind, mapper.connection))
+            found[column.name] = frozenset(text for text in nulls if not _is_value(text, kind, mapper))
     return {name: texts for name, texts in found.items() if texts}
 
 
-def _is_value(text: str, kind: str, connection: psycopg.Connection[Any]) -> bool:
+def _is_value(text: str, kind: str, mapper: ColumnMapper) -> bool:
+    if (text, kind) not in mapper.known_inputs:
+        mapper.known_inputs[text, kind] = _is_input(text, kind, mapper.connection)
+    return mapper.known_inputs[text, kind]
+
+
+def _is_input(text: str, kind: str, connection: psycopg.Connection[Any]) -> bool:
     try:
         with connection.transaction():
             query = "SELECT pg_input_is_valid(%s, %s)"
