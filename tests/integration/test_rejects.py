@@ -20,6 +20,7 @@ import pytest
 
 from airflow_provider_lakebase.core.bulk.load import load
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
+from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseRejectLimitError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
@@ -492,3 +493,14 @@ def test_a_million_rows_with_bad_ones_of_five_kinds_are_exact(hook: LakebaseHook
             source.quantity)
     """
     assert hook.get_first(wrong) == (0,)
+
+
+def test_a_role_that_may_only_insert_is_told_that_rejects_need_more(orders: str, shared_emulator: LakebaseEmulator):
+    row = (1, 1, "2026-11-01", None)
+    with psycopg.connect(shared_emulator.superuser_conninfo) as connection:
+        connection.execute("CREATE ROLE inserts_only; GRANT USAGE ON SCHEMA rejects TO inserts_only")
+        connection.execute(f"GRANT INSERT ON {orders} TO inserts_only; SET ROLE inserts_only".encode())
+        load(connection, [row], orders)
+        with pytest.raises(LakebaseLoadError, match=r"needs INSERT \(also SELECT with reject_limit\)"):
+            load(connection, [row], orders, LoadOptions(reject_limit=1))
+        connection.rollback()

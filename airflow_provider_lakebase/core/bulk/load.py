@@ -137,10 +137,11 @@ def load(
         error.table = table
         raise
     except psycopg.errors.InsufficientPrivilege as error:
+        also = " (also SELECT with reject_limit)" if options.rejects else ""
         raise LakebaseLoadError(
             f"Nothing was loaded into {table}: {error.diag.message_primary}",
             context=session_context(connection),
-            hint=f"Mode '{options.mode}' needs {_PRIVILEGES[options.mode]} on the table and USAGE on its schema: "
+            hint=f"Mode '{options.mode}' needs {_PRIVILEGES[options.mode]}{also} on the table and USAGE on its schema: "
             "bootstrap the role as the owner of the table to grant them.",
             table=table,
             sqlstate=error.sqlstate,
