@@ -74,7 +74,10 @@ def table(hook: LakebaseHook, name: str) -> list[Any]:
 
 
 def test_semicolons(hook: LakebaseHook):
-    text = '# exported 2026-11-28\n# by a person\nid;ordered;customer;amount\n1;2026-11-01;Müller;1.234,50\n2;2026-11-02;"A;B";-0,75\n'
+    text = (
+        "# exported 2026-11-28\n# by a person\nid;ordered;customer;amount\n"
+        '1;2026-11-01;Müller;1.234,50\n2;2026-11-02;"A;B";-0,75\n'
+    )
     for _ in range(2):
         Path("orders.csv").write_text(text, encoding="latin-1")
         cook("semicolons")
