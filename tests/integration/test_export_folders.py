@@ -229,8 +229,20 @@ def test_a_file_in_the_place_of_the_folder_is_left_alone(hook: LakebaseHook, fol
 
 
 def test_a_missing_parent_is_named(hook: LakebaseHook, tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="There is no such folder"):
+    with pytest.raises(FileNotFoundError, match="There is no such folder to write to: '.*/missing'"):
         hook.export(series(1), tmp_path / "missing" / "out.csv", max_rows_per_file=2)
+
+
+@pytest.mark.parametrize("table", ["folders.nope", "nope.nope"])
+def test_a_missing_table_is_named(hook: LakebaseHook, folder: str, table: str):
+    with pytest.raises(LakebaseExportError, match=f"There is no table {table} .*Correct its name"):
+        hook.export(table, f"{folder}/out.csv")
+    assert "out.csv" not in names_in(folder)
+
+
+def test_an_unknown_option_is_named(hook: LakebaseHook, folder: str):
+    with pytest.raises(TypeError, match=r"^export\(\) got an unexpected keyword argument 'delimeter'"):
+        hook.export("folders.nope", f"{folder}/out.csv", delimeter=";")  # type: ignore[call-arg]
 
 
 def test_an_empty_folder_and_a_link_to_a_folder_are_filled(hook: LakebaseHook, tmp_path: Path):

@@ -338,7 +338,7 @@ def test_the_log_says_how_many_and_where_but_no_value(
     hook.load(rows, orders, reject_limit=2, rejects_table=REJECTS)
     assert "2 rows cannot be stored" in caplog.text
     assert REJECTS in caplog.text
-    assert "1 × SQLSTATE 22P02 in column id" in caplog.text
+    assert "1 × SQLSTATE 22P02 (invalid text representation) in column id" in caplog.text
     assert "secret" not in caplog.text
     assert "classified" not in caplog.text
 

@@ -201,7 +201,9 @@ def _send_good_rows(
         if rejects_table is not None:
             rejects_table.write(rejects, ".".join(table.path))
         if rejects.count:
-            place = f"are in {rejects_table.name}" if rejects_table else "were left out; 'rejects_table' keeps them"
+            place = (
+                f"are in {rejects_table.name}" if rejects_table else "were left out (set 'rejects_table' to keep them)"
+            )
             facts = (rejects.count, table.name, place, rejects.summary())
             log.warning("%d rows cannot be stored in %s and %s: %s", *facts)
     return rows, rejects.count
