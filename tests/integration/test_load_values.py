@@ -905,7 +905,7 @@ def kept(probe: Probe) -> Iterator[str]:
 
 
 WRONG: Sequence[tuple[Any, dict[str, Any], str]] = [
-    ([{"id": 1, "nope": 1}], {}, "a column 'nope'.*does not have.*The table's columns are id, v.*Map"),
+    ([{"id": 1, "nope": 1}], {}, "has no column 'nope'.*The table's columns are id, v.*Map"),
     ([{"id": 1, "g": 1}], {}, "'g'.*generated.*Skip it"),
     ([(1, 2)], {"columns": ["id", "g"]}, "'g'.*generated"),
     ([(1, 2)], {"columns": ["id", "nope"]}, "columns names 'nope'.*Its columns are id, v"),
@@ -924,12 +924,12 @@ WRONG: Sequence[tuple[Any, dict[str, Any], str]] = [
     ([{"id": "1"}], {"casts": {"id": "int) --"}}, "which is not a type"),
     ([(1,)], {}, "row 1 of the source: it has 1 values for 2 columns; name those that it has as 'columns'"),
     ([io.BytesIO(b"id\n1\n")], {}, "list of open files.*one at a time"),
-    ([{"x": 1, "y": "a"}], {"columns": ["id", "v"]}, "row 1 of the source: it has the key 'x', which is not one"),
-    ([{"x": 1}, {"x": 2, "y": 3}], {"columns": {"X": "v", "x": "id"}}, "a row of .*none has a value for 'X'"),
+    ([{"x": 1, "y": "a"}], {"columns": ["id", "v"]}, "row 1 of the source: it has the key 'x', which neither"),
+    ([{"x": 1}, {"x": 2, "y": 3}], {"columns": {"X": "v", "x": "id"}}, "a row of .*no row has a value for 'X'"),
     (
         [{"x": 1, "y": "a"}, {"x": 2, "y": "a"}],
         {"columns": {"X": "v", "x": "id"}},
-        "a row of the source: none has a value for 'X'",
+        "a row of the source: no row has a value for 'X'",
     ),
     ([(1, "x")], {"null": "NA"}, "null is given, but the source is no CSV"),
     ([(1, "x")], {"header": False}, "header is given, but the source is no CSV"),
