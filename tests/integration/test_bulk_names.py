@@ -270,6 +270,6 @@ def test_progress_is_told_while_rows_go(
     hook.run("CREATE TABLE names.t (id int, v text)")
     hook.load(((n, "confidential") for n in range(2000)), "names.t")
     told = task_log()
-    assert "Loading into names.t, so far: 200 rows" in told
+    assert "Loading into names.t, so far: 500 rows" in told
     assert "Loading into names.t, done: 2000 rows" in told
     assert "confidential" not in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_lakebase.core.bulk.formats import binary_rows
 from airflow_provider_lakebase.exceptions import LakebaseError, LakebaseLoadError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators._xcom import to_xcom
@@ -143,6 +145,51 @@ json_values = st.recursive(
 def test_any_json_is_the_same_by_copy_and_by_insert(both_paths: Callable[..., tuple[Any, Any]], value: Any):
     copied, inserted = both_paths(value, "jsonb")
     assert copied == inserted != "refused"
+
+
+@pytest.mark.parametrize("with_psycopgs_function", [True, False])
+def test_many_rows_of_several_types_are_stored_as_they_are(
+    hook: LakebaseHook, schema: str, monkeypatch: pytest.MonkeyPatch, with_psycopgs_function: bool
+):
+    if with_psycopgs_function:
+        assert binary_rows.format_row_binary is not None
+    else:
+        monkeypatch.setattr(binary_rows, "format_row_binary", None)
+    start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    rows = [
+        (
+            n,
+            None if n % 7 == 0 else n / 8,
+            None if n % 11 == 0 else start + datetime.timedelta(seconds=n),
+            "x" * (n % 300),
+            None if n % 13 == 0 else Decimal(n).scaleb(-2),
+            {"n": [n]},
+            uuid.UUID(int=n),
+        )
+        for n in range(2_345)
+    ]
+    table = f"{schema}.m"
+    hook.run(f"CREATE TABLE {table} (id int, f float8, at timestamptz, t text, d numeric(9,2), j jsonb, u uuid)")
+    hook.load(rows, table)
+    assert hook.get_records(f"SELECT * FROM {table} ORDER BY id") == rows
+    for bad in ("\0", "\ud800"):
+        with pytest.raises(LakebaseLoadError, match=r"[Rr]ow 1235, column t"):
+            hook.load([*rows[:1234], (1, 1.0, start, bad, None, None, None), *rows], table)
+
+
+@pytest.mark.parametrize("kind", ["smallint", "int", "bigint"])
+@pytest.mark.parametrize("value", [2**15, -(2**15) - 1, 2**31, -(2**31) - 1, 2**63, -(2**63) - 1, True, 1.5])
+def test_an_int_among_many_is_stored_exactly_or_refused(hook: LakebaseHook, schema: str, kind: str, value: Any):
+    table = f"{schema}.i"
+    hook.run(f"CREATE TABLE {table} (v {kind})")
+    rows = [(n if n % 9 else None,) for n in range(1_500)]
+    largest = {"smallint": 2**15, "int": 2**31, "bigint": 2**63}[kind] - 1
+    if type(value) is int and -largest - 1 <= value <= largest:
+        hook.load([*rows, (value,), *rows], table)
+        assert hook.get_first(f"SELECT count(*) FROM {table} WHERE v = {value}") == (1,)
+    else:
+        with pytest.raises(LakebaseLoadError):
+            hook.load([*rows, (value,), *rows], table)
 
 
 def test_nan_for_text_is_refused_with_its_place(hook: LakebaseHook, schema: str):

@@ -13,7 +13,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
+from operator import attrgetter
 from typing import Any
 
 from airflow_provider_lakebase.core.bulk.catalog import Column
@@ -21,6 +22,9 @@ from airflow_provider_lakebase.core.bulk.copy import UnfitValue
 from airflow_provider_lakebase.core.bulk.formats.json_values import to_json
 from airflow_provider_lakebase.core.bulk.formats.number_values import are_numerics
 from airflow_provider_lakebase.core.bulk.formats.text_values import text_conversion
+
+_NULL = {type(None)}
+_ZONE = attrgetter("tzinfo")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,21 @@ class Encoding:
     dumper: str
     fits: Callable[[Sequence[Any]], bool] | None = None
     convert: Callable[[Any], Any] | None = None
+
+    def takes(self, values: Sequence[Any]) -> bool:
+        """Return whether all values, of which some may be None, can be written and are stored exactly.
+
+        :param values: at least one
+        """
+        types = [*map(type, values)]
+        # Most columns have values of one type, for which comparing lists is faster than making a set.
+        if types[0] not in self.types or types != [types[0]] * len(types):
+            kinds = set(types)
+            if not kinds - _NULL <= self.types:
+                return False
+            if self.fits is not None and not kinds.isdisjoint(_NULL):
+                values = [value for value in values if value is not None]
+        return self.fits is None or self.fits(values)
 
 
 def binary_encoding(column: Column) -> Encoding | None:
@@ -71,10 +90,15 @@ def _fit_without_rounding(column: Column, fits: Callable[[Sequence[Any]], bool] 
     return True
 
 
+@cache
+def _packer(form: str) -> Callable[..., bytes]:
+    return struct.Struct(form).pack
+
+
 def _in_range(code: str) -> Callable[[Sequence[Any]], bool]:
     def fits(values: Sequence[Any]) -> bool:
         try:
-            struct.pack(f"{len(values)}{code}", *values)  # the fastest range check of many ints in Python
+            _packer(f"{len(values)}{code}")(*values)  # the fastest range check of many ints in Python
         except struct.error:
             return False
         return True
@@ -82,32 +106,30 @@ def _in_range(code: str) -> Callable[[Sequence[Any]], bool]:
     return fits
 
 
-def _fits_float4(values: Sequence[float]) -> bool:
-    return all(map(_is_float4, values))
-
-
-def _is_float4(value: float) -> bool:
-    """Return whether a 4-byte float holds the value without overflow or underflow."""
+def _fit_float4(values: Sequence[float]) -> bool:
+    """Return whether 4-byte floats hold the values without overflow or underflow."""
+    form = f"<{len(values)}f"
     try:
-        (stored,) = struct.unpack("<f", struct.pack("<f", value))
+        stored = struct.unpack(form, struct.pack(form, *values))
     except OverflowError:
         return False
-    return bool((stored == 0) == (value == 0))
+    return stored.count(0.0) == values.count(0.0)
 
 
 def _are_naive(values: Sequence[Any]) -> bool:
-    return all(value.tzinfo is None for value in values)
+    zones = [*map(_ZONE, values)]
+    return zones.count(None) == len(zones)
 
 
 def _are_aware(values: Sequence[Any]) -> bool:
-    return all(value.tzinfo is not None for value in values)
+    return all(map(_ZONE, values))
 
 
 _BINARY = {
     "int2": Encoding(frozenset((int,)), "int2", _in_range("h")),
     "int4": Encoding(frozenset((int,)), "int4", _in_range("i")),
     "int8": Encoding(frozenset((int,)), "int8", _in_range("q")),
-    "float4": Encoding(frozenset((float,)), "float4", _fits_float4),
+    "float4": Encoding(frozenset((float,)), "float4", _fit_float4),
     "float8": Encoding(frozenset((float,)), "float8"),
     "numeric": Encoding(frozenset((Decimal, int)), "numeric", are_numerics),
     "bool": Encoding(frozenset((bool,)), "bool"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,8 @@ from airflow_provider_lakebase.core.bulk.copy import UnfitValue
 from airflow_provider_lakebase.core.bulk.formats.time_values import has_nanoseconds
 
 _JSON_TYPES = frozenset((str, int, float, bool, type(None)))
+_KEY_TYPES = frozenset((str,))
+_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps would make an encoder for each value
 
 
 def to_json(value: Any) -> str:
@@ -21,7 +24,7 @@ def to_json(value: Any) -> str:
     :raises UnfitValue: for what JSON cannot express, such as NaN and infinity
     """
     try:
-        return json.dumps(value, allow_nan=False) if _is_simple(value) else _to_json(value)
+        return _encode(value) if _is_simple(value) else _to_json(value)
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, UnfitValue):
             raise
@@ -31,10 +34,14 @@ def to_json(value: Any) -> str:
 def _is_simple(value: Any) -> bool:
     """Return whether Python's own encoder writes the value exactly; it turns keys of other types into strings."""
     if isinstance(value, dict):
-        return all(type(key) is str for key in value) and all(map(_is_simple, value.values()))
+        return _KEY_TYPES.issuperset(map(type, value)) and _are_simple(value.values())
     if isinstance(value, list | tuple):
-        return all(map(_is_simple, value))
+        return _are_simple(value)
     return type(value) in _JSON_TYPES
+
+
+def _are_simple(values: Collection[Any]) -> bool:
+    return _JSON_TYPES.issuperset(map(type, values)) or all(map(_is_simple, values))
 
 
 def _to_json(value: Any) -> str:
@@ -44,13 +51,13 @@ def _to_json(value: Any) -> str:
         items = {_json_key(key): item for key, item in value.items()}
         if len(items) < len(value):
             raise UnfitValue("two of its keys are the same as text")
-        return "{" + ", ".join(f"{json.dumps(key)}: {_to_json(item)}" for key, item in items.items()) + "}"
+        return "{" + ", ".join(f"{_encode(key)}: {_to_json(item)}" for key, item in items.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_to_json, value)) + "]"
     if value is None or isinstance(value, str | int | float):
-        return json.dumps(value, allow_nan=False)
+        return _encode(value)
     if (text := _json_text(value)) is not None:
-        return json.dumps(text)
+        return _encode(text)
     raise UnfitValue(f"JSON cannot represent a {type(value).__name__}")
 
 

@@ -77,7 +77,7 @@ def _has_scale(column: Column, value: Any) -> bool:
     is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
     text = repr(float(value)) if is_float else str(value)
     try:
-        number = Decimal(text)
+        number = value if type(value) is Decimal else Decimal(text)
     except DecimalException:
         try:
             number = Decimal(int(text, 0))  # 0x10
@@ -95,4 +95,5 @@ def are_numerics(values: Sequence[Decimal | int]) -> bool:
 
     :param values: decimals and ints
     """
-    return all(type(value) is int or -_NUMERIC_SCALE <= value.adjusted() < _NUMERIC_DIGITS for value in values)  # type: ignore[union-attr]
+    exponents = [value.adjusted() for value in values if type(value) is not int]  # type: ignore[union-attr]
+    return not exponents or (-_NUMERIC_SCALE <= min(exponents) and max(exponents) < _NUMERIC_DIGITS)

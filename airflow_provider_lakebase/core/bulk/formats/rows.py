@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from itertools import chain, islice
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
+from itertools import chain, islice, repeat
+from operator import itemgetter, length_hint
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 from psycopg.adapt import PyFormat, Transformer
+from psycopg.copy import Copy
 
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part, SourceFailed, UnfitValue
+from airflow_provider_lakebase.core.bulk.formats.binary_rows import BinaryRows
 from airflow_provider_lakebase.core.bulk.formats.binary_values import binary_encoding
 from airflow_provider_lakebase.core.bulk.formats.text_values import text_conversion
 from airflow_provider_lakebase.core.frame_values import from_numpy, is_null
 
-ROWS_PER_BATCH = 200
+ROWS_PER_BATCH = 500
 """Rows checked together; with more, Python's garbage collector walks through them, which is slower."""
 
-_NONE = type(None)
 _FRAME_VALUES = frozenset(("NaTType", "NAType", "datetime64", "timedelta64"))
 _WITH_OTHER_TEXT = ("json", "jsonb", "float4", "interval")
 _CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, TypeError, OverflowError)
@@ -184,11 +186,12 @@ class Rows(Part):
         converts = [(n, each.convert) for n, each in enumerate(encodings) if each and each.convert]
         self._copied_from = self.sent
         with target.copy(sql.SQL("FORMAT binary")) as copy:
-            copy.set_types([each.dumper for each in encodings if each])
+            rows = BinaryRows(copy, [each.dumper for each in encodings if each])
             while batch is not None and self._fits(batch, encodings):
-                self._write(batch, converts, copy.write_row)
+                self._write(batch, converts, rows.write)
                 target.progress.add(rows=len(batch))
                 batch = next(batches, None)
+            rows.end()
         return batch
 
     def _copy_text(self, batches: Iterable[list[Any]], target: CopyTarget) -> None:
@@ -197,7 +200,7 @@ class Rows(Part):
         self._copied_from = self.sent
         with target.copy(sql.SQL("FORMAT text")) as copy:
             for batch in batches:
-                self._write(_without_frame_values(batch), converts, copy.write_row)
+                self._write(_without_frame_values(batch), converts, partial(_write_text, copy))
                 target.progress.add(rows=len(batch))
 
     def _copy_good_rows(self, target: CopyTarget) -> None:
@@ -249,28 +252,20 @@ class Rows(Part):
         reason = f"it has {len(row)} values for {len(self.columns)} columns; name those that it has as 'columns'"
         return BadValue(reason, number, sqlstate="22P04")
 
-    def _write(self, batch: list[Any], converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
-        written = 0
+    def _write(
+        self, batch: list[Any], converts: Sequence[tuple[int, Any]], write: Callable[[Iterable[Sequence[Any]]], None]
+    ) -> None:
+        left = iter(batch)
         try:
-            for row in batch:
-                write_row(_convert(row, converts) if converts else row)
-                written += 1
+            write(map(_convert, left, repeat(converts)) if converts else left)
         except _CANNOT_BE_WRITTEN as error:
+            written = len(batch) - length_hint(left) - 1
             raise self._blame(batch[written], converts, self.sent + written + 1, error) from None
-        self.sent += written
+        self.sent += len(batch)
 
     def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
-        for encoding, column in zip(encodings, zip(*batch, strict=True), strict=True):
-            values: Sequence[Any] = column
-            types = [*map(type, values)]
-            # Most columns have values of one type, for which comparing lists is faster than making a set.
-            if types != [types[0]] * len(types) or types[0] not in encoding.types:
-                if not encoding.types.issuperset(each for each in set(types) if each is not _NONE):
-                    return False
-                values = [value for value in values if value is not None]
-            if encoding.fits is not None and not encoding.fits(values):
-                return False
-        return True
+        columns = zip(*batch, strict=True)
+        return all(encoding.takes(values) for encoding, values in zip(encodings, columns, strict=True))
 
     def _blame(
         self, row: Sequence[Any], converts: Sequence[tuple[int, Any]], number: int, error: Exception
@@ -318,6 +313,11 @@ def _plain(value: Any) -> Any:
         return from_numpy(value)
     except psycopg.DataError:
         return value  # the column's own check reports the place
+
+
+def _write_text(copy: Copy, rows: Iterable[Sequence[Any]]) -> None:
+    for row in rows:
+        copy.write_row(row)
 
 
 def _convert(row: Sequence[Any], converts: Sequence[tuple[int, Any]]) -> list[Any]:

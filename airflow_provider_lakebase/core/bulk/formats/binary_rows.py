@@ -1,0 +1,52 @@
+"""Write rows in the binary format of COPY."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from psycopg.copy import Copy
+
+try:
+    # Copy.write_row calls this one by way of two functions in Python, which take a third of the time.
+    from psycopg._copy_base import format_row_binary
+except ImportError:  # a later psycopg
+    format_row_binary = None
+
+_START = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END = b"\xff\xff"
+_BYTES_PER_WRITE = 32 * 1024
+
+
+class BinaryRows:
+    """Writes rows as psycopg's ``Copy.write_row`` does, but faster.
+
+    :param copy: a running COPY … FROM STDIN (FORMAT binary)
+    :param types: names of the columns' types, whose dumpers write the values
+    """
+
+    def __init__(self, copy: Copy, types: Sequence[str]) -> None:
+        copy.set_types(types)
+        self._copy = copy
+        self._data = bytearray(_START)
+
+    def write(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Write rows; the last ones are sent with the next call.
+
+        :param rows: values of the columns
+        """
+        if format_row_binary is None:
+            for row in rows:
+                self._copy.write_row(row)
+            return
+        transformer, data = self._copy.formatter.transformer, self._data
+        for row in rows:
+            format_row_binary(row, transformer, data)
+            if len(data) > _BYTES_PER_WRITE:
+                self._copy.write(data)
+                data = self._data = bytearray()
+
+    def end(self) -> None:
+        """Send what is left."""
+        if format_row_binary is not None:
+            self._copy.write(self._data + _END)
