@@ -214,7 +214,7 @@ def test_a_mapping_may_name_what_only_some_files_of_objects_have(hook: LakebaseH
     for wrong in ("nope", "user.nope"):
         with pytest.raises(LakebaseSettingsError, match=f"columns names '{wrong}', which no file has"):
             hook.load(tmp_path, TABLE, mode="replace", columns={"number": "id", wrong: "note"})
-        with pytest.raises(LakebaseError, match=f"none has a value for '{wrong}'"):
+        with pytest.raises(LakebaseError, match=f"no row has a value for '{wrong}'"):
             hook.load(f"{tmp_path}/a.jsonl", TABLE, mode="replace", columns={"number": "id", wrong: "note"})
     assert rows(hook, "id, note, price::float8") == expected
     # The types of the values are the same in all dicts, which has a faster path.

@@ -74,11 +74,17 @@ def table(hook: LakebaseHook, name: str) -> list[Any]:
 
 
 def test_semicolons(hook: LakebaseHook):
-    text = '# exported 2026-11-28\n# by a person\nid;ordered;customer\n1;2026-11-01;Müller\n2;2026-11-02;"A;B"\n'
+    text = (
+        "# exported 2026-11-28\n# by a person\nid;ordered;customer;amount\n"
+        '1;2026-11-01;Müller;1.234,50\n2;2026-11-02;"A;B";-0,75\n'
+    )
     for _ in range(2):
         Path("orders.csv").write_text(text, encoding="latin-1")
         cook("semicolons")
-        assert table(hook, "orders") == [(1, date(2026, 11, 1), "Müller"), (2, date(2026, 11, 2), "A;B")]
+        assert table(hook, "orders") == [
+            (1, date(2026, 11, 1), "Müller", Decimal("1234.50")),
+            (2, date(2026, 11, 2), "A;B", Decimal("-0.75")),
+        ]
 
 
 def test_the_order_of_a_date_is_told_to_the_session(hook: LakebaseHook):

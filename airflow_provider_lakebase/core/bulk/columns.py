@@ -140,7 +140,7 @@ class ColumnMapper:
             raise LakebaseSettingsError(what, context=self.context, hint="Correct it.")
         if self._unused_casts:
             hint = "Name columns of the table that the source fills."
-            what = f"casts contains '{min(self._unused_casts)}'"
+            what = f"casts contains '{min(self._unused_casts)}', which is not loaded"
             raise LakebaseSettingsError(what, context=self.context, hint=hint)
 
     def _add_columns(
@@ -190,9 +190,12 @@ class ColumnMapper:
         if self.options.columns:
             what = f"columns names '{name}', which table {self.table.name} does not have"
             return LakebaseSettingsError(what, context=self.context, hint=f"Its columns are {known}.")
-        hint = f"The table's columns are {known}. Map other names to them with 'columns'"
+        hint = (
+            f"The table's columns are {known}. Map other names to them with 'columns', or set new_columns='add' or "
+            "new_columns='ignore'"
+        )
         if not is_header:
-            return self.error(f"{label} has a column '{name}', which table {self.table.name} does not have", f"{hint}.")
+            return self.error(f"Table {self.table.name} has no column '{name}', which {label} has", f"{hint}.")
         # The first line may be a row of values, which must not be quoted.
         close = get_close_matches(name.lower(), map(str.lower, self.table.loadable), 1, 0.7)
         quoted = f" '{name}'" if close and not any(each.isdigit() for each in name) else ""

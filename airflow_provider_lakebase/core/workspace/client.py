@@ -58,7 +58,7 @@ class WorkspaceClients:
         except Unauthenticated:
             # The token was revoked, the clocks differ, or it is for another place: this time ask where to sign in.
             self.forget(identity, client)
-            return request(self._client(identity, sign_in=_sign_in_by_discovery))
+            return request(self._client(identity, sign_in=_sign_in_anew))
 
     def forget(self, identity: WorkspaceIdentity, client: WorkspaceClient | None = None) -> None:
         """Sign in anew at the next request of an identity.
@@ -102,6 +102,13 @@ def _sign_in(identity: WorkspaceIdentity) -> WorkspaceClient:
 
 def _sign_in_by_discovery(identity: WorkspaceIdentity) -> WorkspaceClient:
     return WorkspaceClient(PinnedConfig.of(identity))
+
+
+def _sign_in_anew(identity: WorkspaceIdentity) -> WorkspaceClient:
+    """Sign in by discovery, and ask for the token at once, so that requests that run side by side do not all ask."""
+    client = _sign_in_by_discovery(identity)
+    client.config.authenticate()
+    return client
 
 
 PROCESS_CLIENTS = WorkspaceClients()

@@ -21,8 +21,9 @@ MOST_HEADER_BYTES = 1 << 20
 _FIRST_BYTES = 1 << 16
 _LINE_END = re.compile(rb"\r\n|[\r\n]")
 HEADER_HINT = (
-    "If it is not UTF-8 or has no commas, set 'encoding' or 'delimiter'; if it has no line of column names, set "
-    "header=False; if it is not CSV, set 'format'."
+    "If it is not UTF-8 or has no commas, set 'encoding' or 'delimiter'; if other lines precede the names, set "
+    "'skip_lines' or 'comment'; if it has no line of column names, set header=False; if it is not CSV, set 'format'. "
+    "dialect='auto' finds out all but the format."
 )
 _TEXT_TYPES = ("text", "character varying", "character", "name", '"char"', "citext", "xml")
 

@@ -64,12 +64,9 @@ class NumberReader:
         """
         found = self._number.fullmatch(text)
         if found is None:
-            groups = f" and {self.thousands!r} between thousands" if self.thousands else ""
-            raise UnfitValue(
-                f"it is not a number with {self.decimal!r} before decimal places{groups}. If the text stands for NULL, "
-                "name it as 'null'",
-                "22P02",
-            )
+            options = f"decimal={self.decimal!r} and thousands={self.thousands!r}"
+            reason = f"it is not a number with {options}. If the text stands for NULL, set 'null' to it"
+            raise UnfitValue(reason, "22P02")
         return self.convert(found[1])
 
     def convert(self, number: str) -> str:

@@ -151,7 +151,7 @@ def _member(row: Any, path: str, number: int) -> tuple[Any, ...]:
         if value is None:
             return ()
         if not isinstance(value, Mapping):
-            raise BadValue(f"it has no object at '{path.rpartition('.')[0]}', which columns names", number)
+            raise BadValue(f"it has no object at '{path.rpartition('.')[0]}', as '{path}' in 'columns' needs", number)
         if name not in value:
             return ()
         value = value[name]

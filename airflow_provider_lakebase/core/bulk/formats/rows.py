@@ -113,7 +113,7 @@ class Rows(Part):
             if left is not None:
                 self._copy_text(chain([left], batches), target)
         if self.unseen and self.sent and self.is_alone:
-            raise BadValue(f"none has a value for '{min(self.unseen)}', which columns names", None, unit="row")
+            raise BadValue(f"no row has a value for '{min(self.unseen)}', which is in 'columns'", None, unit="row")
 
     def encodes(self, rows: Sequence[Sequence[Any]]) -> bool:
         """Return whether rows can be sent in binary, each value exactly.
@@ -158,7 +158,10 @@ class Rows(Part):
             if self.others:
                 unknown &= self.never_skipped
             if unknown:
-                reason = f"it has the key '{min(unknown)}', which is not one of the columns; list all in 'columns'"
+                reason = (
+                    f"it has the key '{min(unknown)}', which neither the first row nor 'columns' has. List all keys, "
+                    "also those that only some rows have, in 'columns'"
+                )
                 raise BadValue(reason, number)
             if self.unseen:
                 self.unseen.difference_update(row)
