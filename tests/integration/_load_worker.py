@@ -3,7 +3,7 @@
 One command a line, as JSON, and one answer each: ``{"source": …, "table": …}`` and whatever else ``LakebaseHook.load``
 takes starts a worker and answers its pid; ``{}`` waits for the worker and answers how it ended. A worker that has ended
 keeps its pid until then, so that a signal sent to it reaches no other process. A number as the source stands for so
-many rows.
+many rows, ``{"conninfo": …, "query": …}`` for a query on another server, which COPY runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+import psycopg2
+
 from airflow_provider_lakebase.core.bulk import load as _  # noqa: F401 - imported here, so that no worker has to
+from airflow_provider_lakebase.core.bulk.source import NamedRows
+from airflow_provider_lakebase.hooks._source_copy import SourceCopy
+from airflow_provider_lakebase.hooks._source_types import describe_query
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 _EPOCH = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
@@ -30,11 +35,27 @@ def rows(count: int) -> Iterator[tuple[Any, ...]]:
         yield n, name, Decimal(n * 37 % 100_000) / 100, _EPOCH + datetime.timedelta(seconds=n * 61), n % 3 == 0
 
 
+def copied(conninfo: str, query: str) -> NamedRows:
+    """Run a query as a transfer does."""
+    connection = psycopg2.connect(conninfo)
+    cursor = connection.cursor(name="rows")
+    cursor.execute(query)
+    described = describe_query(connection, cursor)
+    assert described is not None
+    return NamedRows(iter(cursor), *described, SourceCopy(connection, query, None))
+
+
+def source_of(given: Any) -> Any:
+    if isinstance(given, int):
+        return rows(given)
+    return copied(**given) if isinstance(given, dict) else given
+
+
 def work(command: dict[str, Any], report: int) -> int:
     """Run the load, write into ``report`` what came of it, and return the exit code."""
     source = command.pop("source")
     try:
-        result = LakebaseHook().load(rows(source) if isinstance(source, int) else source, **command)
+        result = LakebaseHook().load(source_of(source), **command)
     except BaseException:
         os.write(report, json.dumps({"error": traceback.format_exc()[-4000:]}).encode())
         return 1

@@ -34,11 +34,15 @@ MODES = ["append", "replace", "upsert"]
 TABLE = "crashes.target"
 ROWS = 20_000
 """Rows of a load that a worker does, keys from 0."""
+COPIED_ROWS = 200_000
+"""Rows of one by COPY from another server, which is faster."""
 OLD_ROWS = 3000
 TIMES = 20
 SEED = 20240229
 
 Digest = tuple[int, int]
+Source = int | str | dict[str, str]
+"""What a worker loads, as ``_load_worker.py`` says."""
 
 
 # ── what is looked at past the provider ──
@@ -134,6 +138,15 @@ def spread(what: str, end: float, times: int = TIMES) -> list[float]:
     return [(part + chance.random()) * end / times for part in range(times)]
 
 
+def copied(emulator: LakebaseEmulator, rows: int, *, pause_at: int | None = None) -> dict[str, str]:
+    """Return a query of so many rows on another server; before the row ``pause_at`` it rests."""
+    pause = f"CASE n WHEN {pause_at} THEN pg_sleep(2)::text ELSE '' END ||" if pause_at is not None else ""
+    query = f"""SELECT n AS id, {pause} 'row ' || n AS name, (n * 37 % 10000)::numeric(12, 2) AS amount,
+        timestamptz '2024-01-01Z' + n * interval '1 second' AS at, n % 3 = 0 AS flag
+        FROM generate_series(0, {rows - 1}) AS n"""
+    return {"conninfo": emulator.superuser_conninfo, "query": query}
+
+
 # ── a worker that is killed ──
 
 
@@ -153,7 +166,7 @@ class Workers:
         print(json.dumps(command), file=self.process.stdin, flush=True)
         return self._answer()
 
-    def start(self, source: int | str, arguments: dict[str, Any]) -> int:
+    def start(self, source: Source, arguments: dict[str, Any]) -> int:
         pid: int = self._ask({"source": source, **arguments})
         return pid
 
@@ -162,7 +175,7 @@ class Workers:
         report: dict[str, Any] = self._ask({})
         return report
 
-    def run(self, source: int | str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def run(self, source: Source, arguments: dict[str, Any]) -> dict[str, Any]:
         """Let a worker do a load in peace; return its report, and how long it took."""
         self.start(source, arguments)
         started_at = time.monotonic()
@@ -196,27 +209,29 @@ def has_new_rows(server: psycopg.Connection[Any]) -> bool:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("by", ["rows", "copy"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_worker_killed_at_any_point_is_retried_and_the_load_is_done_once(
-    emulator: LakebaseEmulator, server: psycopg.Connection[Any], table: str, workers: Workers, mode: str
+    emulator: LakebaseEmulator, server: psycopg.Connection[Any], table: str, workers: Workers, mode: str, by: str
 ):
     """The points are spread over 1.1 of the time that an undisturbed load takes, from its process's first moment.
 
     That time is the shortest of the last three, so that it follows a machine that is shared.
     """
-    restore(server, mode, ROWS)
-    workers.run(ROWS, arguments_of(mode, "warm-up"))
-    old = restore(server, mode, ROWS)
-    undisturbed = [workers.run(ROWS, arguments_of(mode, "undisturbed"))["seconds"]]
+    count, source = (ROWS, ROWS) if by == "rows" else (COPIED_ROWS, copied(emulator, COPIED_ROWS))
+    restore(server, mode, count)
+    workers.run(source, arguments_of(mode, "warm-up"))
+    old = restore(server, mode, count)
+    undisturbed = [workers.run(source, arguments_of(mode, "undisturbed"))["seconds"]]
     new = digest(server)
-    assert new[0] == expected_count(mode, ROWS)
+    assert new[0] == expected_count(mode, count)
     hits: Counter[str] = Counter()
     with nothing_left(emulator, server):
         for number, share in enumerate(spread(f"kill {mode}", 1.1)):
             seconds = min(undisturbed[-3:])
-            restore(server, mode, ROWS)
+            restore(server, mode, count)
             arguments = arguments_of(mode, f"killed {number}")
-            pid = workers.start(ROWS, arguments)
+            pid = workers.start(source, arguments)
             time.sleep(share * seconds)
             where = ", ".join(set(sessions(emulator, server).values())) or "no session yet"
             kill(pid)
@@ -225,14 +240,14 @@ def test_a_worker_killed_at_any_point_is_retried_and_the_load_is_done_once(
             found = digest(server)
             assert found in (old, new), f"some rows of a load that was killed: {place}"
             hits["ended before" if not killed else "committed" if found == new else where] += 1
-            retry = workers.run(ROWS, arguments)
+            retry = workers.run(source, arguments)
             assert digest(server) == new, place
-            assert retry["rows"] == ROWS, place
+            assert retry["rows"] == count, place
             # What was not seen committed may be, a moment later: the kill came while COMMIT was under way.
             assert retry["already_loaded"] or not (found == new and mode == "append"), place
             if not retry["already_loaded"]:
                 undisturbed.append(retry["seconds"])
-    print(f"{mode}: a load takes {min(undisturbed):.3f} s; the kills hit it {dict(hits)}")
+    print(f"{mode}, {by}: a load takes {min(undisturbed):.3f} s; the kills hit it {dict(hits)}")
     assert hits["in transaction"] >= TIMES // 5, f"too few kills in the middle of a load: {hits}"
     assert hits["ended before"] < TIMES // 2, f"too few kills before the end of a load: {hits}"
 
@@ -463,6 +478,43 @@ def test_a_session_cut_between_commit_and_its_answer_is_told_and_the_load_is_don
             assert retry.already_loaded is (arrives and mode == "append"), number
             assert retry.rows == rows
             assert digest(server) == new, number
+
+
+# ── a transfer whose source or target goes away ──
+
+SOURCE_PID = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT n AS id%' AND wait_event = 'PgSleep'"
+
+
+@pytest.mark.parametrize("gone", ["source session", "target session", "target endpoint"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_transfer_that_loses_a_side_midway_loads_nothing_and_its_retry_loads_all(
+    emulator: LakebaseEmulator, server: psycopg.Connection[Any], table: str, workers: Workers, mode: str, gone: str
+):
+    rows = 50_000
+    restore(server, mode, rows)
+    workers.run(copied(emulator, rows), arguments_of(mode, "undisturbed"))
+    new = digest(server)
+    old = restore(server, mode, rows)
+    arguments = arguments_of(mode, "disturbed")
+    with nothing_left(emulator, server):
+        workers.start(copied(emulator, rows, pause_at=rows // 2), arguments)
+        wait_until(lambda: server.execute(SOURCE_PID.encode()).fetchone())
+        (target,) = [pid for (pid, _), about in sessions(emulator, server).items() if about == "in transaction"]
+        if gone == "source session":
+            server.execute(f"SELECT pg_terminate_backend(({SOURCE_PID}))".encode())
+        elif gone == "target session":
+            server.execute("SELECT pg_terminate_backend(%s)", [target])
+        else:
+            emulator.suspend()
+        report = workers.wait()
+        assert report["exit_code"] == 1
+        driver = "psycopg2" if gone == "source session" else "psycopg"
+        assert re.search(rf"^{driver}\.(OperationalError|errors\.AdminShutdown): ", report["error"], re.MULTILINE), (
+            report
+        )
+        assert digest(server) == old
+    assert workers.run(copied(emulator, rows), arguments)["rows"] == rows
+    assert digest(server) == new
 
 
 # ── loads that meet ──

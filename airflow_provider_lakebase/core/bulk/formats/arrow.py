@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -24,12 +23,12 @@ from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part, SourceFailed
 from airflow_provider_lakebase.core.bulk.formats.arrow_columns import Unconvertible, to_column, to_text
+from airflow_provider_lakebase.core.bulk.formats.arrow_python import to_python
 from airflow_provider_lakebase.core.bulk.formats.arrow_types import postgres_type
 from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows
 
 ROWS_PER_BATCH = 10_000
 """Rows encoded together."""
-_NO_PYTHON = (ValueError, OverflowError, KeyError)
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -116,7 +115,7 @@ class ArrowBatches(Part):
         if target.rejects is not None:
             self._copy_good_rows(target)
         elif (left := self._copy_binary(target)) is not None:
-            self._send_rows((row for batch in chain([left], self.batches) for row in self._rows(batch)), target)
+            self._send_rows(self._all_rows(chain([left], self.batches)), target)
 
     def _send_rows(self, rows: Iterator[Any], target: CopyTarget) -> None:
         self._rows_part = Rows(rows, self.columns, label=self.label, before=self.sent)
@@ -176,7 +175,9 @@ class ArrowBatches(Part):
     def _batches(self) -> Iterator[pa.RecordBatch]:
         try:
             yield from self.batches
-        except (pa.ArrowException, OSError) as error:
+        except BadValue:
+            raise
+        except Exception as error:
             raise SourceFailed from error
 
     def _ready(self, batch: pa.RecordBatch | None) -> pa.RecordBatch | None:
@@ -199,53 +200,28 @@ class ArrowBatches(Part):
         }
         return pgpq.ArrowToPostgresBinaryEncoder.new_with_encoders(schema, encoders)
 
-    def _rows(self, batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    def _all_rows(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
+        before = self.sent
+        for batch in batches:
+            yield from self._rows(batch, before)
+            before += batch.num_rows
+
+    def _rows(self, batch: pa.RecordBatch, before: int) -> Iterator[tuple[Any, ...]]:
         pairs = zip(self.positions, self.columns, strict=True)
-        return zip(*(self._to_python(batch.column(position), column) for position, column in pairs), strict=True)
+        return zip(*(to_python(batch.column(position), column, before) for position, column in pairs), strict=True)
 
     def _good_and_bad_rows(self, batch: pa.RecordBatch) -> Iterator[tuple[Any, ...] | BadRow]:
         """Yield the rows of a batch, with a :class:`BadRow` in place of each one that Python's types do not hold."""
         try:
-            yield from list(self._rows(batch))
+            yield from list(self._rows(batch, self.sent))
         except BadValue:
             for number in range(batch.num_rows):
                 row = batch.slice(number, 1)
                 try:
-                    yield from list(self._rows(row))
+                    yield from list(self._rows(row, self.sent))
                 except BadValue as bad:
                     yield BadRow(BadValue(bad.reason, None, bad.column), json.dumps(_describe(row)))
-
-    def _to_python(self, values: pa.Array, column: Column) -> list[Any]:
-        if values.type in (pa.time64("ns"), pa.duration("ns")):  # Python's types would drop the nanoseconds
-            values = _to_microseconds(values, column, self.sent)
-        try:
-            found = list(values.to_pylist(maps_as_pydicts="strict"))
-        except _NO_PYTHON:
-            number = next(number for number, value in enumerate(values, 1) if _has_no_python(value))
-            raise BadValue(
-                f"a {values.type} has no Python type that holds it", self.sent + number, column.name
-            ) from None
-        is_uuid = column.kind == "uuid" and pa.types.is_fixed_size_binary(values.type)
-        return [value and uuid.UUID(bytes=value) for value in found] if is_uuid else found
 
 
 def _describe(row: pa.RecordBatch) -> dict[str, str]:
     return {name: str(values[0]) for name, values in zip(row.schema.names, row.columns, strict=True)}
-
-
-def _to_microseconds(values: pa.Array, column: Column, sent: int) -> pa.Array:
-    wanted = pa.time64("us") if pa.types.is_time(values.type) else pa.duration("us")
-    try:
-        return values.cast(wanted)
-    except pa.ArrowInvalid:
-        lost = [value.value is not None and value.value % 1000 for value in values]
-        number = next(number for number, nanoseconds in enumerate(lost, 1) if nanoseconds)
-        raise BadValue("it has nanoseconds, which Postgres does not keep", sent + number, column.name) from None
-
-
-def _has_no_python(value: pa.Scalar) -> bool:
-    try:
-        value.as_py(maps_as_pydicts="strict")
-    except _NO_PYTHON:
-        return True
-    return False

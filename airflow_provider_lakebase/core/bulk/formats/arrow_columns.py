@@ -85,6 +85,10 @@ def _cast(values: pa.Array, wanted: pa.DataType, column: Column, time_zone: str)
             raise Unconvertible
         values = pc.assume_timezone(values, "UTC")
     cast = values.cast(wanted)
+    if pa.types.is_timestamp(wanted):
+        _check_finite(cast.cast(pa.int64()), 2**63 - 1)
+    elif pa.types.is_date32(wanted):
+        _check_finite(cast.cast(pa.int32()), 2**31 - 1)
     if pa.types.is_float32(wanted):
         _check_float4(values, cast)
     if column.kind in ("varchar", "bpchar") and column.length is not None:
@@ -111,6 +115,13 @@ def _is_certain(given: pa.DataType, wanted: pa.DataType) -> bool:
         return bool(types.is_large_binary(given) or types.is_fixed_size_binary(given))
     families = (types.is_date, types.is_time, types.is_duration)
     return any(family(given) and family(wanted) for family in families)
+
+
+def _check_finite(values: pa.Array, infinity: int) -> None:
+    """Reject the largest and the smallest number, by which DuckDB means infinity and pgpq cannot write."""
+    found = pc.min_max(values).as_py()
+    if found["max"] == infinity or (found["min"] is not None and found["min"] <= -infinity):
+        raise Unconvertible
 
 
 def _check_float4(values: pa.Array, cast: pa.Array) -> None:

@@ -42,5 +42,6 @@ _POSTGRES_TYPES: Sequence[tuple[Callable[[pa.DataType], bool], str]] = (
     (pa.types.is_date, "date"),
     (pa.types.is_time, "time"),
     (pa.types.is_duration, "interval"),
+    (pa.types.is_interval, "interval"),
     (lambda kind: pa.types.is_struct(kind) or pa.types.is_map(kind), "jsonb"),
 )
