@@ -377,6 +377,19 @@ def test_foreign_keys_and_partitions_reject_rows(hook: LakebaseHook):
     assert rejected(hook) == [(2, "id, place", "23503"), (3, "", "23514"), (4, "", "23514")]
 
 
+def test_a_rejected_row_does_not_make_a_later_row_with_its_key_a_repeat(hook: LakebaseHook):
+    hook.run(f"""
+        CREATE TABLE rejects.shops (id int PRIMARY KEY);
+        INSERT INTO rejects.shops VALUES (1);
+        CREATE TABLE {TABLE} (id int PRIMARY KEY, shop int REFERENCES rejects.shops, code text UNIQUE);
+        INSERT INTO {TABLE} VALUES (9, 1, 'taken')
+    """)
+    rows = [(1, 2, "a"), (1, 1, "b"), (2, 1, "taken"), (2, 1, "c"), (2, 1, "d")]
+    hook.load(rows, TABLE, reject_limit=3, rejects_table=REJECTS)
+    assert found(hook) == [(1, 1, "b"), (2, 1, "c"), (9, 1, "taken")]
+    assert rejected(hook) == [(1, "shop", "23503"), (3, "code", "23505"), (5, "id", "23505")]
+
+
 def test_a_check_applies_to_the_values_that_would_be_stored(hook: LakebaseHook):
     hook.run(f"""
         CREATE TABLE {TABLE} (a int, b int, c text COLLATE "C" CHECK (c > 'Z'), CHECK (a < b), CHECK (a / b < 10))

@@ -127,8 +127,6 @@ class Rejects:
         with self._checking():
             found = self._insert_checked(staging.typed_checks())
         self._remove(found, total)
-        for column, reason, query in self._key_queries(staging, plan):
-            self._remove(self._insert_found(column, "23505", reason, query), total)
         for column, reason, query in self._foreign_key_queries(staging):
             try:
                 with self.connection.transaction():
@@ -136,6 +134,9 @@ class Rejects:
             except psycopg.errors.InsufficientPrivilege:
                 continue  # INSERT itself checks the key, as the owner of the table
             self._remove(inserted, total)
+        # Repeats come last: a row that is rejected anyway must not make a later one with its key a repeat.
+        for column, reason, query in self._key_queries(staging, plan):
+            self._remove(self._insert_found(column, "23505", reason, query), total)
 
     @contextmanager
     def _checking(self) -> Iterator[None]:
@@ -250,17 +251,17 @@ class Rejects:
         )
 
     def _key_queries(self, staging: Staging, plan: LoadPlan) -> Iterator[tuple[str, str, sql.Composable]]:
-        """Yield columns, reason and query for rows whose key an earlier row or the table has."""
+        """Yield columns, reason and query for rows whose key the table or an earlier row has."""
         given = {column.name for column in plan.columns}
         keys = [key for key in plan.table.keys if given.issuperset(key)]
         if plan.mode == "upsert":
             keys = [tuple(plan.key_columns)] if plan.duplicates == "error" else []
-        for key in keys:
-            yield ", ".join(key), "an earlier row has the same key", staging.find_repeats(key)
         if plan.mode == "append" or plan.replace_where is not None:
             stays = sql.SQL(f"({plan.replace_where}) IS NOT TRUE" if plan.replace_where is not None else "true")
             for key in keys:
                 yield ", ".join(key), "the table has its key", self._find_existing(staging, plan, key, stays)
+        for key in keys:
+            yield ", ".join(key), "an earlier row has the same key", staging.find_repeats(key)
 
     def _find_existing(self, staging: Staging, plan: LoadPlan, key: Sequence[str], stays: sql.SQL) -> sql.Composable:
         query = sql.SQL("""
