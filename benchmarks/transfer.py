@@ -46,6 +46,8 @@ from load import (
 SQLITE_ROWS = 200_000
 """Maximum number of rows from sqlite, since GenericTransfer is slow and holds them in memory."""
 MEMORY_TARGETS = {"postgres": 32, "duckdb": 250}
+DUCKDB_MEMORY = "32MB"
+"""DuckDB keeps what it has read of its file, up to this limit, by default most of the machine's memory."""
 DUCKDB_TYPES = {"double precision": "DOUBLE", "text": "VARCHAR"}
 
 
@@ -173,7 +175,9 @@ def prepare_ours(job: Job, conninfo: str) -> Callable[[str], object]:
     def connect(path: str) -> Any:
         if job.what == "postgres":
             return psycopg2.connect(conninfo)
-        return duckdb.connect(path, read_only=True) if job.what == "duckdb" else sqlite3.connect(path)
+        if job.what == "duckdb":
+            return duckdb.connect(path, read_only=True, config={"memory_limit": DUCKDB_MEMORY})
+        return sqlite3.connect(path)
 
     def do(path: str) -> None:
         source = connect(path)
