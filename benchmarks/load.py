@@ -64,7 +64,16 @@ GATE = ("csv", "tuples", "parquet", "export-csv")
 """Lines that also run through the gate, compared with psql, with a quarter of the rows."""
 ROW_GROUP = 131_072
 MIB = 1 << 20
-MEMORY_TARGETS = {"csv": 150, "tuples": 150, "parquet": 150, "export-csv": 32, "export-parquet": 150}
+MEMORY_TARGETS = {
+    "csv": 150,
+    "semicolon": 150,
+    "latin-1": 150,
+    "decimal": 150,
+    "tuples": 150,
+    "parquet": 150,
+    "export-csv": 32,
+    "export-parquet": 150,
+}
 MORE_MEMORY = 16
 """MiB that memory may grow from --rows to --memory-rows."""
 
@@ -94,9 +103,17 @@ COMMIT;
 """
 PSQL_SCRIPTS = {
     "csv": "\\copy {table} FROM '{path}' WITH (FORMAT csv, HEADER)",
+    "semicolon": "\\copy {table} FROM '{path}' WITH (FORMAT csv, HEADER, DELIMITER ';')",
+    "latin-1": "\\copy {table} FROM '{path}' WITH (FORMAT csv, HEADER, ENCODING 'LATIN1')",
     "upsert-csv": PSQL_UPSERT,
     "export-csv": "\\copy (SELECT * FROM {table}) TO '{path}' WITH (FORMAT csv, HEADER)",
 }
+DIALECTS: dict[str, dict[str, Any]] = {
+    "semicolon": {"delimiter": ";"},
+    "latin-1": {"encoding": "latin-1"},
+    "decimal": {"delimiter": ";", "decimal": ",", "comment": "#"},
+}
+"""Options of the lines that load CSV in other dialects. COPY has none for the last one, so Python reads it."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +166,18 @@ def all_lines(rows: int) -> list[Line]:
     one, two = (Job("ours", "files", rows, processes=processes) for processes in (1, 2))
     lines = [
         Line("csv", "CSV in : psql, CSV in", Job("ours", "csv", rows), csv_in, 0.95),
+        Line(
+            "dialects", "CSV ; in : psql, CSV ; in", Job("ours", "semicolon", rows), Job("psql", "semicolon", rows), 0.8
+        ),
+        Line(
+            "dialects", "latin-1 in : psql, latin-1 in", Job("ours", "latin-1", rows), Job("psql", "latin-1", rows), 0.8
+        ),
+        Line(
+            "dialects",
+            "decimal commas in : psql, CSV ; in",
+            Job("ours", "decimal", rows),
+            Job("psql", "semicolon", rows),
+        ),
         Line("tuples", "tuples in : psql, CSV in", tuples_in, csv_in, 0.7),
         Line("tuples", "tuples in : PostgresHook, tuples in", tuples_in, Job("PostgresHook", "tuples", few), 10),
         Line("parquet", "Parquet in : psql, CSV in", Job("ours", "parquet", rows), csv_in, 0.85),
@@ -332,9 +361,10 @@ class Bench:
 
     def file(self, job: Job) -> Path:
         """Return the file that a job reads or writes; create it if the job reads it and it does not exist."""
-        kind = job.what.split("-")[-1]
+        kind = job.what if job.what in DIALECTS else job.what.split("-")[-1]
         rows = job.rows // PARALLEL_FILES if kind == "files" else job.rows
         suffix = {"tuples": "pickle", "files": "csv"}.get(kind, kind)
+        suffix = f"{kind}.csv" if kind in DIALECTS else suffix
         path = self.folder / f"{job.table}-{rows}.{suffix}"
         if job.export:
             path.unlink(missing_ok=True)
@@ -345,7 +375,7 @@ class Bench:
             elif suffix == "parquet":
                 write_parquet(path, base, rows)
             else:
-                write_csv(path, names, base, rows)
+                write_csv(path, names, base, rows, **DIALECTS.get(kind, {}))
         return path
 
     def keyed_rows(self, rows: int) -> list[tuple[Any, ...]]:
@@ -412,12 +442,27 @@ def endless(rows: Sequence[Any]) -> Iterator[Any]:
     return chain.from_iterable(repeat(rows))
 
 
-def write_csv(path: Path, names: Iterable[str], rows: Iterable[tuple[Any, ...]], total: int) -> None:
+def write_csv(
+    path: Path,
+    names: Iterable[str],
+    rows: Iterable[tuple[Any, ...]],
+    total: int,
+    *,
+    delimiter: str = ",",
+    encoding: str = "utf-8",
+    decimal: str = ".",
+    comment: str = "",
+) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    with path.open("w") as file:
-        file.write(",".join(names) + "\n")
-        file.writelines(islice(endless(text.getvalue().splitlines(keepends=True)), total))
+    csv.writer(text, lineterminator="\n", delimiter=delimiter).writerows(
+        [str(value).replace(".", decimal) if isinstance(value, float) else value for value in row] for row in rows
+    )
+    # Other encodings differ from UTF-8 in letters like this one only.
+    lines = text.getvalue().replace("Z", "É" if encoding != "utf-8" else "Z").splitlines(keepends=True)
+    with path.open("w", encoding=encoding) as file:
+        file.write(f"{comment} flights\n" if comment else "")
+        file.write(delimiter.join(names) + "\n")
+        file.writelines(islice(endless(lines), total))
 
 
 def write_parquet(path: Path, rows: Iterable[tuple[Any, ...]], total: int) -> None:
@@ -494,7 +539,12 @@ def prepare_ours(job: Job, conninfo: str) -> Callable[[Any], object]:
             if job.export:
                 export(connection, job.table, source)
             else:
-                load(connection, source, job.table, LoadOptions(mode=mode, key_columns=key_columns))
+                load(
+                    connection,
+                    source,
+                    job.table,
+                    LoadOptions(mode=mode, key_columns=key_columns, **DIALECTS.get(job.what, {})),
+                )
             connection.commit()
 
     return do

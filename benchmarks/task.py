@@ -29,7 +29,7 @@ from typing import Any
 
 OURS, PEER, OLD_PEER = "LakebaseHook", "PostgresHook, psycopg 3", "PostgresHook, psycopg2"
 PEER_PACKAGE = "apache-airflow-providers-postgres"
-ROUNDS = 15
+ROUNDS = 25
 TASKS_AN_HOUR = 10_000
 FIGURES = ("import CPU", "session CPU", "CPU", "wall", "MiB")
 

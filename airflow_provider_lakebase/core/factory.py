@@ -205,21 +205,21 @@ class SessionFactory:
         return self._begin_mint(timeout=timeout)()
 
     def _begin_mint(self, *, timeout: float) -> Callable[[], str]:
-        """Begin to mint, if the endpoint is named, and return a function that waits for the credential."""
+        """Return a function that returns a credential; begin to mint it where the host must be looked up meanwhile."""
         password = self.settings.session.password
         if password is not None:
             return lambda: password
         deadline = time.monotonic() + timeout
         named = self.settings.require_endpoint()
-        if named.kind != "endpoint":
-            return lambda: self._masked(self._mint_for(self._endpoint_of_branch(deadline), deadline))
+        if named.kind != "endpoint" or self._addresses.is_known(self.settings):
+            return lambda: self._masked(self._mint_for(self._endpoint(deadline), deadline))
         # First, so that an identity that is refused is refused once.
         Workspace.of(self.settings).require_sign_in(timeout=timeout)
         minting = start_in_daemon_thread(lambda: self._mint_for(str(named), deadline))
         # Masking may talk to a supervisor, from this thread only.
         return lambda: self._masked(minting.result())
 
-    def _endpoint_of_branch(self, deadline: float) -> str:
+    def _endpoint(self, deadline: float) -> str:
         return self._resolve(timeout=_left(deadline)).endpoint or str(self.settings.require_endpoint())
 
     def _mint_for(self, endpoint: str, deadline: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from pathlib import Path
 from typing import Any
 
 from airflow_provider_lakebase.exceptions import (
@@ -76,7 +77,8 @@ def storage_error(error: BaseException, label: str, *, writes: bool = False) -> 
 
 def _missing(label: str, writes: bool) -> Exception:
     if writes:
-        context = "There is no such bucket or folder to write to" if "://" in label else "There is no such folder"
-        return FileNotFoundError(errno.ENOENT, context, label)
+        if "://" in label:
+            return FileNotFoundError(errno.ENOENT, "There is no such bucket or folder to write to", label)
+        return FileNotFoundError(errno.ENOENT, "There is no such folder to write to", str(Path(label).parent))
     what = "There is no such object or bucket" if "://" in label else "There is no such file"
     return FileNotFoundError(errno.ENOENT, what, label)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from airflow_provider_lakebase.core.bulk.options import FileOptions, Option, list_options  # noqa: TID253 - it is light
 
@@ -18,14 +19,26 @@ _WIDTH = 118
 def takes_options(options: type[FileOptions]) -> Callable[[_Function], _Function]:
     """Show the options that a function takes as ``**options`` in its signature and in its docstring.
 
+    Another option raises TypeError.
+
     :param options: the dataclass of the options, whose documentation replaces ``:param options:``
     """
 
     def decorate(function: _Function) -> _Function:
         known = list_options(options)
-        function.__signature__ = add_parameters(inspect.signature(function), known, keep_variadic=False)  # type: ignore[attr-defined]
-        function.__doc__ = add_documentation(function.__doc__, [(each.name, each.description) for each in known])
-        return function
+        signature = add_parameters(inspect.signature(function), known, keep_variadic=False)
+
+        @functools.wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() {error}") from None
+            return function(*args, **kwargs)
+
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        checked.__doc__ = add_documentation(function.__doc__, [(each.name, each.description) for each in known])
+        return cast(_Function, checked)
 
     return decorate
 

@@ -203,6 +203,26 @@ def test_the_options_columns_and_casts_apply_to_all_files_together(hook: Lakebas
         hook.load(tmp_path, TABLE, columns=columns, casts={"nope": "int"})
 
 
+def test_a_mapping_may_name_what_only_some_files_of_objects_have(hook: LakebaseHook, tmp_path: Path):
+    write(f"{tmp_path}/a.jsonl", b'{"number": 1, "user": {"name": "a"}}\n')
+    write(f"{tmp_path}/b.jsonl", b'{"number": 2}\n{"cost": 2.5, "number": 3}\n')
+    write(f"{tmp_path}/c.csv", b"number,text\n4,d\n")
+    columns = {"number": "id", "user.name": "note", "cost": "price"}
+    hook.load(tmp_path, TABLE, columns=columns)
+    expected = [(1, "a", None), (2, None, None), (3, None, 2.5), (4, "none", None)]
+    assert rows(hook, "id, note, price::float8") == expected
+    for wrong in ("nope", "user.nope"):
+        with pytest.raises(LakebaseSettingsError, match=f"columns names '{wrong}', which no file has"):
+            hook.load(tmp_path, TABLE, mode="replace", columns={"number": "id", wrong: "note"})
+        with pytest.raises(LakebaseError, match=f"no row has a value for '{wrong}'"):
+            hook.load(f"{tmp_path}/a.jsonl", TABLE, mode="replace", columns={"number": "id", wrong: "note"})
+    assert rows(hook, "id, note, price::float8") == expected
+    # The types of the values are the same in all dicts, which has a faster path.
+    write(f"{tmp_path}/b.jsonl", b'{"number": 2, "cost": 1}\n')
+    hook.load([f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl"], TABLE, mode="replace", columns=columns)
+    assert rows(hook, "id, price::int") == [(1, None), (2, 1)]
+
+
 def test_a_file_that_changes_while_it_is_loaded_is_refused(
     hook: LakebaseHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

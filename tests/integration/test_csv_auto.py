@@ -8,6 +8,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -91,6 +92,21 @@ def test_the_log_tells_the_dialect_in_one_line(connection: psycopg.Connection[An
         "Reading the file with delimiter=';', quote=\"'\", escape=None, comment=None, encoding='cp1252', skip_lines=1, "
         "header=True"
     )
+
+
+def test_the_log_tells_the_dialect_once_when_the_table_is_new(
+    connection: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture, tmp_path: Path
+):
+    caplog.set_level(logging.INFO, LOGGER)
+    file = tmp_path / "orders.csv"
+    file.write_text("id;ort\n1;Bonn\n2;Trier\n")
+    options = LoadOptions(dialect="auto", create_table={"*": "text"})
+    try:
+        assert load(connection, file, "public.t", options).rows == 2
+    finally:
+        connection.rollback()
+    (said,) = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert said.startswith(f"Reading {file} with delimiter=';'")
 
 
 AMBIGUOUS = [

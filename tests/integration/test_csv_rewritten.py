@@ -170,7 +170,7 @@ def test_comments_are_ignored_wherever_they_stand_and_counted(
         found = load_into(connection, ended.encode(), comment="#", header=header)
         assert found == [("1", "#2"), (quoted, "5"), ("6", "7")]
     number = data.split("6,7")[0].count(line_end[-1]) + 1
-    for bad, match in [("6,x", "column b, of the file: Invalid"), ("6", "1 values for 2 columns"), ('6,"7"8', "text")]:
+    for bad, match in [("6,x", "column b, of the file: invalid"), ("6", "1 values for 2 columns"), ('6,"7"8', "text")]:
         refused = refuses(
             connection,
             data.replace("6,7", bad).replace("#2", "2").encode(),

@@ -23,6 +23,7 @@ import pytest
 from _object_store import path_of
 
 from airflow_provider_lakebase.core.bulk import export_folder
+from airflow_provider_lakebase.core.bulk.formats import arrow_query
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseExportError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
@@ -113,8 +114,9 @@ def test_a_folder_anywhere_is_loaded_again(hook: LakebaseHook, folder: str, endi
     result = hook.export(series(10), f"{folder}/out.{ending}", max_rows_per_file=4)
     assert [row for rows in read(f"{folder}/out.{ending}") for row in rows] == rows_of(10)
     hook.run("CREATE TABLE folders.again (id int, note text)")
-    hook.load(list(result.files), "folders.again")
-    assert hook.get_records("SELECT * FROM folders.again ORDER BY id") == rows_of(10)
+    for source in (f"{folder}/out.{ending}", list(result.files)):
+        hook.load(source, "folders.again", mode="replace")
+        assert hook.get_records("SELECT * FROM folders.again ORDER BY id") == rows_of(10)
 
 
 def test_the_format_is_the_one_given_or_that_of_the_folders_name(hook: LakebaseHook, folder: str):
@@ -158,7 +160,11 @@ def test_a_number_of_rows_that_is_none_is_refused(hook: LakebaseHook, tmp_path: 
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_memory_does_not_grow_with_the_rows_or_the_files(hook: LakebaseHook, tmp_path: Path, ending: str):
+def test_memory_does_not_grow_with_the_rows_or_the_files(
+    hook: LakebaseHook, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+):
+    # pyarrow reads up to 32 blocks ahead.
+    monkeypatch.setattr(arrow_query, "_CSV_BLOCK_BYTES", 1 << 17)
     peaks = []
     for count in (200_000, 400_000):
         query = f"SELECT n AS id, repeat('x', 300) AS note FROM generate_series(1, {count}) AS n"
@@ -167,7 +173,7 @@ def test_memory_does_not_grow_with_the_rows_or_the_files(hook: LakebaseHook, tmp
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (result.rows, len(result.files)) == (count, count / 1000)
-    # 60 MB more; pyarrow reads ahead.
+    # 60 MB more.
     assert peaks[1] < peaks[0] + 4 * MIB, peaks
 
 
@@ -223,8 +229,20 @@ def test_a_file_in_the_place_of_the_folder_is_left_alone(hook: LakebaseHook, fol
 
 
 def test_a_missing_parent_is_named(hook: LakebaseHook, tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="There is no such folder"):
+    with pytest.raises(FileNotFoundError, match="There is no such folder to write to: '.*/missing'"):
         hook.export(series(1), tmp_path / "missing" / "out.csv", max_rows_per_file=2)
+
+
+@pytest.mark.parametrize("table", ["folders.nope", "nope.nope"])
+def test_a_missing_table_is_named(hook: LakebaseHook, folder: str, table: str):
+    with pytest.raises(LakebaseExportError, match=f"There is no table {table} .*Correct its name"):
+        hook.export(table, f"{folder}/out.csv")
+    assert "out.csv" not in names_in(folder)
+
+
+def test_an_unknown_option_is_named(hook: LakebaseHook, folder: str):
+    with pytest.raises(TypeError, match=r"^export\(\) got an unexpected keyword argument 'delimeter'"):
+        hook.export("folders.nope", f"{folder}/out.csv", delimeter=";")  # type: ignore[call-arg]
 
 
 def test_an_empty_folder_and_a_link_to_a_folder_are_filled(hook: LakebaseHook, tmp_path: Path):

@@ -82,15 +82,17 @@ SOURCES = {
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_frame_is_loaded_by_its_columns(hook: LakebaseHook, source: Any, mode: Any):
     found = source()
-    index = True if isinstance(found, pd.DataFrame) and found.index.name else None
+    index = isinstance(found, pd.DataFrame) and found.index.name is not None
     hook.load(found, TABLE, mode=mode, index=index)
     assert rows(hook) == ROWS
 
 
-def test_an_index_is_loaded_or_left_out_as_asked(hook: LakebaseHook):
+def test_an_index_is_loaded_or_left_out_as_asked(hook: LakebaseHook, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
     frame = pd.DataFrame({"id": [1, 2], "note": ["x", None], "other": [7, 8]}).set_index("other")
-    hook.load(frame, TABLE, index=False)
+    hook.load(frame, TABLE)
     assert rows(hook) == ROWS
+    assert "The index of the data frame, other, is left out" in caplog.text
     hook.run(f"TRUNCATE {TABLE}")
     levels = pd.DataFrame(COLUMNS).set_index(["id", "note"])
     hook.load([levels, levels.iloc[:0]], TABLE, index=True)
@@ -116,7 +118,7 @@ def test_an_index_that_the_source_does_not_have_is_refused(hook: LakebaseHook, s
 def test_a_frame_makes_its_table(hook: LakebaseHook, source: Any):
     hook.run(f"DROP TABLE {TABLE}")
     found = source()
-    index = True if isinstance(found, pd.DataFrame) and found.index.name else None
+    index = isinstance(found, pd.DataFrame) and found.index.name is not None
     hook.load(found, TABLE, mode="upsert", key_columns=["id"], create_table=True, index=index)
     assert rows(hook) == ROWS
 
@@ -146,7 +148,6 @@ NO_ROWS = {
     "a list of Series": [pd.Series([1, 2])],
     "whole numbers": [1, 2],
     "frames, then rows": [pd.DataFrame(COLUMNS), (1, "x")],
-    "a frame with a named index": pd.DataFrame(COLUMNS).set_index("id"),
     "a frame without columns": pd.DataFrame(index=[0, 1]),
     "a column of mixed types": pd.DataFrame({"id": [1, "a"], "note": ["x", "y"]}),
 }

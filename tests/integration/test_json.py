@@ -226,10 +226,10 @@ def test_a_list_of_columns_selects_by_name_for_a_new_table(hook: LakebaseHook, t
 @pytest.mark.parametrize(
     ("second", "path", "match"),
     [
-        ('{"id": 2, "user": "Ann"}', "user.name", "2.* it has no object at 'user', which columns names"),
+        ('{"id": 2, "user": "Ann"}', "user.name", "2.* it has no object at 'user', as 'user.name' in 'columns' needs"),
         ('{"id": 2, "user": [{"name": "Ann"}]}', "user.name", "2.* it has no object at 'user'"),
         ('{"id": 2, "user": {"name": 5}}', "user.name.first", "2.* it has no object at 'user.name'"),
-        ('{"id": 2, "user": {"name": "Ann"}}', "user.nam", "none has a value for 'user.nam', which columns names"),
+        ('{"id": 2, "user": {"name": "Ann"}}', "user.nam", "no row has a value for 'user.nam', which is in 'columns'"),
     ],
 )
 @pytest.mark.parametrize("kind", ["json", "jsonl", "dicts"])

@@ -136,15 +136,34 @@ def test_a_first_line_that_holds_values_is_not_shown(hook: LakebaseHook, table: 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"id,note\nNA,a\n", "22P02; the column is of type integer. If the text stands for NULL, name it as 'null'"),
+        (
+            b"id,note\nNA,a\n",
+            "invalid text representation, SQLSTATE 22P02; the column is of type integer. If the text "
+            "stands for NULL, set 'null' to it; if it is a number such as 1.234,5, set 'decimal' and 'thousands'",
+        ),
         (b"id,note\n99999999999,a\n", r"22003; the column is of type integer \("),
         (b"id,note\n1\n", r"22P04: missing data for column \"note\" \("),
-        (b"id,note\n1,\xff\n", r"22021: it is not UTF-8, or contains a null byte \("),
+        (b"id,note\n1,\xff\n", r"22021: it is not UTF-8, or contains a null byte. Set 'encoding'"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_told(hook: LakebaseHook, table: str, content: bytes, reason: str):
     with pytest.raises(LakebaseLoadError, match=reason):
         hook.load(io.BytesIO(content), table)
+
+
+def test_a_date_that_a_cast_cannot_read_points_to_the_date_style(hook: LakebaseHook, table: str):
+    hook.run(f"ALTER TABLE {table} ADD day date")
+    with pytest.raises(
+        LakebaseLoadError, match="column day, .*does not fit date, as read with the session's DateStyle"
+    ):
+        hook.load(io.BytesIO(b"id,day\n1,28.11.2026\n"), table, casts={"day": "date"})
+
+
+def test_a_column_that_the_table_lacks_points_to_new_columns(hook: LakebaseHook, table: str):
+    with pytest.raises(LakebaseLoadError, match="has no column 'x', which the source has .*new_columns='add'"):
+        hook.load([{"id": 1, "x": 2}], table)
+    with pytest.raises(LakebaseLoadError, match="key 'note', which neither the first row nor 'columns' has"):
+        hook.load([{"id": 1}, {"id": 2, "note": "a"}], table)
 
 
 def test_a_file_that_is_a_json_array_is_refused_by_its_name(hook: LakebaseHook, table: str, tmp_path: Path):

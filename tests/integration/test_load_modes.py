@@ -167,7 +167,7 @@ def test_a_table_is_made_with_the_types_that_are_given(
 ):
     source, options = made_from(tmp_path)[kind]
     if kind == "tuples" and "*" in types:
-        with pytest.raises(LakebaseSettingsError, match="names of the source are not known.*List every column"):
+        with pytest.raises(LakebaseSettingsError, match="does not name its columns.*List every column"):
             hook.load(source, "modes.made", create_table=types)
         return
     if kind in ("parquet", "arrow", "dicts", "jsonl", "tuples") and types == {"*": "text"}:
@@ -191,7 +191,7 @@ def test_a_table_is_made_with_the_types_that_are_given(
         ("text", {}, "create_table is a str"),
         (True, {}, "does not say the types.*create_table=.'id': 'bigint'"),
         ({"sku": "text"}, {}, "is no column of table modes.made"),
-        ({"*": "text"}, {"header": False}, "names of the source are not known"),
+        ({"*": "text"}, {"header": False}, "does not name its columns"),
         ({"*": "text"}, {"key_columns": ["nope"], "mode": "upsert"}, "key_columns contains 'nope'"),
     ],
 )

@@ -74,11 +74,17 @@ def table(hook: LakebaseHook, name: str) -> list[Any]:
 
 
 def test_semicolons(hook: LakebaseHook):
-    text = '# exported 2026-11-28\n# by a person\nid;ordered;customer\n1;2026-11-01;Müller\n2;2026-11-02;"A;B"\n'
+    text = (
+        "# exported 2026-11-28\n# by a person\nid;ordered;customer;amount\n"
+        '1;2026-11-01;Müller;1.234,50\n2;2026-11-02;"A;B";-0,75\n'
+    )
     for _ in range(2):
         Path("orders.csv").write_text(text, encoding="latin-1")
         cook("semicolons")
-        assert table(hook, "orders") == [(1, date(2026, 11, 1), "Müller"), (2, date(2026, 11, 2), "A;B")]
+        assert table(hook, "orders") == [
+            (1, date(2026, 11, 1), "Müller", Decimal("1234.50")),
+            (2, date(2026, 11, 2), "A;B", Decimal("-0.75")),
+        ]
 
 
 def test_the_order_of_a_date_is_told_to_the_session(hook: LakebaseHook):
@@ -90,6 +96,29 @@ def test_the_order_of_a_date_is_told_to_the_session(hook: LakebaseHook):
     casts = {"casts": {"ordered": "date"}, "hook_params": {"options": "-c DateStyle=ISO,DMY"}}
     operator(task_id="t", source="orders.csv", table="shop.dates", **casts)
     assert table(hook, "dates") == [(1, date(2026, 11, 2))]
+
+
+def test_comments_that_are_not_counted(hook: LakebaseHook):
+    """As the page says in place of ``skip_lines``."""
+    assert 'write `comment="#"`' in PAGE
+    Path("orders.csv").write_text("# one\nid,ordered\n# two\n# three\n1,2026-11-02\n")
+    hook.run("CREATE TABLE shop.commented (id int, ordered date)")
+    Runs(LakebaseLoadOperator, [])(task_id="t", source="orders.csv", table="shop.commented", comment="#")
+    assert table(hook, "commented") == [(1, date(2026, 11, 2))]
+
+
+def test_commas(hook: LakebaseHook):
+    Path("invoices.csv").write_text("id;amount\n1;1.234,50\n2;n/a\n3;-\n4;0,5\n5;\n")
+    cook("commas")
+    amounts = [Decimal("1234.50"), None, None, Decimal("0.50"), None]
+    assert table(hook, "invoices") == list(enumerate(amounts, 1))
+
+
+def test_unknown(hook: LakebaseHook):
+    text = "id;name;city\n" + "".join(f"{n};Müller {n};Köln\n" for n in range(20))
+    Path("contacts.csv").write_text(text, encoding="cp1252")
+    cook("unknown")
+    assert hook.get_first("SELECT count(*), max(name), max(city) FROM shop.contacts") == (20, "Müller 9", "Köln")
 
 
 def test_rejects(hook: LakebaseHook):

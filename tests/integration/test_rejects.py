@@ -20,6 +20,7 @@ import pytest
 
 from airflow_provider_lakebase.core.bulk.load import load
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
+from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseRejectLimitError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
@@ -337,7 +338,7 @@ def test_the_log_says_how_many_and_where_but_no_value(
     hook.load(rows, orders, reject_limit=2, rejects_table=REJECTS)
     assert "2 rows cannot be stored" in caplog.text
     assert REJECTS in caplog.text
-    assert "1 × SQLSTATE 22P02 in column id" in caplog.text
+    assert "1 × SQLSTATE 22P02 (invalid text representation) in column id" in caplog.text
     assert "secret" not in caplog.text
     assert "classified" not in caplog.text
 
@@ -505,3 +506,14 @@ def test_a_million_rows_with_bad_ones_of_five_kinds_are_exact(hook: LakebaseHook
             source.quantity)
     """
     assert hook.get_first(wrong) == (0,)
+
+
+def test_a_role_that_may_only_insert_is_told_that_rejects_need_more(orders: str, shared_emulator: LakebaseEmulator):
+    row = (1, 1, "2026-11-01", None)
+    with psycopg.connect(shared_emulator.superuser_conninfo) as connection:
+        connection.execute("CREATE ROLE inserts_only; GRANT USAGE ON SCHEMA rejects TO inserts_only")
+        connection.execute(f"GRANT INSERT ON {orders} TO inserts_only; SET ROLE inserts_only".encode())
+        load(connection, [row], orders)
+        with pytest.raises(LakebaseLoadError, match=r"needs INSERT \(also SELECT with reject_limit\)"):
+            load(connection, [row], orders, LoadOptions(reject_limit=1))
+        connection.rollback()

@@ -25,7 +25,7 @@ from airflow_provider_lakebase.exceptions import LakebaseExportError, LakebaseLo
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 MODES: Sequence[Any] = ("append", "replace", "upsert")
-FILES = ("t.csv", "t.csv.gz", "t.csv.zst", "t.jsonl", "t.jsonl.gz", "t.jsonl.zst", "t.parquet")
+FILES = ("t.csv", "t.csv.gz", "t.csv.zst", "t.json", "t.jsonl", "t.jsonl.gz", "t.jsonl.zst", "t.parquet")
 few = settings(
     max_examples=20,
     deadline=None,

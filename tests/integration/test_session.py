@@ -125,6 +125,21 @@ def test_a_fresh_process_asks_for_a_token_a_credential_and_the_host(
     assert asked[0] == TOKEN
 
 
+def test_a_process_that_runs_sql_loads_nothing_that_sql_does_not_use(emulator: LakebaseEmulator):
+    unused = "pandas polars pyarrow pgpq psycopg_pool google.protobuf cryptography.x509 databricks.sdk.service.postgres"
+    program = f"""
+import sys
+from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+connection = LakebaseHook("fresh").get_conn()
+assert connection.execute("SELECT 1").fetchone() == (1,)
+connection.close()
+assert [name for name in {unused.split()} if name in sys.modules] == []
+bulk = [name for name in sys.modules if name.startswith("airflow_provider_lakebase.core.bulk.")]
+assert [name for name in bulk if not name.endswith(("options", "formats"))] == [], bulk
+"""
+    requests_of_a_process(emulator, program, changed(emulator))
+
+
 def test_a_task_asks_for_its_links_besides(emulator: LakebaseEmulator):
     asked = requests_of_a_process(emulator, TASK, changed(emulator))
     assert sorted(asked[:3]) == sorted([CREDENTIALS, ENDPOINT, TOKEN])
@@ -168,7 +183,8 @@ def test_a_host_that_issues_no_token_where_a_workspace_does_is_asked_where_it_do
 def test_a_token_that_the_workspace_does_not_accept_is_asked_for_by_discovery(
     emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str]
 ):
-    emulator.faults.answer("/endpoints/primary", status=401, message="Invalid access token.")
+    for path in ("/endpoints/primary", "/credentials"):
+        emulator.faults.answer(path, status=401, message="Invalid access token.")
     start = len(emulator.requests)
     LakebaseHook(connect_as(newcomer)).get_conn().close()
     asked = [(each.method, each.path) for each in emulator.requests[start:]]

@@ -182,7 +182,7 @@ def find_table(connection: psycopg.Connection[Any], name: str) -> Table:
         with connection.transaction():
             row = connection.execute(_TABLE, [name]).fetchall()[0]
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.InvalidName, errors.SyntaxError) as error:
-        hint = "Create it first, or correct its name, written as in SQL: schema.table."
+        hint = "Create it first, or let a load do so with 'create_table'; or correct its name, as in SQL: schema.table."
         raise LakebaseLoadError(f"There is no table {name}", context=context, hint=hint, table=name) from error
     oid, schema, relation, kind, owner, estimate, owned, row_security, has_incoming_fks, has_triggers_or_rules = row
     _check_kind(name, kind, owner, context)
@@ -233,7 +233,9 @@ def create_table(
     context = session_context(connection)
     if missing := sorted(set(key_columns) - {column for column, _, _ in definitions}):
         hint = "Name columns of the source, by their names in the table."
-        raise LakebaseLoadError(f"key_columns contains '{missing[0]}', which is not loaded", context=context, hint=hint)
+        raise LakebaseLoadError(
+            f"key_columns contains '{missing[0]}', which the source does not fill", context=context, hint=hint
+        )
     lines = [
         sql.SQL("{} {}{}").format(sql.Identifier(column), sql.SQL(kind), sql.SQL("" if nullable else " NOT NULL"))
         for column, kind, nullable in definitions
@@ -248,9 +250,16 @@ def create_table(
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
-        hint = "Create it first, or its schema, or bootstrap the role with the right to create them."
         what = f"Table {name} cannot be created: {error.diag.message_primary}"
-        raise LakebaseLoadError(what, context=context, hint=hint) from error
+        raise LakebaseLoadError(what, context=context, hint=_creation_hint(error)) from error
+
+
+def _creation_hint(error: psycopg.Error) -> str:
+    if isinstance(error, errors.InvalidSchemaName):
+        return "Create the schema first, for example with LakebaseSQLOperator, or correct its name."
+    if isinstance(error, errors.InsufficientPrivilege):
+        return "Grant the role CREATE on the schema, or create the table first."
+    return "Correct the name and 'create_table', or create the table first."
 
 
 def has_type(connection: psycopg.Connection[Any], kind: str) -> bool:

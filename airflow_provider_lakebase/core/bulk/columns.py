@@ -44,8 +44,12 @@ class ColumnMapper:
         self.context = session_context(connection)
         self.folders: Mapping[str, Folder] = {}
         """Partition folders in the path of the part."""
+        self.known_inputs: dict[tuple[str, str], bool] = {}
+        """Whether a text is a value of a SQL type, which is asked once, not for each file."""
         self._first_names = list(table.loadable)
-        self._unused_names = set(options.columns) if isinstance(options.columns, Mapping) else set()
+        self.unused_names = set(options.columns) if isinstance(options.columns, Mapping) else set()
+        """The names in a mapping as ``columns`` that no part had so far."""
+        self._awaits_rows = False
         self._unused_casts = set(options.casts or ())
 
     @property
@@ -78,6 +82,7 @@ class ColumnMapper:
         label: str,
         *,
         is_header: bool = False,
+        is_certain: bool = True,
         type_of: Callable[[int], str | None] = lambda _: None,
     ) -> list[Column | None]:
         """Return the column for each name of a source; None for a name that is skipped.
@@ -85,6 +90,8 @@ class ColumnMapper:
         :param names: in the order of the source
         :param label: the source's name in messages
         :param is_header: whether the names are the first line of a file, which may be a row of values
+        :param is_certain: whether the source has the names; else its rows remove those that they have from
+            ``unused_names``
         :param type_of: returns the SQL type that the source declares for the name at a position; None without one
         :raises LakebaseLoadError: if the table has no such column, or it is generated
         :raises LakebaseSettingsError: if ``columns`` or ``casts`` do not match the source or the table
@@ -99,7 +106,8 @@ class ColumnMapper:
         for number, name in enumerate(targets, 1):
             if name is not None and name not in self.table.loadable:
                 raise self._unknown_column(number, name, label, is_header)
-        self._unused_names -= {*names, *self.folders}
+        self._awaits_rows |= not is_certain
+        self.unused_names.difference_update(self.folders, names if is_certain or not self.has_several else ())
         self._unused_casts -= {*targets, *self.folder_columns(targets)}
         if not self.has_several:
             self.check_used()
@@ -121,17 +129,18 @@ class ColumnMapper:
             raise self._unknown_column(0, name, found[name].name, is_header=False)
         return {name: folder for name, folder in found.items() if name in self.table.loadable and name not in sent}
 
-    def check_used(self) -> None:
+    def check_used(self, *, after_rows: bool = False) -> None:
         """Check that the names in ``columns`` and ``casts`` were found, after all parts were mapped.
 
+        :param after_rows: whether all rows were sent, too
         :raises LakebaseSettingsError: for the first one that was not
         """
-        if self._unused_names:
-            what = f"columns names '{min(self._unused_names)}', which no file has"
+        if self.unused_names and (after_rows or not self._awaits_rows):
+            what = f"columns names '{min(self.unused_names)}', which no file has"
             raise LakebaseSettingsError(what, context=self.context, hint="Correct it.")
         if self._unused_casts:
             hint = "Name columns of the table that the source fills."
-            what = f"casts contains '{min(self._unused_casts)}'"
+            what = f"casts contains '{min(self._unused_casts)}', which is not loaded"
             raise LakebaseSettingsError(what, context=self.context, hint=hint)
 
     def _add_columns(
@@ -181,9 +190,12 @@ class ColumnMapper:
         if self.options.columns:
             what = f"columns names '{name}', which table {self.table.name} does not have"
             return LakebaseSettingsError(what, context=self.context, hint=f"Its columns are {known}.")
-        hint = f"The table's columns are {known}. Map other names to them with 'columns'"
+        hint = (
+            f"The table's columns are {known}. Map other names to them with 'columns', or set new_columns='add' or "
+            "new_columns='ignore'"
+        )
         if not is_header:
-            return self.error(f"{label} has a column '{name}', which table {self.table.name} does not have", f"{hint}.")
+            return self.error(f"Table {self.table.name} has no column '{name}', which {label} has", f"{hint}.")
         # The first line may be a row of values, which must not be quoted.
         close = get_close_matches(name.lower(), map(str.lower, self.table.loadable), 1, 0.7)
         quoted = f" '{name}'" if close and not any(each.isdigit() for each in name) else ""

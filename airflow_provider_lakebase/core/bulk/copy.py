@@ -107,6 +107,8 @@ class Part(ABC):
     """Whether the option ``null`` applies to it."""
     is_empty: bool = False
     """Whether it has neither rows nor names, so that ``columns`` are all of the table's."""
+    may_round: bool = False
+    """Whether it may send values that a column would round, other than text that a format checks itself."""
     folder_values: Mapping[str, str | None] = MappingProxyType({})
     """By column, the text that partition folders in its path give all of its rows; None for NULL."""
 

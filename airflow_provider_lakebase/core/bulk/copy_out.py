@@ -51,10 +51,17 @@ def select(query_or_table: str) -> sql.Composable:
     :param query_or_table: a query with its parameters bound, or a table name as in SQL
     """
     text = query_or_table.strip().rstrip(";").rstrip()
+    return sql.SQL("SELECT * FROM {}").format(sql.SQL(text)) if names_table(text) else sql.SQL(text)
+
+
+def names_table(query_or_table: str) -> bool:
+    """Return whether a text is the name of a table; else it is a query.
+
+    :param query_or_table: the text
+    """
+    text = query_or_table.strip()
     word = text.lstrip("( \t\r\n").split(None, 1)[0].lower() if text else ""
-    if not text.startswith("(") and word not in _QUERY_WORDS and not text.startswith(("--", "/*")):
-        return sql.SQL("SELECT * FROM {}").format(sql.SQL(text))
-    return sql.SQL(text)
+    return not text.startswith("(") and word not in _QUERY_WORDS and not text.startswith(("--", "/*"))
 
 
 def write_copy(

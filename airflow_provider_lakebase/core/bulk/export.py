@@ -11,12 +11,13 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES
-from airflow_provider_lakebase.core.bulk.copy_out import EXACT_SETTINGS, NextFile, select, write_copy
+from airflow_provider_lakebase.core.bulk.copy_out import EXACT_SETTINGS, NextFile, names_table, select, write_copy
 from airflow_provider_lakebase.core.bulk.export_folder import open_folder
 from airflow_provider_lakebase.core.bulk.files import describe_file, find_format, open_to_read, open_to_write
 from airflow_provider_lakebase.core.bulk.formats import import_format
 from airflow_provider_lakebase.core.bulk.options import ExportOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
+from airflow_provider_lakebase.core.errors.session_context import session_context
 from airflow_provider_lakebase.exceptions import LakebaseExportError
 
 
@@ -55,7 +56,7 @@ def export(
     :param options: how; by default :class:`ExportOptions`' own defaults
     :param check: called on every block of data; raises to stop the export
     :raises LakebaseSettingsError: if the format is unknown, or the folder has other files
-    :raises LakebaseExportError: for a value that the format does not hold
+    :raises LakebaseExportError: for a value that the format does not hold, or a table that does not exist
     :raises LakebaseStorageError: if the storage fails
     :raises psycopg.Error: if Postgres rejects the query
     """
@@ -73,6 +74,13 @@ def export(
     except LakebaseExportError as error:
         error.destination = label
         raise
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        if not names_table(query_or_table):
+            raise
+        what, hint = f"There is no table {query_or_table}", "Correct its name, written as in SQL: schema.table."
+        raise LakebaseExportError(
+            what, context=session_context(connection), hint=hint, destination=label, sqlstate=error.sqlstate
+        ) from error
     progress.log("done")
     return ExportResult(progress.rows, progress.bytes, progress.seconds, tuple(files))
 

@@ -137,10 +137,11 @@ def load(
         error.table = table
         raise
     except psycopg.errors.InsufficientPrivilege as error:
+        also = " (also SELECT with reject_limit)" if options.rejects else ""
         raise LakebaseLoadError(
             f"Nothing was loaded into {table}: {error.diag.message_primary}",
             context=session_context(connection),
-            hint=f"Mode '{options.mode}' needs {_PRIVILEGES[options.mode]} on the table and USAGE on its schema: "
+            hint=f"Mode '{options.mode}' needs {_PRIVILEGES[options.mode]}{also} on the table and USAGE on its schema: "
             "bootstrap the role as the owner of the table to grant them.",
             table=table,
             sqlstate=error.sqlstate,
@@ -200,7 +201,9 @@ def _send_good_rows(
         if rejects_table is not None:
             rejects_table.write(rejects, ".".join(table.path))
         if rejects.count:
-            place = f"are in {rejects_table.name}" if rejects_table else "were left out; 'rejects_table' keeps them"
+            place = (
+                f"are in {rejects_table.name}" if rejects_table else "were left out (set 'rejects_table' to keep them)"
+            )
             facts = (rejects.count, table.name, place, rejects.summary())
             log.warning("%d rows cannot be stored in %s and %s: %s", *facts)
     return rows, rejects.count
@@ -227,7 +230,8 @@ def _send(mapper: ColumnMapper, source: Source, progress: Progress, rejects: Rej
             table = mapper.table
             if execution is None:
                 heads = heads or [Head.of(part)]
-                plan = make_plan(options, table, heads, has_raw_text=has_raw_text, context=context)
+                may_round = has_raw_text or part.may_round
+                plan = make_plan(options, table, heads, has_raw_text=may_round, context=context)
                 with rejecting(table.name, context, mode=options.mode):
                     execution = LoadExecution(mapper.connection, plan, progress, rejects)
             if Head.of(part) != heads[number]:
@@ -235,6 +239,8 @@ def _send(mapper: ColumnMapper, source: Source, progress: Progress, rejects: Rej
             target = execution.prepare(part)
             with rejecting(table.name, context, mode=options.mode, part=part, target=target):
                 part.copy_to(target)
+    if mapper.has_several and progress.rows:
+        mapper.check_used(after_rows=True)
     assert execution is not None  # noqa: S101 - every source has a part
     with rejecting(mapper.table.name, context, mode=options.mode):
         return execution.finish()

@@ -150,10 +150,10 @@ def _source_names(source: Source, options: LoadOptions, context: ErrorContext) -
         if names is not None:
             return file.label, names
     raise LakebaseSettingsError(
-        "create_table contains '*', but the names of the source are not known",
+        "create_table contains '*', but the source does not name its columns",
         context=context,
-        hint="List every column in create_table. Names are known of files that have them and are given by their path, "
-        "of dicts, and of Arrow data.",
+        hint="List every column in create_table instead. Arrow data, dicts, and files with names, given by their "
+        "path, name their columns.",
     )
 
 

@@ -131,8 +131,7 @@ class LoadOptions(FileOptions):
     :param dialect: ``auto`` finds out delimiter, quote, escape, comment, encoding, lines to skip and header of a CSV
         file from its first MiB, and logs what it found. It keeps options that differ from their defaults, and rejects
         a file that has more than one reading
-    :param index: whether the index of a pandas frame is loaded, under its names; by default an index without a name is
-        left out, and one with a name is rejected
+    :param index: whether the index of a pandas frame is loaded, under its names
     :param create_table: create the table if it does not exist, with ``key_columns`` as its primary key: True for the
         types of the Parquet or Arrow schema, or of a query on Postgres; or the SQL type by column, ``"*"`` for all
         other columns of the source
@@ -166,7 +165,7 @@ class LoadOptions(FileOptions):
     decimal: str = field(default=".", metadata=_CSV_ONLY)
     thousands: str | None = field(default=None, metadata=_CSV_ONLY)
     dialect: CsvDialectName | None = field(default=None, metadata=_CSV_ONLY)
-    index: bool | None = field(default=None, metadata=_FILES_ONLY)
+    index: bool = field(default=False, metadata=_FILES_ONLY)
     create_table: bool | Mapping[str, str] = False
     reject_limit: int | str = 0
     rejects_table: str | None = None
@@ -263,7 +262,7 @@ class LoadKeywords(FileKeywords, total=False):
     decimal: str
     thousands: str | None
     dialect: CsvDialectName | None
-    index: bool | None
+    index: bool
     create_table: bool | Mapping[str, str]
     reject_limit: int | str
     rejects_table: str | None

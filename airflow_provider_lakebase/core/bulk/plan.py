@@ -130,7 +130,7 @@ def find_key(options: LoadOptions, table: Table, loaded: Sequence[str], context:
         raise LakebaseSettingsError(
             f"Table {table.name} has no primary key",
             context=context,
-            hint="Name the columns of a unique index as 'key_columns'.",
+            hint="Name the columns of a unique index as 'key_columns'; 'create_table' makes them the primary key.",
         )
     found = next((key for key in table.keys if set(key) == set(wanted)), None)
     if found is None:
@@ -158,4 +158,6 @@ def _check_among(option: str, given: Sequence[str], choices: Sequence[str], cont
     for column in given:
         if column not in choices:
             hint = f"Choose from the columns that are loaded: {', '.join(choices)}."
-            raise LakebaseSettingsError(f"{option} contains '{column}'", context=context, hint=hint)
+            raise LakebaseSettingsError(
+                f"{option} contains '{column}', which cannot be used", context=context, hint=hint
+            )

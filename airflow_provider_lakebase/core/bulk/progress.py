@@ -62,6 +62,10 @@ class Progress:
         """
         seconds = max(self.seconds, 0.001)
         log.info(
-            "%s, %s: %d rows, %.1f MB, %.1f s, %.0f rows/s, %.1f MB/s",
-            *(self.what, when, self.rows, self.bytes / 1e6, seconds, self.rows / seconds, self.bytes / 1e6 / seconds),
+            "%s, %s: %d rows, %s in %.1f s (%.0f rows/s, %s/s)",
+            *(self.what, when, self.rows, _size(self.bytes), seconds, self.rows / seconds, _size(self.bytes / seconds)),
         )
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import psycopg
 
+from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseLoadError
 
@@ -17,6 +18,8 @@ _DETAILS = {
     # The table itself may allow NULL where the load's key or version column does not.
     psycopg.errors.NotNullViolation: ": it must not be NULL",
 }
+_NUMBERS = ("int2", "int4", "int8", "numeric", "float4", "float8")
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _STAGING_TABLE = re.compile(r"lakebase_load_[0-9a-f]{32}")
 
 
@@ -108,23 +111,36 @@ def _explain(
         # The context of an error quotes the row that was being read.
         return type(error)(error.diag.message_primary or "") if error.diag.context else error
     unit, number = part.locate_copied(line) if part and line is not None else (part.unit if part else "row", None)
-    reason = _with_type(_reason(error, table, mode, part), name, target)
+    column = next((each for each in target.columns if each.name == name), None) if target else None
+    reason = _reason(error, table, mode, part, column)
     return _row_error(reason, table, context, unit, number, name, part, error.sqlstate)
 
 
-def _with_type(reason: tuple[str, str], name: str | None, target: CopyTarget | None) -> str:
-    what, advice = reason
-    column = next((each for each in target.columns if each.name == name), None) if target else None
-    return f"{what}; the column is of type {column.declared}{advice}" if column else f"{what}{advice}"
+def _reason(error: psycopg.Error, table: str, mode: str, part: Part | None, column: Column | None) -> str:
+    what = f"{condition_name(type(error))}, SQLSTATE {error.sqlstate}{_detail(error, table)}"
+    kind = f"; the column is of type {column.declared}" if column else ""
+    return f"{what}{kind}{_advice(error, mode, part, column)}"
 
 
-def _reason(error: psycopg.Error, table: str, mode: str, part: Part | None) -> tuple[str, str]:
-    what = f"{type(error).__name__}, SQLSTATE {error.sqlstate}{_detail(error, table)}"
-    if part is not None and part.has_null_text and isinstance(error, _UNREADABLE):
-        return what, ". If the text stands for NULL, name it as 'null'"
+def condition_name(kind: type[psycopg.Error]) -> str:
+    """Return what Postgres calls a kind of error, such as ``not null violation``.
+
+    :param kind: class of the error
+    """
+    return _WORD.sub(" ", kind.__name__).lower()
+
+
+def _advice(error: psycopg.Error, mode: str, part: Part | None, column: Column | None) -> str:
+    is_csv = part is not None and part.has_null_text
+    if is_csv and isinstance(error, psycopg.errors.CharacterNotInRepertoire):
+        return ". Set 'encoding' if the file has another, such as 'latin-1'"
+    if is_csv and isinstance(error, _UNREADABLE):
+        is_number = column is not None and column.kind in _NUMBERS
+        numbers = "; if it is a number such as 1.234,5, set 'decimal' and 'thousands'" if is_number else ""
+        return f". If the text stands for NULL, set 'null' to it{numbers}"
     if isinstance(error, psycopg.errors.UniqueViolation) and mode == "append":
-        return what, ". To update rows whose key exists, use mode='upsert' on the columns of the constraint"
-    return what, ""
+        return ". To update rows whose key exists, use mode='upsert' on the columns of the constraint"
+    return ""
 
 
 def _detail(error: psycopg.Error, table: str) -> str:

@@ -21,6 +21,7 @@ from airflow_provider_lakebase.core.bulk.catalog import identifiers
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.plan import LoadPlan
+from airflow_provider_lakebase.core.bulk.rejection import condition_name
 from airflow_provider_lakebase.core.bulk.staged_checks import Check
 from airflow_provider_lakebase.core.bulk.staging import Staging
 from airflow_provider_lakebase.core.errors.session_context import session_context
@@ -162,7 +163,7 @@ class Rejects:
             for column, sqlstate, count in self.connection.execute(query).fetchall():
                 kinds[column, sqlstate] += count
         shown = [
-            f"{count} × SQLSTATE {sqlstate}{f' in column {column}' if column else ''}"
+            f"{count} × {_name_sqlstate(sqlstate)}{f' in column {column}' if column else ''}"
             for (column, sqlstate), count in kinds.most_common(_MOST_KINDS)
         ]
         return ", ".join([*shown, "…"] if len(kinds) > _MOST_KINDS else shown)
@@ -315,6 +316,13 @@ class Rejects:
 
 def _texts(texts: Sequence[str]) -> sql.Composable:
     return sql.SQL("ARRAY[{}]::text[]").format(sql.SQL(", ").join(map(sql.Literal, texts)))
+
+
+def _name_sqlstate(sqlstate: str) -> str:
+    try:
+        return f"SQLSTATE {sqlstate} ({condition_name(psycopg.errors.lookup(sqlstate))})"
+    except KeyError:
+        return f"SQLSTATE {sqlstate}"
 
 
 def _storable(text: str) -> str:

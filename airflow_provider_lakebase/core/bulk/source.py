@@ -104,7 +104,7 @@ Source: TypeAlias = Files | ArrowSource | NamedRows | Dicts | Tuples
 
 
 def classify(
-    source: Any, format: FormatName | None = None, index: bool | None = None, *, allow_empty: bool = False
+    source: Any, format: FormatName | None = None, index: bool = False, *, allow_empty: bool = False
 ) -> Source:
     """Return a source as one of the classes above. Reads the first item of an iterable; opens no file of known format.
 
@@ -120,12 +120,12 @@ def classify(
         table = import_from_extra("frames").frame_to_arrow(source, index)
         return ArrowSource(table.schema, _batches(table))
     found = source if isinstance(source, NamedRows) else _classify_other(source, format, index, allow_empty)
-    if index is not None and not isinstance(found, FrameSource):
-        raise LakebaseSettingsError("index is given, but the source is no pandas frame", hint="Leave it out.")
+    if index and not isinstance(found, FrameSource):
+        raise LakebaseSettingsError("index is True, but the source is no pandas frame", hint="Leave it out.")
     return found
 
 
-def _classify_other(source: Any, format: FormatName | None, index: bool | None, allow_empty: bool) -> Source:
+def _classify_other(source: Any, format: FormatName | None, index: bool, allow_empty: bool) -> Source:
     if _is_library(source, "pyarrow") and hasattr(source, "iter_batches"):  # an opened Parquet file
         return ArrowSource(source.schema_arrow, source.iter_batches())
     if named := _named_files(source):
@@ -160,7 +160,7 @@ def _named_files(source: Any) -> list[Any]:
     return []
 
 
-def _classify_rows(source: Any, index: bool | None) -> Source:
+def _classify_rows(source: Any, index: bool) -> Source:
     if hasattr(source, "dtypes"):  # another kind of data frame, which iterates over the names of its columns
         hint = "Give its rows as Arrow data, or as a data frame of pandas or polars."
         raise LakebaseSettingsError(f"source is a {type(source).__name__}", hint=hint)

@@ -121,7 +121,8 @@ def invalid(types: Mapping[str, str]) -> Iterator[Check]:
     """
     condition = sql.SQL("NOT pg_input_is_valid({}::text, {})")
     for name, kind in types.items():
-        reason = f"it does not fit {kind}"
+        style = ", as read with the session's DateStyle" if kind.startswith(("date", "timestamp")) else ""
+        reason = f"it does not fit {kind}{style}"
         yield Check(name, condition.format(sql.Identifier(name), sql.Literal(kind)), reason, "22P02", kind)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from tenacity import AsyncRetrying, Retrying, stop_before_delay
+from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings, SessionAddress
 from airflow_provider_lakebase.core.daemon_thread import run_in_daemon_thread
@@ -134,7 +134,8 @@ class _ConnectAttempts:
         return {
             "retry": lambda state: retries.may_retry(state.outcome.exception() if state.outcome else None),
             "wait": lambda state: min(BACK_OFF(state), max(last_start - retries.seconds - 0.01, 0)),
-            "stop": stop_before_delay(last_start),
+            # By the clock of the waits: tenacity's begins later, and until it is up no attempt would wait at all.
+            "stop": lambda state: retries.seconds + state.upcoming_sleep >= last_start,
             "reraise": True,
         }
 

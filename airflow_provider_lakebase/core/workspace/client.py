@@ -52,18 +52,24 @@ class WorkspaceClients:
         :param identity: who sends it
         :param request: makes the call on the client
         """
+        client = self._client(identity)
         try:
-            return request(self._client(identity))
+            return request(client)
         except Unauthenticated:
             # The token was revoked, the clocks differ, or it is for another place: this time ask where to sign in.
-            self.forget(identity)
-            return request(self._client(identity, sign_in=_sign_in_by_discovery))
+            self.forget(identity, client)
+            return request(self._client(identity, sign_in=_sign_in_anew))
 
-    def forget(self, identity: WorkspaceIdentity) -> None:
-        """Sign in anew at the next request of an identity."""
+    def forget(self, identity: WorkspaceIdentity, client: WorkspaceClient | None = None) -> None:
+        """Sign in anew at the next request of an identity.
+
+        :param identity: the identity
+        :param client: the client that failed: if another thread has signed in since, its client is kept
+        """
         with self._lock:
-            self._clients.pop(identity.key, None)
-            self._locks.pop(identity.key, None)
+            if client in (None, self._clients.get(identity.key)):
+                self._clients.pop(identity.key, None)
+                self._locks.pop(identity.key, None)
 
     def forget_all(self) -> None:
         """Sign in anew at the next request of every identity."""
@@ -96,6 +102,13 @@ def _sign_in(identity: WorkspaceIdentity) -> WorkspaceClient:
 
 def _sign_in_by_discovery(identity: WorkspaceIdentity) -> WorkspaceClient:
     return WorkspaceClient(PinnedConfig.of(identity))
+
+
+def _sign_in_anew(identity: WorkspaceIdentity) -> WorkspaceClient:
+    """Sign in by discovery, and ask for the token at once, so that requests that run side by side do not all ask."""
+    client = _sign_in_by_discovery(identity)
+    client.config.authenticate()
+    return client
 
 
 PROCESS_CLIENTS = WorkspaceClients()

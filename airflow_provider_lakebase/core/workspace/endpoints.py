@@ -98,6 +98,14 @@ class EndpointAddresses:
             address = self._addresses[_key(settings)] = _look_up(settings, time.monotonic() + timeout)
         return address
 
+    def is_known(self, settings: LakebaseSettings) -> bool:
+        """Return whether :meth:`resolve` has nothing to ask for an endpoint.
+
+        :param settings: a connection that names an endpoint, not a branch
+        """
+        session, identity = settings.session, settings.require_identity()
+        return _key(settings) in self._addresses or bool(session.pg_host and (session.user or identity.client_id))
+
     def forget(self, settings: LakebaseSettings) -> None:
         """Look the address up again at its next use.
 

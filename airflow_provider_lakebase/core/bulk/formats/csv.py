@@ -81,7 +81,7 @@ def read_names(file: IO[bytes], options: LoadOptions) -> list[str] | None:
     :raises Unreadable: if it does not start with a line of column names
     """
     if options.dialect is not None:
-        file, options = _sniff(file, "the file", options, None)
+        file, options = _sniff(file, None, options, None)  # open_part logs it
     if not options.header:
         return None
     text = open_as_text(file, options.encoding)
@@ -91,7 +91,9 @@ def read_names(file: IO[bytes], options: LoadOptions) -> list[str] | None:
     return read_header(text, CsvDialect.of(options.delimiter, options.quote), rest)[2]
 
 
-def _sniff(file: IO[bytes], label: str, options: LoadOptions, known: set[str] | None) -> tuple[IO[bytes], LoadOptions]:
+def _sniff(
+    file: IO[bytes], label: str | None, options: LoadOptions, known: set[str] | None
+) -> tuple[IO[bytes], LoadOptions]:
     found: tuple[IO[bytes], LoadOptions] = import_from_extra("csv_sniff", "sniff").sniff(file, label, options, known)
     return found
 

@@ -21,8 +21,9 @@ MOST_HEADER_BYTES = 1 << 20
 _FIRST_BYTES = 1 << 16
 _LINE_END = re.compile(rb"\r\n|[\r\n]")
 HEADER_HINT = (
-    "If it is not UTF-8 or has no commas, set 'encoding' or 'delimiter'; if it has no line of column names, set "
-    "header=False; if it is not CSV, set 'format'."
+    "If it is not UTF-8 or has no commas, set 'encoding' or 'delimiter'; if other lines precede the names, set "
+    "'skip_lines' or 'comment'; if it has no line of column names, set header=False; if it is not CSV, set 'format'. "
+    "dialect='auto' finds out all but the format."
 )
 _TEXT_TYPES = ("text", "character varying", "character", "name", '"char"', "citext", "xml")
 
@@ -138,11 +139,17 @@ def forced_nulls(
             continue
         kind = casts.get(column.name, column.declared)
         if kind != column.declared or column.bare not in _TEXT_TYPES:
-            found[column.name] = frozenset(text for text in nulls if not _is_value(text, kind, mapper.connection))
+            found[column.name] = frozenset(text for text in nulls if not _is_value(text, kind, mapper))
     return {name: texts for name, texts in found.items() if texts}
 
 
-def _is_value(text: str, kind: str, connection: psycopg.Connection[Any]) -> bool:
+def _is_value(text: str, kind: str, mapper: ColumnMapper) -> bool:
+    if (text, kind) not in mapper.known_inputs:
+        mapper.known_inputs[text, kind] = _is_input(text, kind, mapper.connection)
+    return mapper.known_inputs[text, kind]
+
+
+def _is_input(text: str, kind: str, connection: psycopg.Connection[Any]) -> bool:
     try:
         with connection.transaction():
             query = "SELECT pg_input_is_valid(%s, %s)"

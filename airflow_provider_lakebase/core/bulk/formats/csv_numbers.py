@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -36,32 +36,44 @@ def is_number(column: Column, casts: Mapping[str, str], connection: psycopg.Conn
     return name in _NUMBERS
 
 
-def number_reader(decimal: str, thousands: str | None) -> Callable[[str], str]:
-    """Return a function that turns the text of a number into what Postgres reads.
-
-    It raises :class:`UnfitValue` for any other text, and for groups that are not three digits each.
+class NumberReader:
+    """Turn the text of a number into what Postgres reads.
 
     :param decimal: the character before decimal places
     :param thousands: the character between groups of three digits, or None
     """
-    grouped = rf"|[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})+" if thousands else ""
-    point = re.escape(decimal)
-    number = re.compile(
-        rf"[ \t]*([-+]?(?:(?:\d+{grouped})(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?"
-        r"|(?i:[-+]?(?:nan|inf|infinity)))[ \t]*",
-        re.ASCII,
-    )
-    groups = f" and {thousands!r} between thousands" if thousands else ""
-    reason = (
-        f"it is not a number with {decimal!r} before decimal places{groups}. If the text stands for NULL, name it as "
-        "'null'"
-    )
-    translation = {ord(decimal): "."} | ({ord(thousands): ""} if thousands else {})
 
-    def read(text: str) -> str:
-        found = number.fullmatch(text)
+    def __init__(self, decimal: str, thousands: str | None) -> None:
+        self.decimal = decimal
+        self.thousands = thousands
+        point = re.escape(decimal)
+        grouped = rf"|[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})+" if thousands else ""
+        self.usual = rf"[-+]?(?:\d+{grouped})(?:{point}\d+)?" if thousands else rf"[-+]?+\d++(?:{point}\d++)?+"
+        """A regular expression that matches most numbers."""
+        self._number = re.compile(
+            rf"[ \t]*([-+]?(?:(?:\d+{grouped})(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?"
+            r"|(?i:[-+]?(?:nan|inf|infinity)))[ \t]*",
+            re.ASCII,
+        )
+
+    def check(self, text: str) -> str:
+        """Return the text of a number as Postgres reads it.
+
+        :param text: as the file has it
+        :raises UnfitValue: for any other text, and for groups that are not three digits each
+        """
+        found = self._number.fullmatch(text)
         if found is None:
+            options = f"decimal={self.decimal!r} and thousands={self.thousands!r}"
+            reason = f"it is not a number with {options}. If the text stands for NULL, set 'null' to it"
             raise UnfitValue(reason, "22P02")
-        return found[1].translate(translation)
+        return self.convert(found[1])
 
-    return read
+    def convert(self, number: str) -> str:
+        """Return a number as Postgres reads it.
+
+        :param number: one that the pattern ``usual`` matches
+        """
+        if self.thousands:
+            number = number.replace(self.thousands, "")
+        return number.replace(self.decimal, ".")

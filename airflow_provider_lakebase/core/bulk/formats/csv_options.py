@@ -32,7 +32,7 @@ def check_characters(characters: Mapping[str, str | None]) -> None:
 
 def _check_character(name: str, value: object) -> None:
     if not isinstance(value, str) or len(value) != 1 or value in "\r\n\0\1" or "\ud800" <= value <= "\udfff":
-        hint = "Give one character, which is no line break."
+        hint = "Give one character other than a line break; a tab is '\\t' in Python, without another backslash."
         raise LakebaseSettingsError(f"{name} is {value!r}", hint=hint)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 from psycopg import sql
@@ -20,9 +21,9 @@ from airflow_provider_lakebase.core.bulk.formats.csv_header import (
     header_error,
     require_names,
 )
-from airflow_provider_lakebase.core.bulk.formats.csv_numbers import is_number, number_reader
+from airflow_provider_lakebase.core.bulk.formats.csv_numbers import NumberReader, is_number
 from airflow_provider_lakebase.core.bulk.formats.csv_rows import Row, RowDialect, RowReader
-from airflow_provider_lakebase.core.bulk.formats.date_text import text_check
+from airflow_provider_lakebase.core.bulk.formats.date_text import text_check, text_pattern
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 
 _MOST_JUMPS = 1 << 18
@@ -100,43 +101,66 @@ def open_rewritten(
 def _converter(
     columns: Sequence[Column], targets: Sequence[Column | None], mapper: ColumnMapper, options: LoadOptions
 ) -> RowConverter:
-    checks: dict[int, Callable[[str], str]] = {}
-    other_numbers = (options.decimal, options.thousands) != (".", None)
-    for number, column in enumerate(columns):
-        if other_numbers and targets[number] and is_number(column, options.casts or {}, mapper.connection):
-            checks[number] = number_reader(options.decimal, options.thousands)
-        elif check := text_check(column):
-            checks[number] = _unchanged(check)
     forced = forced_nulls(targets, mapper, options.nulls)
-    nulls_in_quotes = [forced.get(column.name, frozenset()) for column in columns]
-    return RowConverter(frozenset(options.nulls), nulls_in_quotes, checks)
+    numbers = NumberReader(options.decimal, options.thousands)
+    other_numbers = (options.decimal, options.thousands) != (".", None)
+    return RowConverter(
+        options.delimiter,
+        frozenset(options.nulls),
+        [
+            ColumnReader(
+                column,
+                forced.get(column.name, frozenset()),
+                numbers
+                if other_numbers and target and is_number(column, options.casts or {}, mapper.connection)
+                else None,
+            )
+            for column, target in zip(columns, targets, strict=True)
+        ],
+    )
 
 
-def _unchanged(check: Callable[[str], None]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        check(text)
-        return text
+class ColumnReader:
+    """How the values of one column are read.
 
-    return read
+    :param column: the target column
+    :param nulls_in_quotes: the texts that stand for NULL in quotes, too
+    :param numbers: reads its values if they are numbers with other characters
+    """
+
+    def __init__(
+        self, column: Column, nulls_in_quotes: frozenset[str] = frozenset(), numbers: NumberReader | None = None
+    ) -> None:
+        self.nulls_in_quotes = nulls_in_quotes
+        self.numbers = numbers
+        self.usual: str | None = None
+        """A regular expression that matches most values that pass the check; None without a check."""
+        self.check: Callable[[str], str | None] | None = None
+        """Returns a value as it is sent, or None for an unchanged one."""
+        if numbers:
+            self.check, self.usual = numbers.check, numbers.usual
+        elif check := text_check(column):
+            self.check, self.usual = check, text_pattern(column)
 
 
 class RowConverter:
     """Turn the values of a row into a line of COPY's text format.
 
+    :param delimiter: of the file
     :param nulls: unquoted texts that stand for NULL
-    :param nulls_in_quotes: by column, the texts that stand for NULL in quotes, too
-    :param checks: by number of a column, a function that returns a value as it is sent, or raises ``UnfitValue``
+    :param columns: the columns of the file
     """
 
-    def __init__(
-        self,
-        nulls: frozenset[str],
-        nulls_in_quotes: Sequence[frozenset[str]],
-        checks: Mapping[int, Callable[[str], str]],
-    ) -> None:
+    def __init__(self, delimiter: str, nulls: frozenset[str], columns: Sequence[ColumnReader]) -> None:
         self.nulls = nulls
-        self.nulls_in_quotes = nulls_in_quotes
-        self.checks = list(checks.items())
+        self.columns = columns
+        self._checked = [number for number, column in enumerate(columns) if column.check]
+        self._numbers = [(number, column.numbers) for number, column in enumerate(columns) if column.numbers]
+        null = "|".join(re.escape(text) for text in nulls if text) or "(?!)"
+        optional = "?+" if "" in nulls else ""
+        any_text = rf"[^{re.escape(delimiter)}]*+"
+        fields = [any_text if each.usual is None else rf"(?:(?:{each.usual}){optional}|{null})" for each in columns]
+        self._usual = re.compile(re.escape(delimiter).join(fields), re.ASCII | re.DOTALL)
 
     def convert(self, row: Row, names: Sequence[str]) -> str:
         """Return the line, with its line end.
@@ -145,24 +169,32 @@ class RowConverter:
         :param names: of its columns, for messages
         :raises BadValue: for another number of values, and for a value that its column cannot hold exactly
         """
-        count = len(self.nulls_in_quotes)
-        if len(row.values) != count:
-            reason = f"it has {len(row.values)} values for {count} columns"
+        if len(row.values) != len(self.columns):
+            reason = f"it has {len(row.values)} values for {len(self.columns)} columns"
             raise BadValue(reason, row.line, sqlstate="22P04")
         nulls = self.nulls
         values = [None if value in nulls else value for value in row.values]
         for number in row.explicit:
             text = row.values[number]
-            values[number] = None if text in self.nulls_in_quotes[number] else text
-        for number, check in self.checks:
-            if value := values[number]:
-                try:
-                    values[number] = check(value)
-                except UnfitValue as unfit:
-                    raise BadValue(str(unfit), row.line, names[number], sqlstate=unfit.sqlstate) from None
+            values[number] = None if text in self.columns[number].nulls_in_quotes else text
+        if not row.explicit and self._usual.fullmatch(row.text):
+            for number, numbers in self._numbers:
+                if (value := values[number]) and not value.isdigit():
+                    values[number] = numbers.convert(value)
+        else:
+            self._check(values, row, names)
         if row.explicit or "\\" in row.text or "\t" in row.text:
             values = [None if value is None else value.translate(_ESCAPES) for value in values]
         return "\t".join(["\\N" if value is None else value for value in values]) + "\n"
+
+    def _check(self, values: list[str | None], row: Row, names: Sequence[str]) -> None:
+        for number in self._checked:
+            check = self.columns[number].check
+            if (value := values[number]) and check:
+                try:
+                    values[number] = check(value) or value
+                except UnfitValue as unfit:
+                    raise BadValue(str(unfit), row.line, names[number], sqlstate=unfit.sqlstate) from None
 
 
 class LineMap:

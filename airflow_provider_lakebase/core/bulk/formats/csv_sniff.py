@@ -50,13 +50,15 @@ class _Reading:
     skipped: int
 
 
-def sniff(file: IO[bytes], label: str, options: LoadOptions, known: set[str] | None) -> tuple[IO[bytes], LoadOptions]:
-    """Return a file that can be read from its start, and the options of its dialect, which the log tells.
+def sniff(
+    file: IO[bytes], label: str | None, options: LoadOptions, known: set[str] | None
+) -> tuple[IO[bytes], LoadOptions]:
+    """Return a file that can be read from its start, and the options of its dialect.
 
     Options that differ from their defaults are kept.
 
     :param file: open for reading bytes
-    :param label: its name in messages
+    :param label: its name in the log; None logs nothing
     :param options: of the load
     :param known: names that its header may have; None if any
     :raises Unreadable: if the dialect cannot be told for certain
@@ -83,7 +85,8 @@ def sniff(file: IO[bytes], label: str, options: LoadOptions, known: set[str] | N
         header=header,
     )
     names = ("delimiter", "quote", "escape", "comment", "encoding", "skip_lines", "header")
-    log.info("Reading %s with %s", label, ", ".join(f"{name}={getattr(found, name)!r}" for name in names))
+    if label is not None:
+        log.info("Reading %s with %s", label, ", ".join(f"{name}={getattr(found, name)!r}" for name in names))
     return io.BufferedReader(reader, BLOCK_BYTES), found
 
 

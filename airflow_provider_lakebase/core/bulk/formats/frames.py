@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ import pyarrow as pa
 
 from airflow_provider_lakebase.core.frame_values import is_frame
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
+
+log = logging.getLogger(__name__)
 
 _UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
@@ -37,12 +40,12 @@ def lazy_frame_to_arrow(frame: Any) -> Iterator[pa.Table]:
         yield frame.collect().to_arrow()
 
 
-def frame_to_arrow(frame: Any, index: bool | None = None) -> pa.Table:
+def frame_to_arrow(frame: Any, index: bool = False) -> pa.Table:
     """Return a data frame as an Arrow table.
 
     :param frame: of pandas or polars
     :param index: the option of that name
-    :raises LakebaseSettingsError: for an index that ``index`` says nothing about, or that has no name
+    :raises LakebaseSettingsError: if ``index`` is True, but the index has no name
     :raises LakebaseLoadError: for a column with values of several types
     """
     if hasattr(type(frame), "to_arrow"):  # polars; a column of a pandas frame may have that name, too
@@ -59,22 +62,19 @@ def frame_to_arrow(frame: Any, index: bool | None = None) -> pa.Table:
         ) from None
 
 
-def _with_index(frame: Any, index: bool | None) -> Any:
+def _with_index(frame: Any, index: bool) -> Any:
     names = list(frame.index.names)
     if index:
         if None in names:
             hint = "Name it: frame.rename_axis('name of the column')."
             raise LakebaseSettingsError("index is True, but the index of the data frame has no name", hint=hint)
         return frame.reset_index()
-    if index is None and (named := [str(name) for name in names if name is not None]):
-        raise LakebaseSettingsError(
-            f"The data frame has an index named {', '.join(named)}, which may be a column of the table",
-            hint="Set index=True to load it, or index=False to leave it out.",
-        )
+    if named := [str(name) for name in names if name is not None]:
+        log.info("The index of the data frame, %s, is left out; index=True loads it", ", ".join(named))
     return frame
 
 
-def frames_to_arrow(frames: Iterator[Any], index: bool | None = None) -> Iterator[pa.Table]:
+def frames_to_arrow(frames: Iterator[Any], index: bool = False) -> Iterator[pa.Table]:
     """Yield data frames as Arrow tables.
 
     :param frames: of pandas or polars

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_lakebase.core.bulk.columns import ColumnMapper
 from airflow_provider_lakebase.core.bulk.copy import BadValue, Part
 from airflow_provider_lakebase.core.bulk.formats.rows import BadRow, Rows, describe_row
-from airflow_provider_lakebase.core.bulk.formats.server_copy import ServerCopy, choose_format
+from airflow_provider_lakebase.core.bulk.formats.server_copy import ServerCopy, choose_format, may_round
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.rejection import value_error
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
@@ -45,10 +45,12 @@ def named_rows_part(source: NamedRows, label: str, mapper: ColumnMapper) -> Part
     kept = [column for column in columns if column]
     if source.query is not None and types is not None and not mapper.options.rejects:
         names = [source.names[position] for position in positions]
-        format, why = choose_format([types[position] for position in positions], kept)
+        kinds = [types[position] for position in positions]
+        format, why = choose_format(kinds, kept)
         if format is not None and (len(kept) == len(columns) or len(set(source.names)) == len(source.names)):
             log.info("Copying from server to server in %s: %s", format, why)
-            return ServerCopy(source.query, names if len(kept) < len(columns) else None, kept, format, label)
+            chosen = names if len(kept) < len(columns) else None
+            return ServerCopy(source.query, chosen, kept, format, label, may_round=may_round(kinds, kept))
         log.info("Reading and checking each row: %s", why)
     rows = source.rows
     if len(kept) < len(columns):
@@ -82,7 +84,7 @@ def dicts_part(
         is_empty = first is None and not names
         names = _without_folders(names, first or {}, label, mapper) or list(first or mapper.table.loadable)
         rows = chain(before, [first] if first is not None else [], rows)
-    columns = mapper.map(names, label)
+    columns = mapper.map(names, label, is_certain=not isinstance(wanted, Mapping))
     paths = [name for name in names if isinstance(wanted, Mapping) and "." in name]
     part = Rows(
         _with_members(rows, paths, yields_bad=mapper.options.rejects) if paths else rows,
@@ -90,6 +92,7 @@ def dicts_part(
         names=[name for name, column in zip(names, columns, strict=True) if column],
         others=mapper.skips_names,
         never_skipped=mapper.never_skipped,
+        unseen=mapper.unused_names if mapper.has_several and isinstance(wanted, Mapping) else None,
         label=label,
         unit=unit,
         json_strings=json_strings,
@@ -148,7 +151,7 @@ def _member(row: Any, path: str, number: int) -> tuple[Any, ...]:
         if value is None:
             return ()
         if not isinstance(value, Mapping):
-            raise BadValue(f"it has no object at '{path.rpartition('.')[0]}', which columns names", number)
+            raise BadValue(f"it has no object at '{path.rpartition('.')[0]}', as '{path}' in 'columns' needs", number)
         if name not in value:
             return ()
         value = value[name]

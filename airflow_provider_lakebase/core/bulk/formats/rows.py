@@ -48,6 +48,7 @@ class Rows(Part):
     :param names: names of the columns in the dicts
     :param others: whether dicts may have other keys, which are skipped; each name must then be in at least one dict
     :param never_skipped: keys that are not skipped
+    :param unseen: names of which one dict of several parts must have each; those that it has are removed
     :param label: the source's name in messages
     :param unit: word for a row in messages: ``row`` or ``line``
     :param json_strings: whether a str for a JSON column is a JSON string; else it is JSON text
@@ -62,6 +63,7 @@ class Rows(Part):
         names: Sequence[str] = (),
         others: bool = False,
         never_skipped: Set[str] = frozenset(),
+        unseen: set[str] | None = None,
         label: str = "the source",
         unit: str = "row",
         json_strings: bool = False,
@@ -72,7 +74,8 @@ class Rows(Part):
         self.names = list(names or (column.name for column in columns))
         self.others = others
         self.never_skipped = never_skipped
-        self.unseen = set(self.names) if others else set()
+        self.unseen = unseen if unseen is not None else set(self.names) if others else set()
+        self.is_alone = unseen is None
         self.label = label
         self.unit = unit
         self.json_strings = json_strings
@@ -109,8 +112,8 @@ class Rows(Part):
             left = self._copy_binary(batches, target)
             if left is not None:
                 self._copy_text(chain([left], batches), target)
-        if self.unseen and self.sent:
-            raise BadValue(f"none has a value for '{min(self.unseen)}', which columns names", None, unit="row")
+        if self.unseen and self.sent and self.is_alone:
+            raise BadValue(f"no row has a value for '{min(self.unseen)}', which is in 'columns'", None, unit="row")
 
     def encodes(self, rows: Sequence[Sequence[Any]]) -> bool:
         """Return whether rows can be sent in binary, each value exactly.
@@ -140,7 +143,7 @@ class Rows(Part):
             except KeyError:
                 pass
             else:
-                self.unseen.clear()
+                self.unseen.difference_update(self.names)
                 return found
         if not kinds <= {tuple, list}:
             batch = [self._sequence(row, number) for number, row in enumerate(batch, self.sent + 1)]
@@ -155,10 +158,13 @@ class Rows(Part):
             if self.others:
                 unknown &= self.never_skipped
             if unknown:
-                reason = f"it has the key '{min(unknown)}', which is not one of the columns; list all in 'columns'"
+                reason = (
+                    f"it has the key '{min(unknown)}', which neither the first row nor 'columns' has. List all keys, "
+                    "also those that only some rows have, in 'columns'"
+                )
                 raise BadValue(reason, number)
             if self.unseen:
-                self.unseen -= row.keys()
+                self.unseen.difference_update(row)
             return [row.get(name) for name in self.names]
         # A set has no order, and iterating over other objects may not yield their values.
         is_ordered = hasattr(row, "__next__") or (hasattr(row, "__getitem__") and hasattr(row, "__len__"))

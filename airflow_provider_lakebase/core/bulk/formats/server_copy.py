@@ -17,7 +17,9 @@ _TYPE = re.compile(
     r"(?P<base>[^(\[]+?)(?:\((?P<modifier>[\d,-]+)\))?(?P<zone> with(?:out)? time zone)?(?P<array>\[\])?"
 )
 _INTEGERS = ("smallint", "integer", "bigint")
-_TEXTS = ("text", "character varying", "character")
+_TEXTS = ("text", "character varying", "character", "bpchar")
+_WITHOUT_MODIFIER = {"character": "bpchar", "bit": '"bit"', "character[]": "bpchar[]", "bit[]": '"bit"[]'}
+"""Types whose name in DDL means a length of one."""
 _BUILT_IN = frozenset(
     (
         *_INTEGERS,
@@ -53,6 +55,7 @@ class ServerCopy(Part):
     :param columns: their target columns
     :param format: of both COPY statements
     :param label: the source's name in messages
+    :param may_round: whether a column may get a value that it would round
     """
 
     def __init__(
@@ -62,12 +65,15 @@ class ServerCopy(Part):
         columns: Sequence[Column],
         format: CopyFormat,
         label: str,
+        *,
+        may_round: bool = False,
     ) -> None:
         self.query = query
         self.names = names
         self.columns = columns
         self.format = format
         self.label = label
+        self.may_round = may_round
 
     def copy_to(self, target: CopyTarget) -> None:
         """Send all rows.
@@ -120,6 +126,8 @@ class _Blocks:
 def choose_format(types: Sequence[str], columns: Sequence[Column]) -> tuple[CopyFormat | None, str]:
     """Return the format in which the target stores what the source sends, exactly; None if rows must be checked.
 
+    Columns of a type that rounds may get values that they would round; the staging table shows which.
+
     :param types: of the source's columns, as DDL writes them
     :param columns: their target columns
     :returns: the format, and what keeps it from being another one, for the log
@@ -133,6 +141,15 @@ def choose_format(types: Sequence[str], columns: Sequence[Column]) -> tuple[Copy
     return "binary", "all types are the same"
 
 
+def may_round(types: Sequence[str], columns: Sequence[Column]) -> bool:
+    """Return whether a column may get a value that it would round.
+
+    :param types: of the source's columns, as DDL writes them
+    :param columns: their target columns
+    """
+    return any(column.rounds and kind != _declared(column) for kind, column in zip(types, columns, strict=True))
+
+
 def _format_of(kind: str, column: Column) -> CopyFormat | None:
     wanted = _declared(column)
     source, target = _TYPE.fullmatch(kind), _TYPE.fullmatch(wanted or "")
@@ -141,11 +158,11 @@ def _format_of(kind: str, column: Column) -> CopyFormat | None:
     base, target_base = (each["base"] + (each["zone"] or "") for each in (source, target))
     if source["array"] != target["array"] or base not in _BUILT_IN or target_base not in _BUILT_IN:
         return None
-    if kind == wanted:
+    if kind == wanted or (base == target_base and column.rounds):
         return "binary"
     modifier, target_modifier = source["modifier"], target["modifier"]
     if base == target_base or (base in _TEXTS and target_base in _TEXTS[:2]):
-        return "binary" if _is_wider(target_base, modifier, target_modifier) else None
+        return "binary" if _is_wider(modifier, target_modifier) else None
     if not source["array"] and base in _INTEGERS and _holds_integers(target_base, target_modifier):
         return "text"
     return None
@@ -155,20 +172,14 @@ def _declared(column: Column) -> str | None:
     """Return the type of a column as DDL writes it, that of a domain's base; None if that is not known."""
     found = _TYPE.fullmatch(column.declared)
     base = found and found["base"] + (found["zone"] or "") + (found["array"] or "")
-    if base == column.bare:
+    if column.bare in (base, _WITHOUT_MODIFIER.get(base or "")):
         return column.declared
     return column.bare if column.modifier < 0 else None
 
 
-def _is_wider(base: str, modifier: str | None, target: str | None) -> bool:
-    if target is None or modifier == target:
-        return True
-    if modifier is None:
-        return False
-    if base == "numeric":
-        scales = [int((each + ",0").split(",")[1]) for each in (modifier, target)]
-        return scales[1] >= scales[0]
-    return base == "character varying" and int(target) >= int(modifier)
+def _is_wider(modifier: str | None, target: str | None) -> bool:
+    """Return whether a text or bit string of one length fits into one of another, which is None if unlimited."""
+    return target is None or (modifier is not None and int(target) >= int(modifier))
 
 
 def _holds_integers(base: str, modifier: str | None) -> bool:

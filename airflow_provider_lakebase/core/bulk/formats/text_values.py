@@ -83,7 +83,7 @@ def _text(column: Column, value: Any) -> Any:
         raise UnfitValue("NaN, a missing value in pandas and numpy, is not text; make it None")
     # Other types have several texts, and Python's is not always the one that INSERT stores.
     if isinstance(value, bool) or not isinstance(value, str | int | uuid.UUID):
-        raise UnfitValue(f"a {type(value).__name__} is not text; make it a str")
+        raise UnfitValue(f"a {type(value).__name__} is not text; make it a str, or give the column another type")
     if isinstance(value, str) and column.length is not None and len(value) > column.length:
         raise UnfitValue(f"a str of more than {column.length} characters does not fit", "22001")
     return str(value) if isinstance(value, uuid.UUID) else value

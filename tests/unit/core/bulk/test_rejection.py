@@ -48,7 +48,7 @@ def test_a_row_without_a_number_or_a_part_is_still_described():
 
 
 def test_the_original_error_is_not_shown():
-    with pytest.raises(LakebaseLoadError, match="UniqueViolation, SQLSTATE 23505.*mode='upsert'") as rejected:
+    with pytest.raises(LakebaseLoadError, match="unique violation, SQLSTATE 23505.*mode='upsert'") as rejected:
         with rejecting("t", CONTEXT, mode="append"):
             raise psycopg.errors.UniqueViolation("Key (id)=(confidential) already exists")
     assert "confidential" not in str(rejected.value)

@@ -151,6 +151,19 @@ def test_quoted_semicolons_end_no_statement(parts: list[str]):
     assert split(f"{text}\n; SELECT 2") == [text.strip(), "SELECT 2"]
 
 
+@pytest.mark.parametrize("character", [*map(chr, range(1, 256)), "\u0100", "\uffff", "\U0010ffff"])
+def test_a_letter_is_what_postgres_takes_for_one(character: str):
+    """Only a tag of letters begins a dollar quote, in which a semicolon ends nothing."""
+    is_letter = character == "_" or (character.isascii() and character.isalpha()) or ord(character) >= 128
+    in_tag = is_letter or (character.isascii() and character.isdigit())
+    for tag, quotes in ((character, is_letter), (f"a{character}", in_tag)):
+        if character not in "$'\"-/;(":
+            assert len(split(f"SELECT ${tag}$;${tag}$")) == (1 if quotes else 2), repr(tag)
+    # In a word, a dollar sign begins no quote.
+    if is_letter:
+        assert len(split(f"SELECT {character}$$;$$")) == 2
+
+
 def test_a_text_of_any_length_is_split():
     values = ", ".join(f"({n}, {n})" for n in range(30_000))
     assert len(split(f"INSERT INTO t VALUES {values}; SELECT 1")) == 2

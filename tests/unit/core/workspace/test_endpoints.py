@@ -42,3 +42,17 @@ def test_nothing_is_asked_for_an_endpoint_whose_host_is_given(read: list[str]):
     )
     assert (address.endpoint, address.host, address.user) == (str(endpoint), "ep-b.example", "id")
     assert read == []
+
+
+def test_an_endpoint_is_known_once_it_was_looked_up_or_if_all_is_given(read: list[str]):
+    endpoint, token = ResourceName("shop", "production", "primary"), WorkspaceIdentity("https://w.example", "pat")
+    given = SessionSettings(pg_host="ep-b.example")
+    addresses = EndpointAddresses()
+    assert addresses.is_known(LakebaseSettings("c", IDENTITY, endpoint, given))
+    assert not addresses.is_known(LakebaseSettings("c", token, endpoint, given))
+    looked_up = LakebaseSettings("c", IDENTITY, endpoint)
+    assert not addresses.is_known(looked_up)
+    addresses.resolve(looked_up, timeout=1)
+    assert addresses.is_known(looked_up)
+    addresses.forget(looked_up)
+    assert not addresses.is_known(looked_up)
