@@ -517,3 +517,34 @@ def test_a_role_that_may_only_insert_is_told_that_rejects_need_more(orders: str,
         with pytest.raises(LakebaseLoadError, match=r"needs INSERT \(also SELECT with reject_limit\)"):
             load(connection, [row], orders, LoadOptions(reject_limit=1))
         connection.rollback()
+
+
+def test_rows_that_share_one_of_several_keys_are_left_out_as_if_they_came_one_by_one(hook: LakebaseHook):
+    hook.run(f"CREATE TABLE {TABLE} (number int, nth text, PRIMARY KEY (number), UNIQUE (nth))")
+    rows = [(1, "a"), (2, "a"), (2, "b"), (3, "b"), (3, None), (4, None), (3, "c"), (5, "c")]
+    kept: list[Any] = []
+    for row in rows:
+        if row[0] not in [number for number, _ in kept] and (row[1] is None or row[1] not in [nth for _, nth in kept]):
+            kept.append(row)
+    hook.load(rows, TABLE, reject_limit=len(rows), rejects_table=REJECTS)
+    assert found(hook) == kept
+    assert len(rejected(hook)) == len(rows) - len(kept)
+
+
+NAMES = ["number", "nth", "row", "message", "reason", "found", "bad", "coming", "target", "value", "position", "texts"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_may_have_any_name(hook: LakebaseHook, name: str):
+    hook.run(f"""
+        CREATE TABLE rejects.other ("{name}" int PRIMARY KEY); INSERT INTO rejects.other VALUES (1), (2), (3);
+        CREATE TABLE {TABLE} ("{name}" int UNIQUE CHECK ("{name}" < 9) REFERENCES rejects.other, raw text UNIQUE)
+    """)
+    hook.load([(3, "z")], TABLE)
+    rows = [(1, "a"), (2, "a"), (2, "b"), ("x", "c"), (9, "d"), (4, "e"), (3, "f"), (None, "z"), (None, "g")]
+    hook.load(rows, TABLE, reject_limit=6, rejects_table=REJECTS)
+    assert found(hook) == [(1, "a"), (2, "b"), (3, "z"), (None, "g")]
+    columns = [(2, "raw"), (4, name), (5, name), (6, name), (7, name), (8, "raw")]
+    assert [(number, column) for number, column, _ in rejected(hook)] == columns
+    with pytest.raises(LakebaseLoadError, match="an earlier row has the same key"):
+        hook.load([(1, "a"), (1, "b")], TABLE, mode="upsert", duplicates="error", key_columns=[name])

@@ -135,8 +135,7 @@ class Rejects:
                 continue  # INSERT itself checks the key, as the owner of the table
             self._remove(inserted, total)
         # Repeats come last: a row that is rejected anyway must not make a later one with its key a repeat.
-        for column, reason, query in self._key_queries(staging, plan):
-            self._remove(self._insert_found(column, "23505", reason, query), total)
+        self._remove_repeats(staging, plan, total)
 
     @contextmanager
     def _checking(self) -> Iterator[None]:
@@ -185,7 +184,7 @@ class Rejects:
         if not inserted:
             return
         assert self._staging is not None  # noqa: S101 - for the type checker
-        delete = sql.SQL("DELETE FROM {staging} USING {found} WHERE {order} = number")
+        delete = sql.SQL("DELETE FROM {staging} USING {found} AS found WHERE {order} = found.number")
         self.connection.execute(self._format(delete))
         self.count += inserted
         most, share = self.options.most_rejects
@@ -211,7 +210,7 @@ class Rejects:
             sql.SQL("WHEN {} THEN {}").format(each.condition, sql.Literal(n)) for n, each in numbered
         ]
         values: list[sql.Composable] = [
-            sql.SQL("WHEN {} THEN {}").format(sql.Literal(n), sql.Identifier(each.column))
+            sql.SQL("WHEN {} THEN row.{}").format(sql.Literal(n), sql.Identifier(each.column))
             for n, each in numbered
             if each.type
         ]
@@ -230,7 +229,7 @@ class Rejects:
         """Record the rows whose ``number`` a query returns; return how many there are."""
         insert = sql.SQL("""
             INSERT INTO {found} SELECT {order}, {column}, {sqlstate}, {reason}, {raw}
-            FROM ({query}) AS bad JOIN {staging} ON {order} = bad.number
+            FROM ({query}) AS bad JOIN {staging} AS row ON {order} = bad.number
         """)
         texts = {"column": column, "sqlstate": sqlstate, "reason": reason}
         literals = {name: sql.Literal(text) for name, text in texts.items()}
@@ -239,8 +238,9 @@ class Rejects:
     def _format(self, statement: sql.SQL, **parts: sql.Composable) -> sql.Composed:
         staging = self._staging
         assert staging is not None  # noqa: S101 - for the type checker
-        names = identifiers(column.name for column in staging.columns)
-        raw = sql.SQL("(SELECT row_to_json(texts)::text FROM (SELECT {}) AS texts)").format(names)
+        # The table's columns may have any name, also those of the other relations.
+        names = sql.SQL(", ").join(sql.SQL("row.{}").format(sql.Identifier(each.name)) for each in staging.columns)
+        raw = sql.SQL("(SELECT row_to_json(texts.*)::text FROM (SELECT {}) AS texts)").format(names)
         return statement.format(
             **parts,
             found=self._found,
@@ -250,8 +250,8 @@ class Rejects:
             raw=raw,
         )
 
-    def _key_queries(self, staging: Staging, plan: LoadPlan) -> Iterator[tuple[str, str, sql.Composable]]:
-        """Yield columns, reason and query for rows whose key the table or an earlier row has."""
+    def _remove_repeats(self, staging: Staging, plan: LoadPlan, total: int) -> None:
+        """Leave out the rows whose key the table has, or an earlier row that is not left out itself."""
         given = {column.name for column in plan.columns}
         keys = [key for key in plan.table.keys if given.issuperset(key)]
         if plan.mode == "upsert":
@@ -259,9 +259,17 @@ class Rejects:
         if plan.mode == "append" or plan.replace_where is not None:
             stays = sql.SQL(f"({plan.replace_where}) IS NOT TRUE" if plan.replace_where is not None else "true")
             for key in keys:
-                yield ", ".join(key), "the table has its key", self._find_existing(staging, plan, key, stays)
-        for key in keys:
-            yield ", ".join(key), "an earlier row has the same key", staging.find_repeats(key)
+                query = self._find_existing(staging, plan, key, stays)
+                self._remove(self._insert_found(", ".join(key), "23505", "the table has its key", query), total)
+        before = -1
+        while before < self.count and keys:
+            before = self.count
+            for key in keys:
+                query = staging.find_repeats(key, keys)
+                reason = "an earlier row has the same key"
+                self._remove(self._insert_found(", ".join(key), "23505", reason, query), total)
+            if len(keys) == 1:
+                break  # no row was a repeat because of a row that another key rejects
 
     def _find_existing(self, staging: Staging, plan: LoadPlan, key: Sequence[str], stays: sql.SQL) -> sql.Composable:
         query = sql.SQL("""

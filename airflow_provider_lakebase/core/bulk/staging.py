@@ -200,21 +200,44 @@ class Staging:
         :param keys: columns of the key
         :raises LakebaseLoadError: for the first one
         """
-        query = sql.SQL("{} ORDER BY number LIMIT 1").format(self.find_repeats(keys))
+        query = sql.SQL("{} ORDER BY 1 LIMIT 1").format(self.find_repeats(keys))
         if row := self.connection.execute(query).fetchone():
             raise self._bad(row[0], ", ".join(keys), "an earlier row has the same key") from None
 
-    def find_repeats(self, keys: Sequence[str]) -> sql.Composed:
+    def find_repeats(self, key: Sequence[str], keys: Sequence[Sequence[str]] = ()) -> sql.Composed:
         """Return the query for the ``number`` of each row that has the key of an earlier one.
 
-        :param keys: columns of the key
+        :param key: columns of the key
+        :param keys: all keys that rows must not share: an earlier row counts only if it repeats none of them itself
         """
+        counted = [
+            sql.SQL("CASE WHEN num_nulls({0}) = 0 THEN row_number() OVER (PARTITION BY {0} ORDER BY {1}) END").format(
+                identifiers(each), self.row_order
+            )
+            for each in (key, *keys)
+        ]
+        # The key may have columns of any name.
+        nth, most, kept = (sql.Identifier(f"{self.path[1]}_{name}") for name in ("nth", "most", "kept"))
         return sql.SQL("""
-            SELECT number FROM (
-                SELECT {order} AS number, row_number() OVER (PARTITION BY {keys} ORDER BY {order}) AS nth
-                FROM (SELECT {order}, {values} FROM {staging}) AS row WHERE num_nulls({keys}) = 0
-            ) AS row WHERE nth > 1
-        """).format(keys=identifiers(keys), values=self.values, staging=self.relation, order=self.row_order)
+            SELECT {order} AS number FROM (
+                SELECT {order}, {nth}, first_value({most} = 1) OVER (PARTITION BY {key} ORDER BY {order}) AS {kept}
+                FROM (
+                    SELECT {order}, {counted} AS {nth}, greatest({all}) AS {most}, {key} FROM (
+                        SELECT {order}, {values} FROM {staging}
+                    ) AS row
+                ) AS row
+            ) AS row WHERE {nth} > 1 AND {kept}
+        """).format(
+            key=identifiers(key),
+            order=self.row_order,
+            nth=nth,
+            most=most,
+            kept=kept,
+            counted=counted[0],
+            all=sql.SQL(", ").join(counted),
+            values=self.values,
+            staging=self.relation,
+        )
 
     def _reject_first(self, checks: Iterable[Check]) -> None:
         found = list(checks)
