@@ -10,7 +10,7 @@ from typing import Any
 class SourceCopy:
     """A query, as the load of its rows takes it to have them sent by COPY.
 
-    :param connection: of psycopg or psycopg2, in a transaction
+    :param connection: of psycopg or psycopg2, in a transaction, after :func:`use_utf8`
     :param query: one query
     :param parameters: of the query
     """
@@ -36,7 +36,7 @@ class SourceCopy:
             query = f"SELECT {quoted} FROM ({query}) AS query"  # noqa: S608 - the names are quoted
         statement = f"COPY ({query}) TO STDOUT (FORMAT {format})".encode()
         with plain_cursor(self.connection) as cursor:
-            cursor.execute(f"{EXACT_SETTINGS}; SET LOCAL client_encoding TO 'UTF8'")
+            cursor.execute(EXACT_SETTINGS)
             if is_psycopg2(self.connection):
                 cursor.copy_expert(statement, _Writer(write))
             else:
@@ -49,10 +49,9 @@ class SourceCopy:
         if not self.parameters:
             return text
         if is_psycopg2(self.connection):
-            encodings = import_module("psycopg2.extensions").encodings
             with plain_cursor(self.connection) as cursor:
                 bound: bytes = cursor.mogrify(text, self.parameters)
-                return bound.decode(encodings[self.connection.encoding])
+                return bound.decode()
         from psycopg import ClientCursor
 
         return ClientCursor(self.connection).mogrify(text, self.parameters)
@@ -71,6 +70,17 @@ def is_psycopg2(connection: Any) -> bool:
     :param connection: of any driver
     """
     return "psycopg2" in {each.__module__.partition(".")[0] for each in type(connection).__mro__}
+
+
+def use_utf8(connection: Any) -> None:
+    """Have the server send and take text in UTF-8, which a database in SQL_ASCII otherwise does not.
+
+    :param connection: of psycopg or psycopg2, outside a transaction
+    """
+    if is_psycopg2(connection):
+        connection.set_client_encoding("UTF8")
+    else:
+        connection.execute("SET client_encoding TO 'UTF8'")
 
 
 def plain_cursor(connection: Any) -> Any:

@@ -20,7 +20,7 @@ from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.source import NamedRows
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import LakebaseLoadError
-from airflow_provider_lakebase.hooks._source_copy import SourceCopy
+from airflow_provider_lakebase.hooks._source_copy import SourceCopy, use_utf8
 from airflow_provider_lakebase.hooks._source_types import describe_query
 
 VALUES: dict[str, list[str]] = {
@@ -86,6 +86,7 @@ def target(shared_emulator: LakebaseEmulator) -> Iterator[psycopg.Connection[Any
 
 
 def transfer(source: Any, query: str, target: Any, parameters: Any = None, **options: Any) -> Any:
+    use_utf8(source)
     cursor = source.cursor(name="rows")
     cursor.execute(query, *([parameters] if parameters else []))
     described = describe_query(source, cursor)
@@ -261,3 +262,30 @@ def test_a_row_that_the_target_rejects_is_named(source: Any, target: psycopg.Con
     with pytest.raises(LakebaseLoadError, match="row 900 of the source") as caught:
         transfer(source, "SELECT g AS v FROM generate_series(1, 1000) g", target)
     assert (caught.value.row, caught.value.sqlstate) == (900, "23514")
+
+
+@pytest.fixture(params=["LATIN1", "SQL_ASCII"])
+def encoded(request: pytest.FixtureRequest, shared_emulator: LakebaseEmulator) -> Iterator[str]:
+    """The connection string of a database in another encoding."""
+    with psycopg.connect(shared_emulator.superuser_conninfo, autocommit=True) as connection:
+        template = "TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+        connection.execute(f"CREATE DATABASE encoded ENCODING '{request.param}' {template}".encode())
+        yield psycopg.conninfo.make_conninfo(shared_emulator.superuser_conninfo, dbname="encoded")
+        connection.execute("DROP DATABASE encoded")
+
+
+@pytest.mark.parametrize("driver", [psycopg, psycopg2])
+def test_a_source_may_have_any_encoding(encoded: str, target: psycopg.Connection[Any], driver: Any):
+    target.execute("CREATE TABLE copied.t (v text, n int)")
+    with closing(driver.connect(encoded)) as source:
+        transfer(source, "SELECT 'caf' || %s || chr(65) AS v, 1 AS n", target, ["é"])
+    assert target.execute("SELECT v FROM copied.t").fetchall() == [("caféA",)]
+
+
+@pytest.mark.parametrize("driver", [psycopg, psycopg2])
+@pytest.mark.parametrize("encoded", ["SQL_ASCII"], indirect=True)
+def test_bytes_that_are_no_text_are_refused_by_the_source(encoded: str, target: psycopg.Connection[Any], driver: Any):
+    target.execute("CREATE TABLE copied.t (v text)")
+    with closing(driver.connect(encoded)) as source:
+        with pytest.raises(driver.Error, match="invalid byte sequence"):
+            transfer(source, "SELECT convert_from('\\xe9', 'SQL_ASCII') AS v", target)
