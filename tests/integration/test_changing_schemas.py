@@ -371,7 +371,10 @@ def test_the_type_of_a_new_column(hook: LakebaseHook):
     hook.load(data, TABLE, new_columns="add", create_table={"a": "numeric(5,1)", "id": "int"}, casts={"b": "date"})
     found = dict(hook.load(data, TABLE, mode="replace", casts={"b": "date"}).columns)
     assert (found["a"], found["b"], found["c"]) == ("numeric(5,1)", "date", "text")
-    odd = pyarrow.table({"id": [1], "m": pyarrow.array([None], pyarrow.month_day_nano_interval())})
+    union = pyarrow.UnionArray.from_dense(
+        pyarrow.array([0], pyarrow.int8()), pyarrow.array([0], pyarrow.int32()), [data["a"].chunk(0)]
+    )
+    odd = pyarrow.table({"id": [1], "m": union})
     with pytest.raises(LakebaseSettingsError, match="no column 'm', and the source does not say its type"):
         hook.load(odd, TABLE, new_columns="add")
     with pytest.raises(LakebaseSettingsError, match="not a type"):

@@ -713,7 +713,8 @@ DECLARED = [
     *("text", "bit(3)", "bit varying(5)", "boolean", "date", "timestamp with time zone", "jsonb"),
     *("character varying(7)[]", "numeric(5,1)[]", "uuid", "bytea", "numeric(3,-2)", "inet", "name", "int4range"),
 ]
-DRIVERS = ["psycopg2", "psycopg", "LakebaseHook"]
+# The oldest version of PostgresHook has psycopg2 only.
+DRIVERS = ["psycopg2", *(["psycopg"] if hasattr(postgres, "register_default_adapters") else []), "LakebaseHook"]
 COLUMNS = """SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute
     WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"""
 

@@ -180,11 +180,11 @@ def test_a_host_that_issues_no_token_where_a_workspace_does_is_asked_where_it_do
     assert asked[:4] == [TOKEN, DISCOVERY, TOKEN_ENDPOINT, TOKEN]
 
 
+@pytest.mark.parametrize("path", ["/endpoints/primary", "/credentials"])
 def test_a_token_that_the_workspace_does_not_accept_is_asked_for_by_discovery(
-    emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str]
+    emulator: LakebaseEmulator, newcomer: Principal, connect_as: Callable[..., str], path: str
 ):
-    for path in ("/endpoints/primary", "/credentials"):
-        emulator.faults.answer(path, status=401, message="Invalid access token.")
+    emulator.faults.answer(path, status=401, message="Invalid access token.")
     start = len(emulator.requests)
     LakebaseHook(connect_as(newcomer)).get_conn().close()
     asked = [(each.method, each.path) for each in emulator.requests[start:]]
