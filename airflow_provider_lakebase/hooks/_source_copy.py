@@ -64,12 +64,28 @@ class _Writer:
         self.write = write
 
 
+def driver_names(connection: Any) -> set[str]:
+    """Return the names of the packages that define the class of a connection and its base classes.
+
+    :param connection: of any driver
+    """
+    return {each.__module__.partition(".")[0] for each in type(connection).__mro__}
+
+
+def is_postgres(connection: Any) -> bool:
+    """Return whether a connection is one of psycopg or psycopg2.
+
+    :param connection: of any driver
+    """
+    return not driver_names(connection).isdisjoint(("psycopg", "psycopg2"))
+
+
 def is_psycopg2(connection: Any) -> bool:
     """Return whether a connection is one of psycopg2.
 
     :param connection: of any driver
     """
-    return "psycopg2" in {each.__module__.partition(".")[0] for each in type(connection).__mro__}
+    return "psycopg2" in driver_names(connection)
 
 
 def use_utf8(connection: Any) -> None:

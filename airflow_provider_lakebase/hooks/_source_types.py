@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_lakebase.hooks._source_copy import plain_cursor
+from airflow_provider_lakebase.hooks._source_copy import is_postgres, is_psycopg2, plain_cursor
 
 _NUMERIC = 1700
 _NO_MODIFIER = -1
@@ -31,11 +31,11 @@ def describe_query(connection: Any, cursor: Any) -> tuple[list[str], list[str]] 
     :param cursor: a server-side cursor of that connection, which ran the query
     :returns: None for any other driver, since most tell types only vaguely
     """
-    drivers = {each.__module__.partition(".")[0] for each in type(connection).__mro__}
-    if not drivers & {"psycopg", "psycopg2"}:
+    if not is_postgres(connection):
         return None
+    has_modifiers = not is_psycopg2(connection)
     with plain_cursor(connection) as catalog:
-        if "psycopg" in drivers:
+        if has_modifiers:
             columns = list(cursor.description)
             result = cursor.pgresult
             numbers = range(len(columns))
@@ -49,7 +49,7 @@ def describe_query(connection: Any, cursor: Any) -> tuple[list[str], list[str]] 
         if not columns:
             return [], []
         arguments = [[column.type_code for column in columns], modifiers, *map(list, zip(*places, strict=True))]
-        catalog.execute(_TYPES, ["psycopg" in drivers, *arguments])
+        catalog.execute(_TYPES, [has_modifiers, *arguments])
         return [column.name for column in columns], [name for (name,) in catalog.fetchall()]
 
 

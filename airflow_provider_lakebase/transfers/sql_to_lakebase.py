@@ -15,7 +15,7 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.hooks._queries import name_rows
 from airflow_provider_lakebase.hooks._source_arrow import BATCH_ROWS, run_query
-from airflow_provider_lakebase.hooks._source_copy import SourceCopy, use_utf8
+from airflow_provider_lakebase.hooks._source_copy import SourceCopy, driver_names, is_postgres, use_utf8
 from airflow_provider_lakebase.hooks._source_types import describe_query
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.lineage.names import Database, lakebase_database, other_database
@@ -134,7 +134,7 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
 
     @contextmanager
     def _query(self) -> Iterator[tuple[Any, Any]]:
-        """Run the query, yield its cursor and its Arrow data to the ``with`` block, then close the connection."""
+        """Run the query and yield its cursor, and its Arrow data or None; close the connection in the end."""
         connection: Any = BaseHook.get_connection(self.source_conn_id)
         hook = connection.get_hook(hook_params=self.source_hook_params)
         if not isinstance(hook, DbApiHook):
@@ -166,11 +166,10 @@ class SqlToLakebaseOperator(LakebaseLoadBaseOperator):
 
 def _open_cursor(connection: Any) -> Any:
     """Return a cursor that streams, also for drivers whose default one fetches the whole result first."""
-    drivers = {each.__module__.partition(".")[0] for each in type(connection).__mro__}
-    if drivers & {"psycopg", "psycopg2"}:
+    if is_postgres(connection):
         use_utf8(connection)
         return connection.cursor(name=CURSOR_NAME)
-    if mysql := drivers & {"MySQLdb", "pymysql"}:
+    if mysql := driver_names(connection) & {"MySQLdb", "pymysql"}:
         return connection.cursor(importlib.import_module(f"{mysql.pop()}.cursors").SSCursor)
     return connection.cursor()
 

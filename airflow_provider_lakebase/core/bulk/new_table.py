@@ -120,7 +120,7 @@ def _optional(options: LoadOptions) -> Container[str]:
 
 
 def _folders(source: Source, options: LoadOptions, filled: Container[str], context: ErrorContext) -> list[str]:
-    """Return the columns that the partition folders of files name, beside those that the files fill."""
+    """Return the columns that only the partition folders of the files name."""
     wanted = options.columns
     found: dict[str, None] = {}
     for label in [file.label for file in source.files] if isinstance(source, Files) else ():

@@ -12,7 +12,7 @@ from psycopg import sql
 from airflow_provider_lakebase.core.bulk.catalog import Column, Table
 from airflow_provider_lakebase.core.bulk.copy import UnfitValue
 from airflow_provider_lakebase.core.bulk.formats.date_text import text_check
-from airflow_provider_lakebase.core.bulk.staged_checks import staged_type
+from airflow_provider_lakebase.core.bulk.staged_checks import changes, staged_type
 from airflow_provider_lakebase.core.errors.session_context import session_context
 from airflow_provider_lakebase.exceptions import LakebaseLoadError, LakebaseSettingsError
 
@@ -107,10 +107,9 @@ class FolderCheck:
         if code is not None:
             return f"SQLSTATE {code}; the column is of type {column.declared}"
         if column.rounds or column.cuts:
-            compare = sql.SQL("SELECT {text}::{staged} IS DISTINCT FROM {text}::{declared}::{staged}").format(
-                text=sql.Literal(text), staged=sql.SQL(staged_type(column)), declared=sql.SQL(column.declared)
-            )
-            ((changed,),) = self.connection.execute(compare).fetchall()
+            value = sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(staged_type(column)))
+            query_change = sql.SQL("SELECT {}").format(changes(value, column))
+            ((changed,),) = self.connection.execute(query_change).fetchall()
             if changed:
                 return f"it is longer, or has more digits, than {column.declared} keeps"
         return ""

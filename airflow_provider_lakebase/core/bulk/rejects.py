@@ -69,7 +69,7 @@ class Reject(NamedTuple):
 
 
 class Rejects:
-    """The rows that a load leaves out, a context manager.
+    """Collect the rows that a load leaves out. Use it in a ``with`` block.
 
     :param connection: the load's session
     :param table: the target, as the caller named it

@@ -149,14 +149,22 @@ def rounded(columns: Sequence[Column], casts: Mapping[str, str], *, is_text: boo
         if column.name in casts:
             continue
         name = sql.Identifier(column.name)
-        kind = sql.SQL(staged_type(column))
-        staged = sql.SQL("{}::{}").format(name, kind) if is_text else name
+        staged = sql.SQL("{}::{}").format(name, sql.SQL(staged_type(column))) if is_text else name
         if column.rounds:
-            condition = sql.SQL("{0} IS DISTINCT FROM {0}::{1}").format(staged, sql.SQL(column.declared))
-            yield Check(column.name, condition, f"it has more digits than {column.declared} keeps")
+            reason = f"it has more digits than {column.declared} keeps"
+            yield Check(column.name, changes(staged, column), reason)
         elif column.cuts:
-            cut = sql.SQL("{0} IS DISTINCT FROM {0}::{1}::{2}").format(staged, sql.SQL(column.declared), kind)
-            yield Check(column.name, cut, f"it is longer than {column.declared} keeps", "22001")
+            yield Check(column.name, changes(staged, column), f"it is longer than {column.declared} keeps", "22001")
+
+
+def changes(staged: sql.Composable, column: Column) -> sql.Composed:
+    """Return the condition that a column would round or cut a value.
+
+    :param staged: the value, in the type of :func:`staged_type`
+    :param column: of the target
+    """
+    condition = sql.SQL("{0} IS DISTINCT FROM {0}::{1}::{2}")
+    return condition.format(staged, sql.SQL(column.declared), sql.SQL(staged_type(column)))
 
 
 def lossy_casts(connection: psycopg.Connection[Any], casts: Mapping[str, str]) -> Iterator[Check]:

@@ -270,13 +270,17 @@ class Staging:
 
         :param number: its number in the staging table
         """
+        part, row = self._find_part(number)
+        return part.label, *part.locate_sent(row)
+
+    def _find_part(self, number: int) -> tuple[Part, int]:
         part, before = next(each for each in reversed(self.sent) if each[1] < number)
-        return part.label, *part.locate_sent(number - before)
+        return part, number - before
 
     def _bad(self, number: int, column: str, reason: str) -> LakebaseLoadError:
         """Return the error for a staged row, to be raised without the error of Postgres, which may quote a value."""
-        part, before = next(each for each in reversed(self.sent) if each[1] < number)
-        return row_error(reason, self.table.name, session_context(self.connection), part, number - before, column)
+        part, row = self._find_part(number)
+        return row_error(reason, self.table.name, session_context(self.connection), part, row, column)
 
     def _execute(self, statement: sql.Composed) -> None:
         self.connection.execute(statement)

@@ -138,7 +138,7 @@ class ArrowBatches(Part):
             self.sent += batch.num_rows
 
     def _texts(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
-        """Return a batch as text that its columns read; None if it must be sent row by row."""
+        """Return a batch with each value as the text that its column reads; None if it must be sent row by row."""
         ready = self._ready(batch)
         try:
             arrays = ready and [to_text(array) for array in ready.columns]

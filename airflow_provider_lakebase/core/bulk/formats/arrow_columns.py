@@ -118,7 +118,7 @@ def _is_certain(given: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _check_finite(values: pa.Array, infinity: int) -> None:
-    """Reject the largest and the smallest number, by which DuckDB means infinity and pgpq cannot write."""
+    """Reject the extreme values, which DuckDB uses for infinity and pgpq cannot write."""
     found = pc.min_max(values).as_py()
     if found["max"] == infinity or (found["min"] is not None and found["min"] <= -infinity):
         raise Unconvertible

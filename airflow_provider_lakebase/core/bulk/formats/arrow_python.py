@@ -15,7 +15,7 @@ _NO_PYTHON = (ValueError, OverflowError, KeyError)
 _NANOSECONDS = "it has nanoseconds, which Postgres does not keep"
 _DAY = 86_400_000_000_000
 _END_OF_DAY = "24:00:00"
-"""Which pyarrow and Python have as 0:00."""
+"""The end of the day, which pyarrow and Python turn into 0:00."""
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 _INTERVAL = pa.month_day_nano_interval()
 

@@ -11,8 +11,8 @@ from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck
 from airflow_provider_lakebase.core.bulk.formats.date_text import text_check, text_pattern
 
-UNQUOTED_FIELD = rb"[^QD\r\n]*+"
-ANY_FIELD = rb"(?:Q[^Q]*+(?:QQ[^Q]*+)*+Q|[^QD\r\n]*+)"
+_UNQUOTED = rb"[^QD\r\n]*+"
+_ANY = rb"(?:Q[^Q]*+(?:QQ[^Q]*+)*+Q|[^QD\r\n]*+)"
 _MOST_ROW_BYTES = 64 << 20
 
 
@@ -24,16 +24,19 @@ class DateCheck:
     :param dialect: of the file
     """
 
+    is_strict = False
+    """Whether the patterns match rows with the right number of values only."""
+
     def __init__(self, columns: Sequence[Column], null: str, dialect: CsvDialect) -> None:
         self.columns = columns
         self.dialect = dialect
         self.null = null.encode()
         self.checks = [(number, check) for number, check in enumerate(map(text_check, columns)) if check]
         self._carry = b""
-        if self.checks:
-            self._plain, self._quoted = (self._compile(field) for field in (UNQUOTED_FIELD, ANY_FIELD))
+        if self.checks or self.is_strict:
+            self._plain, self._quoted = (self._compile(field) for field in (_UNQUOTED, _ANY))
 
-    def _compile(self, field: bytes, *, is_strict: bool = False) -> re.Pattern[bytes]:
+    def _compile(self, field: bytes) -> re.Pattern[bytes]:
         checked, quote = dict(self.checks), re.escape(self.dialect.quote)
         any_field, run = self.dialect.fill(field), self.dialect.fill(rb"[^D]*+")
         fields = []
@@ -42,11 +45,11 @@ class DateCheck:
                 # Searching for one byte is fastest. If this runs past a line end, the row is too short or too long, and
                 # Postgres rejects it.
                 is_last = number == len(self.columns) - 1
-                fields.append(any_field if is_strict or is_last or field is ANY_FIELD else run)
+                fields.append(any_field if self.is_strict or is_last or field is _ANY else run)
                 continue
             pattern = text_pattern(column).encode()
             value = rb"(?:(?:%b)?+|%b)" % (pattern, re.escape(self.null))
-            fields.append(rb"(?:%b|%b%b%b)" % (value, quote, value, quote) if field is ANY_FIELD else value)
+            fields.append(rb"(?:%b|%b%b%b)" % (value, quote, value, quote) if field is _ANY else value)
         return re.compile(rb"(?:%b(?:\r\n|\n|\r(?!\Z)))*+" % re.escape(self.dialect.delimiter).join(fields), re.ASCII)
 
     def read(self, block: bytes, quotes: QuoteCheck) -> bytes:

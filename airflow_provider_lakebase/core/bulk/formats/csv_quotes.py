@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from airflow_provider_lakebase.core.bulk.copy import BadValue
 from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 
-_WITHIN = "a quote stands within a value that is not quoted. Quote the whole value, and double each quote in it"
-_BEHIND = "text follows the quote that closes a value. Double each quote within a quoted value"
+WITHIN = "a quote stands within a value that is not quoted. Quote the whole value, and double each quote in it"
+BEHIND = "text follows the quote that closes a value. Double each quote within a quoted value"
+NEVER_CLOSED = "it starts a quoted value whose quote is never closed"
 
 
 def end_of_row(data: bytes, dialect: CsvDialect) -> int | None:
@@ -120,7 +121,7 @@ class QuoteCheck:
         :raises BadValue: if it is within quotes
         """
         if self._inside:
-            raise BadValue("it starts a quoted value whose quote is never closed", self._opened_on)
+            raise BadValue(NEVER_CLOSED, self._opened_on)
 
     def _check(self, block: bytes) -> None:
         if not self.dialect.has_quotes:
@@ -132,17 +133,17 @@ class QuoteCheck:
             found = self.dialect.rest_of_quoted.match(data, start)
             if not found:
                 if (quote := data.find(self.dialect.quote, start)) >= 0:
-                    raise self._misplaced(block, quote + 1, _BEHIND)
+                    raise self._misplaced(block, quote + 1, BEHIND)
                 return
             start = found.end()
             self._inside = False
         elif self._before == self.dialect.quote and not self.dialect.marks.match(data, 1):
-            raise self._misplaced(block, 1, _BEHIND)
+            raise self._misplaced(block, 1, BEHIND)
         match = self.dialect.well_quoted.match(data, start)
         assert match is not None  # noqa: S101 - it also matches nothing
         if match.end() < len(data):
             is_behind = match["open"] is not None
-            raise self._misplaced(block, match.end() + is_behind, _BEHIND if is_behind else _WITHIN)
+            raise self._misplaced(block, match.end() + is_behind, BEHIND if is_behind else WITHIN)
         if match["open"] is not None:
             self._inside = True
             opened = match.start("open")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import BadValue
-from airflow_provider_lakebase.core.bulk.formats.csv_dates import ANY_FIELD, UNQUOTED_FIELD, DateCheck
+from airflow_provider_lakebase.core.bulk.formats.csv_dates import DateCheck
 from airflow_provider_lakebase.core.bulk.formats.csv_dialect import CsvDialect
 from airflow_provider_lakebase.core.bulk.formats.csv_quotes import QuoteCheck
 
@@ -26,6 +26,8 @@ class RowFilter(DateCheck):
     :param reject: called with what is wrong with a row, its bytes, and its number in the file, from 1
     """
 
+    is_strict = True
+
     def __init__(
         self,
         columns: Sequence[Column],
@@ -34,8 +36,6 @@ class RowFilter(DateCheck):
         reject: Callable[[BadValue, bytes, int], None],
     ) -> None:
         super().__init__(columns, null, dialect)
-        fields = (UNQUOTED_FIELD, ANY_FIELD)
-        self._plain, self._quoted = (self._compile(field, is_strict=True) for field in fields)
         self._reject = reject
         self.rows = 0
 

@@ -12,14 +12,12 @@ from typing import NamedTuple
 
 from airflow_provider_lakebase.core.bulk.byte_reader import BLOCK_BYTES
 from airflow_provider_lakebase.core.bulk.copy import BadValue
+from airflow_provider_lakebase.core.bulk.formats.csv_quotes import BEHIND, NEVER_CLOSED, WITHIN
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 
 _MOST_ROW_CHARACTERS = 64 << 20
 _LINE = re.compile(r"[^\r\n]*+(?P<end>\r\n|[\r\n])?+")
 _NOT_CSV = "22P04"
-_WITHIN = "a quote stands within a value that is not quoted. Quote the whole value, and double each quote in it"
-_BEHIND = "text follows the quote that closes a value. Double each quote within a quoted value"
-_NEVER_CLOSED = "it starts a quoted value whose quote is never closed"
 _ESCAPE = "the escape stands before a character that needs none, which readers understand differently. Double it there"
 
 
@@ -89,7 +87,7 @@ class RowDialect:
 
     @cached_property
     def _pair(self) -> re.Pattern[str]:
-        """A doubled quote, or an escape and what it stands before."""
+        """A doubled quote, or an escape with the character that it escapes."""
         pairs = [rf"{self._escape}(?P<escaped>\r\n|.)"] if self.escape else []
         pairs += [rf"{self._quote}(?P<doubled>{self._quote})"] if self.quote else []
         return re.compile("|".join(pairs) or "(?!)", re.DOTALL)
@@ -147,8 +145,8 @@ class RowDialect:
         if self.escape is not None and text.startswith(self.escape, end):
             return MalformedRow(_ESCAPE, end, number)
         if not is_quoted:
-            return MalformedRow(_WITHIN, end, number)
-        return MalformedRow(_BEHIND if end < len(text) else _NEVER_CLOSED, end if end < len(text) else position, number)
+            return MalformedRow(WITHIN, end, number)
+        return MalformedRow(BEHIND if end < len(text) else NEVER_CLOSED, end if end < len(text) else position, number)
 
     @cached_property
     def _good_quoted(self) -> re.Pattern[str]:
@@ -303,7 +301,7 @@ class RowReader:
             self.dialect.split(text)
         except MalformedRow as malformed:
             # The last character may be one half of two, and a quote that is open may be closed yet.
-            if malformed.reason != _NEVER_CLOSED and malformed.position < len(text) - 1:
+            if malformed.reason != NEVER_CLOSED and malformed.position < len(text) - 1:
                 return self._skip_line(malformed)
         return None
 

@@ -43,7 +43,7 @@ _ENCODING_HINT = "Set 'encoding' to the encoding of the file."
 
 @dataclass(frozen=True)
 class _Reading:
-    """The rows of a sample in one dialect, all with the same number of values."""
+    """The rows of a sample, read in one dialect; each has the same number of values."""
 
     dialect: RowDialect
     rows: Sequence[Row]
@@ -106,9 +106,7 @@ def _find_encoding(data: bytes) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or _MANY_OTHERS.search(text) or not all(map(_is_western, _LETTERS.findall(text))):
-        raise Unreadable(
-            "its encoding is ambiguous: it is not UTF-8 text", "Set 'encoding' to the encoding of the file."
-        )
+        raise Unreadable("its encoding is ambiguous: it is not UTF-8 text", _ENCODING_HINT)
     return "cp1252"
 
 

@@ -102,11 +102,13 @@ def dicts_part(
 
 
 def _without_folders(names: list[str], first: Container[str], label: str, mapper: ColumnMapper) -> list[str]:
-    """Return the names that ``columns`` lists, but for those that only partition folders have."""
+    """Return the names in ``columns``, except those that only partition folders have."""
     of_folders = [name for name in names if name in mapper.folders and name not in first]
     if of_folders and not isinstance(mapper.options.columns, Mapping):
         what = f"columns names '{of_folders[0]}', which a folder in the path of {label} has, but not its first object"
-        raise LakebaseSettingsError(what, context=mapper.context, hint="Leave it out: folders fill their columns.")
+        raise LakebaseSettingsError(
+            what, context=mapper.context, hint="Leave it out of 'columns': the folder fills the column."
+        )
     return [name for name in names if name not in of_folders]
 
 

@@ -194,9 +194,12 @@ class Rows(Part):
             rows.end()
         return batch
 
-    def _copy_text(self, batches: Iterable[list[Any]], target: CopyTarget) -> None:
+    def _text_converts(self) -> list[tuple[int, Callable[[Any], Any]]]:
         found = [text_conversion(column, json_strings=self.json_strings) for column in self.columns]
-        converts = [(n, convert) for n, convert in enumerate(found) if convert]
+        return [(n, convert) for n, convert in enumerate(found) if convert]
+
+    def _copy_text(self, batches: Iterable[list[Any]], target: CopyTarget) -> None:
+        converts = self._text_converts()
         self._copied_from = self.sent
         with target.copy(sql.SQL("FORMAT text")) as copy:
             for batch in batches:
@@ -205,8 +208,7 @@ class Rows(Part):
 
     def _copy_good_rows(self, target: CopyTarget) -> None:
         """Send rows as text, and leave out those that cannot be sent."""
-        found = [text_conversion(column, json_strings=self.json_strings) for column in self.columns]
-        converts = [(n, convert) for n, convert in enumerate(found) if convert]
+        converts = self._text_converts()
         encodings = [binary_encoding(column) for column in self.columns]
         # The text of all other values that fit is what psycopg makes of them.
         needed = [(n, convert) for n, convert in converts if self.columns[n].kind in _WITH_OTHER_TEXT]
