@@ -9,12 +9,14 @@ import threading
 from dataclasses import dataclass
 from typing import TypeVar
 
+from airflow_provider_lakebase.emulator.model.errors import ApiError, Json
+
 
 @dataclass(frozen=True)
 class RequestFault:
-    """A fault of the workspace API, for requests whose path contains ``path_part``; an empty one matches all."""
+    """A fault of the workspace API, for requests whose path contains ``part``; an empty one matches all."""
 
-    path_part: str
+    part: str
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,40 @@ class FailWake:
     text: str
 
 
-Fault = RequestFault | RefuseLogin | HangUp | Ignore | CutAfter | FailWake
+@dataclass(frozen=True)
+class FailOperation:
+    """Make an operation fail with this error. ``part`` is a part of its method and resource, such as create_branch."""
+
+    part: str
+    error_code: str
+    message: str
+
+    def fail(self) -> Json:
+        """Raise the error."""
+        raise ApiError(400, self.error_code, self.message)
+
+
+@dataclass(frozen=True)
+class FailPipeline:
+    """Make an update of a pipeline fail with this message."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TerminateFeed:
+    """End the replication of a Postgres table with this detail."""
+
+    table: str
+    text: str
+
+
+Fault = (
+    RequestFault | RefuseLogin | HangUp | Ignore | CutAfter | FailWake | FailOperation | FailPipeline | TerminateFeed
+)
 F = TypeVar("F", bound=Fault)
 
+_MOST = 1_000_000
 _ERROR_CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
@@ -164,6 +197,32 @@ class Faults:
         """Make wakes fail with this error text, after ``wake_seconds``; the endpoint is then IDLE again."""
         self._add(times, FailWake(text))
 
+    # -- long-running operations
+
+    def fail_operations(
+        self, part: str = "", *, error_code: str = "INTERNAL_ERROR", message: str | None = None, times: int = 1
+    ) -> None:
+        """Make operations fail after ``operation_seconds``. What they should have made is then not there.
+
+        :param part: part of the operation's method and resource, as in ``create_branch projects/demo/branches/dev``;
+            empty matches every operation
+        :param error_code: Databricks's error code
+        :param message: text of the error
+        :param times: number of operations
+        """
+        text = message or f"The emulator was asked to fail with {error_code}."
+        self._add(times, FailOperation(part, error_code, text))
+
+    # -- synced tables and change feeds
+
+    def fail_pipelines(self, message: str, times: int = 1) -> None:
+        """Make updates of pipelines fail with this message before they load anything."""
+        self._add(times, FailPipeline(message))
+
+    def terminate_feed(self, table: str, detail: str) -> None:
+        """End the replication of a Postgres table by a change feed; ``detail`` becomes its ``status_detail``."""
+        self._add(1, TerminateFeed(table, detail))
+
     # -- all faults
 
     def clear(self) -> None:
@@ -171,19 +230,29 @@ class Faults:
         with self._lock:
             self._pending.clear()
 
-    def take(self, kind: type[F], path: str = "") -> F | None:
-        """Remove and return the oldest fault of this kind that applies to the path; None if there is none."""
+    @property
+    def pending(self) -> list[Fault]:
+        """Return the faults that were not used yet, oldest first."""
+        with self._lock:
+            return list(self._pending)
+
+    def take(self, kind: type[F], target: str = "") -> F | None:
+        """Remove and return the oldest fault of this kind for a path or an operation; None if there is none."""
         with self._lock:
             for position, fault in enumerate(self._pending):
-                if isinstance(fault, kind) and _applies(fault, path):
+                if isinstance(fault, kind) and _applies(fault, target):
                     del self._pending[position]
                     return fault
         return None
 
     def _add(self, times: int, fault: Fault) -> None:
+        if not 1 <= times <= _MOST:
+            raise ValueError(f"times is from 1 to {_MOST}, not {times}")
         with self._lock:
             self._pending.extend([fault] * times)
 
 
-def _applies(fault: Fault, path: str) -> bool:
-    return not isinstance(fault, RequestFault) or fault.path_part in path
+def _applies(fault: Fault, target: str) -> bool:
+    if isinstance(fault, TerminateFeed):
+        return fault.table == target
+    return not isinstance(fault, RequestFault | FailOperation) or fault.part in target

@@ -103,6 +103,44 @@ def test_creator_administers_the_role(owner: psycopg.Connection[Any], newcomer: 
 
 
 @pytest.mark.belief(
+    "who administers a role can become its member, change the default privileges of what it creates, and leave again",
+    source="PostgreSQL, CREATE ROLE, GRANT, ALTER DEFAULT PRIVILEGES; that Lakebase allows it for an identity's role",
+    sure="inferred",
+)
+def test_creator_borrows_the_role(owner: psycopg.Connection[Any], newcomer: Principal) -> None:
+    owner.execute(CREATE, (newcomer.client_id, "SERVICE_PRINCIPAL"))
+    role = sql.Identifier(newcomer.client_id)
+    change = sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} GRANT SELECT ON TABLES TO PUBLIC").format(role)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        owner.execute(change)
+    with owner.transaction(force_rollback=True):
+        owner.execute(sql.SQL("GRANT {} TO current_user WITH INHERIT TRUE, SET TRUE").format(role))
+        owner.execute(change)
+        owner.execute(sql.SQL("REVOKE {} FROM current_user").format(role))
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), owner.transaction():
+            owner.execute(change)
+
+
+@pytest.mark.belief(
+    "the creator may give itself the privileges of the role, and with them give away what the role owns and drop it",
+    source="PostgreSQL, CREATE ROLE and REASSIGN OWNED; that Lakebase restricts it no further is a guess",
+    sure="inferred",
+)
+def test_creator_can_give_away_what_the_role_owns(owner: psycopg.Connection[Any], newcomer: Principal) -> None:
+    owner.execute(CREATE, (newcomer.client_id, "SERVICE_PRINCIPAL"))
+    role = sql.Identifier(newcomer.client_id)
+    owner.execute(sql.SQL("CREATE SCHEMA given_away AUTHORIZATION CURRENT_USER"))
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        owner.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(role))
+    owner.execute(sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE").format(role))
+    owner.execute(sql.SQL("ALTER SCHEMA given_away OWNER TO {}").format(role))
+    owner.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(role))
+    owner.execute(sql.SQL("DROP OWNED BY {}").format(role))
+    owner.execute(sql.SQL("DROP ROLE {}").format(role))
+    owner.execute("DROP SCHEMA given_away")
+
+
+@pytest.mark.belief(
     "creating a role that exists gets 42710, with or without a label",
     source="databricks-ai-bridge lakebase.py create_role; for a plain role a guess",
     sure="seen in the field",
@@ -186,3 +224,36 @@ def test_owner_belongs_to_databricks_superuser(place: Any) -> None:
             "FROM pg_roles WHERE rolname = 'databricks_superuser'"
         ).fetchone()
     assert row == (True, False, False)
+
+
+@pytest.mark.belief(
+    "databricks_superuser may create databases and roles and bypasses row security; it cannot log in",
+    source="Databricks docs, Lakebase: Manage permissions, pre-created roles",
+    sure="documented",
+)
+def test_superuser_has_its_attributes(place: Any) -> None:
+    query = (
+        "SELECT rolcanlogin, rolcreatedb, rolcreaterole, rolbypassrls FROM pg_roles "
+        "WHERE rolname = 'databricks_superuser'"
+    )
+    with place.connect() as connection:
+        assert connection.execute(query).fetchone() == (False, True, True, True)
+
+
+@pytest.mark.belief(
+    "databricks_superuser gets all privileges on new schemas, tables, views and sequences with grant option, by event "
+    "triggers; not on the sequence of a serial column",
+    source="Databricks docs, Lakebase: Manage permissions; dumps and migrations in public repositories",
+    sure="seen in the field",
+)
+def test_superuser_gets_rights_on_new_objects(owner: psycopg.Connection[Any]) -> None:
+    query = (
+        "SELECT count(*) FROM pg_class, aclexplode(relacl) "
+        "WHERE oid = %s::regclass AND grantee = 'databricks_superuser'::regrole AND is_grantable"
+    )
+    owner.execute("CREATE SCHEMA rights; CREATE TABLE rights.item (id serial)")
+    try:
+        assert owner.execute(query, ("rights.item",)).fetchone() >= (7,)
+        assert owner.execute(query, ("rights.item_id_seq",)).fetchone() == (0,)
+    finally:
+        owner.execute("DROP SCHEMA rights CASCADE")

@@ -6,9 +6,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
+from airflow_provider_lakebase.emulator import Principal
 
 
 @pytest.mark.belief(
@@ -84,29 +83,3 @@ def test_plain_role_creates_no_extension(administrator: Any, newcomer: Principal
     with place_of(newcomer).connect() as connection:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("CREATE EXTENSION vector")
-
-
-@pytest.mark.belief(
-    "a system role named databricks_writer_… owns a synced table: an ordinary role that may read it gets 42501 when it "
-    "writes; a member of databricks_superuser can write, and breaks the sync",
-    source="Databricks docs, Lakebase: Synced tables; the owner's name from field reports",
-    sure="seen in the field",
-)
-def test_synced_table_belongs_to_a_system_role(
-    emulator: LakebaseEmulator, administrator: Any, newcomer: Principal, place_of: Any
-) -> None:
-    reader = sql.Identifier(newcomer.client_id)
-    with administrator.connect() as owner:
-        owner.execute("SELECT databricks_create_role(%s::text, 'SERVICE_PRINCIPAL')", (newcomer.client_id,))
-        with psycopg.connect(emulator.superuser_conninfo, autocommit=True) as service:
-            service.execute("CREATE ROLE databricks_writer_16401")
-            service.execute("CREATE TABLE synced (id int PRIMARY KEY)")
-            service.execute("ALTER TABLE synced OWNER TO databricks_writer_16401")
-            service.execute(sql.SQL("GRANT SELECT ON synced TO {}").format(reader))
-        with place_of(newcomer).connect() as connection:
-            assert connection.execute("SELECT count(*) FROM synced").fetchone() == (0,)
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                connection.execute("INSERT INTO synced VALUES (1)")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            owner.execute("SET ROLE databricks_writer_16401")
-        owner.execute("INSERT INTO synced VALUES (1)")

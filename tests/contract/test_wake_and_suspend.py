@@ -118,6 +118,24 @@ def test_suspend_loses_session_state(emulator: LakebaseEmulator, administrator: 
 
 
 @pytest.mark.belief(
+    "a suspend empties UNLOGGED tables and loses statistics; everything else that was committed stays",
+    source="Databricks docs, Lakebase: Compatibility",
+    sure="documented",
+)
+def test_suspend_empties_unlogged_tables(emulator: LakebaseEmulator, administrator: Any) -> None:
+    with administrator.connect() as connection:
+        connection.execute("CREATE UNLOGGED TABLE fleeting AS SELECT 1 AS n")
+        connection.execute("CREATE TABLE lasting AS SELECT 1 AS n")
+    # A read-only endpoint that is awake keeps the emulator's server running.
+    for endpoint in administrator.client().postgres.list_endpoints(administrator.endpoint.split("/endpoints/")[0]):
+        emulator.suspend(endpoint.name)
+    with administrator.connect() as connection:
+        counts = "SELECT (SELECT count(*) FROM fleeting), (SELECT count(*) FROM lasting)"
+        assert connection.execute(counts).fetchone() == (0, 1)
+        connection.execute("DROP TABLE fleeting, lasting")
+
+
+@pytest.mark.belief(
     "a disabled endpoint refuses logins with `Control plane request failed: endpoint is disabled` and stays asleep",
     source="databricks-sdk-py EndpointSpec.disabled; the text from neondatabase/neon proxy/src/control_plane",
     sure="inferred",

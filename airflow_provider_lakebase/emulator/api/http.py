@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 from airflow_provider_lakebase.emulator.api.messages import Call, Reply, fault_reply
@@ -36,13 +38,27 @@ class Web(http.server.ThreadingHTTPServer):
 
     request_queue_size = 128
 
-    def __init__(self, answer: Callable[[Call], Reply], faults: Faults) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(
+        self,
+        answer: Callable[[Call], Reply],
+        faults: Faults,
+        control: Callable[[Call, Message], Reply | None] = lambda call, headers: None,
+        *,
+        port: int = 0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Listen on a port, by default a free one; with ``context``, speak HTTPS.
+
+        ``control`` answers the emulator's own API: such a call is not recorded and takes no fault.
+        """
+        super().__init__(("127.0.0.1", port), _Handler)
+        self._context = context
         self.answer = answer
+        self.control = control
         self.faults = faults
         self.stopping = threading.Event()
         self.requests: list[Request] = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.server_address[1]}"
         self._serving: dict[threading.Thread, socket.socket] = {}
         # Daemon threads: a program that does not stop the emulator can still exit.
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="lakebase-web", daemon=True)
@@ -60,6 +76,13 @@ class Web(http.server.ThreadingHTTPServer):
             _shut(connection)
             thread.join()
         self.server_close()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection. Its own thread does the TLS handshake, when it reads."""
+        connection, address = super().get_request()
+        if self._context:
+            connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a new thread. Only the thread of ``serve_forever`` calls this."""
@@ -83,14 +106,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def _serve(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
+        length = _length(self.headers)
+        if length is None:
+            self.send_error(411, "A request needs a Content-Length, and no Transfer-Encoding")
+            return
         if length > _MAX_BODY:
             self.send_error(413)
             return
         path, _, query = self.path.partition("?")
+        path = urllib.parse.unquote(path)
         authorization = self.headers.get("Authorization", "")
         body = self.rfile.read(length)
         call = Call(self.command, self.server.url, path, authorization, body, dict(urllib.parse.parse_qsl(query)))
+        own = self.server.control(call, self.headers)
+        if own:
+            self._send(own)
+            return
         fault = self.server.faults.take(RequestFault, path)
         if isinstance(fault, Drop | Swallow):
             self._leave_unanswered(call, fault)
@@ -125,6 +156,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing."""
+
+
+def _length(headers: Message) -> int | None:
+    """Return the length of the body; None if the request states it in an unsupported way."""
+    text = headers.get("Content-Length") or "0"
+    return int(text) if text.isdecimal() and "Transfer-Encoding" not in headers else None
 
 
 def _shut(connection: socket.socket) -> None:

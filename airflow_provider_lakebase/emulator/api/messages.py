@@ -6,20 +6,23 @@ Errors have Databricks's form, ``{"error_code", "message"}``; those of the token
 from __future__ import annotations
 
 import json
-import uuid
 from dataclasses import dataclass, field
-from typing import Any
 
 from airflow_provider_lakebase.emulator.faults import Answer
-
-Json = dict[str, Any]
+from airflow_provider_lakebase.emulator.model.errors import ApiError, Json, invalid
 
 TOKEN_PATH = "/oidc/v1/token"  # noqa: S105 - a path
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request. ``url`` is the workspace's; ``path`` excludes the query; ``authorization`` is the raw header."""
+    """A request.
+
+    :param url: the workspace's
+    :param path: the path without the query
+    :param authorization: the raw header
+    :param values: the values of the variables of the route's path, such as ``name``
+    """
 
     method: str
     url: str
@@ -27,6 +30,24 @@ class Call:
     authorization: str
     body: bytes
     query: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the resource that the route is about."""
+        return self.values["name"]
+
+    @property
+    def parent(self) -> str:
+        """Return the name of the resource whose children the route is about."""
+        return self.values["parent"]
+
+    def flag(self, name: str) -> bool:
+        """Return a query parameter that is ``true`` or ``false``; it is false if it is not there."""
+        value = self.query.get(name, "false").lower()
+        if value not in ("true", "false"):
+            raise invalid(f"Field '{name}' must be true or false, not {value!r}")
+        return value == "true"
 
     def json(self) -> Json:
         """Return the body; raise ``ApiError`` unless it is a JSON object."""
@@ -49,31 +70,12 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class ApiError(Exception):
-    """An error reply."""
-
-    def __init__(self, status: int, error_code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body: Json = {"error_code": error_code, "message": message}
-
-
 class OAuthError(ApiError):
     """An error reply of the token endpoint, in OAuth's form."""
 
     def __init__(self, status: int, error: str, description: str) -> None:
         super().__init__(status, error, description)
         self.body = {"error": error, "error_description": description}
-
-
-def invalid(message: str) -> ApiError:
-    """Return the error for an invalid field."""
-    return ApiError(400, "INVALID_PARAMETER_VALUE", message)
-
-
-def not_found(kind: str) -> ApiError:
-    """Return the error for a resource that does not exist."""
-    return ApiError(404, "NOT_FOUND", f"{kind} id not found [TraceId: {uuid.uuid4()}]")
 
 
 def fault_reply(call: Call, fault: Answer) -> Reply:

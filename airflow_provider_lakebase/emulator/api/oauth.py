@@ -7,19 +7,20 @@ import binascii
 import urllib.parse
 from collections.abc import Callable
 
-from airflow_provider_lakebase.emulator.api.messages import TOKEN_PATH, Call, Json, OAuthError
+from airflow_provider_lakebase.emulator.api.messages import TOKEN_PATH, Call, OAuthError
+from airflow_provider_lakebase.emulator.model.errors import Json
 from airflow_provider_lakebase.emulator.model.identities import WORKSPACE_TOKEN_SECONDS, Principal
-from airflow_provider_lakebase.emulator.model.workspace import State
+from airflow_provider_lakebase.emulator.model.workspace import Workspace
 
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a name
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 
 
-def _databricks_config(state: State, call: Call) -> tuple[None, Json]:
-    return None, {"oidc_endpoint": f"{call.url}/oidc", "cloud": "AWS", "workspace_id": str(state.workspace_id)}
+def _databricks_config(workspace: Workspace, call: Call) -> tuple[None, Json]:
+    return None, {"oidc_endpoint": f"{call.url}/oidc", "cloud": "AWS", "workspace_id": str(workspace.workspace_id)}
 
 
-def _oauth_server(state: State, call: Call) -> tuple[None, Json]:
+def _oauth_server(workspace: Workspace, call: Call) -> tuple[None, Json]:
     return None, {
         "issuer": f"{call.url}/oidc",
         "authorization_endpoint": f"{call.url}/oidc/v1/authorize",
@@ -29,15 +30,15 @@ def _oauth_server(state: State, call: Call) -> tuple[None, Json]:
     }
 
 
-def _workspace_token(state: State, call: Call) -> tuple[Principal, Json]:
+def _workspace_token(workspace: Workspace, call: Call) -> tuple[Principal, Json]:
     if call.method != "POST":
         raise OAuthError(405, "invalid_request", "only POST is supported")
     form = dict(urllib.parse.parse_qsl(call.body.decode("utf-8", "replace")))
     grant = _GRANTS.get(form.get("grant_type", ""))
     if grant is None:
         raise OAuthError(400, "unsupported_grant_type", f"supported are {', '.join(_GRANTS)}")
-    principal = grant(state, call, form)
-    token = state.identities.issue_workspace_token(principal)
+    principal = grant(workspace, call, form)
+    token = workspace.identities.issue_workspace_token(principal)
     return principal, {
         "access_token": token,
         "token_type": "Bearer",
@@ -46,17 +47,17 @@ def _workspace_token(state: State, call: Call) -> tuple[Principal, Json]:
     }
 
 
-def _by_secret(state: State, call: Call, form: dict[str, str]) -> Principal:
-    principal = state.identities.authenticate(*_client(call, form))
+def _by_secret(workspace: Workspace, call: Call, form: dict[str, str]) -> Principal:
+    principal = workspace.identities.authenticate(*_client(call, form))
     if principal is None:
         raise OAuthError(401, "invalid_client", "Client authentication failed")
     return principal
 
 
-def _by_identity_token(state: State, call: Call, form: dict[str, str]) -> Principal:
+def _by_identity_token(workspace: Workspace, call: Call, form: dict[str, str]) -> Principal:
     if form.get("subject_token_type") != JWT:
         raise OAuthError(400, "invalid_request", f"subject_token_type must be {JWT}")
-    owner = state.identities.identity_token_owner(form.get("subject_token", ""), form.get("client_id", ""))
+    owner = workspace.identities.identity_token_owner(form.get("subject_token", ""), form.get("client_id", ""))
     if owner is None:
         raise OAuthError(400, "invalid_grant", "No federation policy of this identity accepts the subject token")
     return owner
@@ -74,12 +75,12 @@ def _client(call: Call, form: dict[str, str]) -> tuple[str, str]:
     return client_id, secret
 
 
-_GRANTS: dict[str, Callable[[State, Call, dict[str, str]], Principal]] = {
+_GRANTS: dict[str, Callable[[Workspace, Call, dict[str, str]], Principal]] = {
     "client_credentials": _by_secret,
     TOKEN_EXCHANGE: _by_identity_token,
 }
 
-ROUTES: dict[str, Callable[[State, Call], tuple[Principal | None, Json]]] = {
+ROUTES: dict[str, Callable[[Workspace, Call], tuple[Principal | None, Json]]] = {
     "/.well-known/databricks-config": _databricks_config,
     "/oidc/.well-known/oauth-authorization-server": _oauth_server,
     TOKEN_PATH: _workspace_token,

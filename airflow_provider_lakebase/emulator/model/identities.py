@@ -5,12 +5,16 @@ No I/O. The clock is a parameter (seconds since 1970). All methods are thread-sa
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 import secrets
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+
+from airflow_provider_lakebase.emulator.model.errors import Json
 
 WORKSPACE_TOKEN_SECONDS = 3600.0
 IDENTITY_TYPES = ("SERVICE_PRINCIPAL", "USER", "GROUP")
@@ -27,6 +31,7 @@ class Principal:
     scim_id: str
     workspace_access: bool = True
     can_use_project: bool = True
+    is_admin: bool = False
 
     @property
     def role(self) -> str:
@@ -41,10 +46,14 @@ class Principal:
 
 @dataclass(frozen=True)
 class Issued:
-    """The owner and expiry of a workspace token or a database credential."""
+    """The owner and expiry of a workspace token or a database credential.
+
+    :param read_only: whether its sessions may only read
+    """
 
     principal: Principal
     expires_at: float
+    read_only: bool = False
 
 
 class Identities:
@@ -52,6 +61,9 @@ class Identities:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
+        #: Whether tokens are random text instead of JWTs. Log filters hide what looks like a JWT, so a search for
+        #: leaked tokens proves something only if they are opaque.
+        self.opaque = False
         self.secrets: list[str] = []
         self._lock = threading.Lock()
         self._principals: dict[str, Principal] = {}
@@ -67,6 +79,7 @@ class Identities:
         identity_type: str = "SERVICE_PRINCIPAL",
         workspace_access: bool = True,
         can_use_project: bool = True,
+        is_admin: bool = False,
     ) -> Principal:
         """Add an identity; raise ``ValueError`` for an unknown identity type."""
         if identity_type not in IDENTITY_TYPES:
@@ -79,6 +92,7 @@ class Identities:
             scim_id=str(secrets.randbelow(9 * 10**15) + 10**15),
             workspace_access=workspace_access,
             can_use_project=can_use_project,
+            is_admin=is_admin,
         )
         with self._lock:
             self._principals[principal.client_id] = principal
@@ -90,6 +104,20 @@ class Identities:
         with self._lock:
             return list(self._principals.values())
 
+    def saved(self) -> Json:
+        """Return the identities and groups as JSON, with their secrets but without what was issued to them."""
+        with self._lock:
+            principals = [asdict(each) for each in self._principals.values()]
+            return {"principals": principals, "members": sorted(map(list, self._members))}
+
+    def restore(self, saved: Json) -> None:
+        """Put saved identities and groups in the place of the present ones."""
+        found = [Principal(**each) for each in saved["principals"]]
+        with self._lock:
+            self._principals = {each.client_id: each for each in found}
+            self._members = {(group, member) for group, member in saved["members"]}
+            self.secrets[:] = [each.client_secret for each in found]
+
     # -- groups
 
     def add_member(self, group: Principal, principal: Principal) -> None:
@@ -98,6 +126,18 @@ class Identities:
             raise ValueError(f"{group.display_name!r} is a {group.identity_type}, not a GROUP")
         with self._lock:
             self._members.add((group.client_id, principal.client_id))
+
+    def members(self, group: Principal) -> list[Principal]:
+        """Return the members of a group."""
+        with self._lock:
+            return [each for each in self._principals.values() if (group.client_id, each.client_id) in self._members]
+
+    def groups_of(self, principal: Principal) -> list[Principal]:
+        """Return the groups that an identity is a member of."""
+        with self._lock:
+            return [
+                each for each in self._principals.values() if (each.client_id, principal.client_id) in self._members
+            ]
 
     def group_of(self, principal: Principal, name: str) -> Principal | None:
         """Return the group of this name if the identity is a member of it, else None."""
@@ -140,9 +180,8 @@ class Identities:
 
     def issue_workspace_token(self, principal: Principal) -> str:
         """Issue a workspace token that is valid for ``WORKSPACE_TOKEN_SECONDS``."""
-        # Not a JWT: log filters redact what looks like one, and a test for leaks would prove nothing.
-        token = f"lbw.{secrets.token_urlsafe(64)}"
-        return self._store(self._tokens, token, Issued(principal, self.clock() + WORKSPACE_TOKEN_SECONDS))
+        issued = Issued(principal, self.clock() + WORKSPACE_TOKEN_SECONDS)
+        return self._store(self._tokens, self._token("lbw", issued), issued)
 
     def issue_personal_access_token(self, principal: Principal) -> str:
         """Issue a personal access token, which does not expire; raise ``ValueError`` for a group."""
@@ -157,9 +196,10 @@ class Identities:
 
     # -- credentials for the database
 
-    def issue_credential(self, principal: Principal, expires_at: float) -> str:
+    def issue_credential(self, principal: Principal, expires_at: float, *, read_only: bool = False) -> str:
         """Issue a database credential that is valid until ``expires_at``."""
-        return self._store(self._credentials, f"lbc.{secrets.token_urlsafe(64)}", Issued(principal, expires_at))
+        issued = Issued(principal, expires_at, read_only)
+        return self._store(self._credentials, self._token("lbc", issued), issued)
 
     def credential(self, text: str) -> Issued | None:
         """Return a credential, expired or not; None if it was never issued."""
@@ -173,11 +213,30 @@ class Identities:
             for text, issued in self._credentials.items():
                 self._credentials[text] = replace(issued, expires_at=min(issued.expires_at, now))
 
+    def _token(self, prefix: str, issued: Issued) -> str:
+        """Return a new token: a JWT, whose signature nobody checks, or opaque text with a prefix."""
+        if self.opaque:
+            return f"{prefix}.{secrets.token_urlsafe(64)}"
+        header = {"alg": "RS256", "typ": "JWT"}
+        payload = {
+            "sub": issued.principal.role,
+            "client_id": issued.principal.client_id,
+            "iat": int(self.clock()),
+            "exp": int(issued.expires_at),
+            "jti": str(uuid.uuid4()),
+        }
+        parts = [json.dumps(part, separators=(",", ":")).encode() for part in (header, payload)]
+        return ".".join(_base64url(part) for part in (*parts, secrets.token_bytes(256)))
+
     def _store(self, issued_by_text: dict[str, Issued], text: str, issued: Issued) -> str:
         with self._lock:
             issued_by_text[text] = issued
             self.secrets.append(text)
         return text
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _refuse_group(principal: Principal) -> None:

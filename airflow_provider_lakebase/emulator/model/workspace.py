@@ -1,34 +1,39 @@
-"""The state of the workspace: its identities, and one project with its branches and endpoints.
+"""The workspace: its identities, and its resources by kind.
 
 No I/O. The clock is a parameter (seconds since 1970). All methods are thread-safe.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakebase.emulator.faults import Faults
+from airflow_provider_lakebase.emulator.model.branches import Branches
+from airflow_provider_lakebase.emulator.model.catalog import UnityCatalog
+from airflow_provider_lakebase.emulator.model.change_feeds import ChangeFeeds
+from airflow_provider_lakebase.emulator.model.databases import Databases
+from airflow_provider_lakebase.emulator.model.endpoints import READ_ONLY, READ_WRITE, Endpoint, Endpoints
 from airflow_provider_lakebase.emulator.model.identities import Identities, Principal
+from airflow_provider_lakebase.emulator.model.operations import Operations
+from airflow_provider_lakebase.emulator.model.pipelines import Pipelines
+from airflow_provider_lakebase.emulator.model.postgres_catalogs import PostgresCatalogs
+from airflow_provider_lakebase.emulator.model.projects import Projects
+from airflow_provider_lakebase.emulator.model.roles import Roles
+from airflow_provider_lakebase.emulator.model.snapshot_schedules import SnapshotSchedules
+from airflow_provider_lakebase.emulator.model.snapshots import Snapshots
+from airflow_provider_lakebase.emulator.model.synced_tables import SyncedTables
+
+if TYPE_CHECKING:
+    from airflow_provider_lakebase.emulator.model.data_plane import Clusters, Computes
 
 PROJECT = "projects/demo"
 BRANCH = f"{PROJECT}/branches/production"
 ENDPOINT = f"{BRANCH}/endpoints/primary"
-READ_WRITE, READ_ONLY = "ENDPOINT_TYPE_READ_WRITE", "ENDPOINT_TYPE_READ_ONLY"
-
-FIRST_ADDRESS = "127.0.0.1"
-ADDRESSES = [FIRST_ADDRESS, *(f"127.0.0.{last}" for last in range(2, 33))]
-
-# (state, event) → new state. An event that is not listed for a state does not change it.
-TRANSITIONS = {
-    ("IDLE", "wake"): "INIT",
-    ("INIT", "activate"): "ACTIVE",
-    ("INIT", "suspend"): "IDLE",
-    ("ACTIVE", "suspend"): "IDLE",
-}
 
 
 class Behaviour:
@@ -42,106 +47,37 @@ class Behaviour:
     max_sessions: int | None = None
     #: Whether roles with a PostgreSQL password may log in.
     native_login: bool = False
+    #: Seconds that an operation takes at least; with 0 it has ended when its request is answered.
+    operation_seconds: float = 0.0
+    #: Seconds that an update of a pipeline takes at least; loading the rows comes on top.
+    pipeline_seconds: float = 0.2
+    #: Seconds until a change feed has committed what was written.
+    feed_flush_seconds: float = 0.2
 
     def __init__(self) -> None:
         #: The faults to inject.
         self.faults = Faults()
 
-
-@dataclass(frozen=True)
-class EndpointView:
-    """The state of an endpoint at one moment."""
-
-    state: str
-    disabled: bool
-    last_active_at: float
-    updated_at: float
-
-
-class Endpoint:
-    """An endpoint: its state and its addresses."""
-
-    def __init__(
-        self, name: str, endpoint_type: str, address: str, *, clock: Callable[[], float], suspend_timeout: float
-    ) -> None:
-        self.name = name
-        self.endpoint_type = endpoint_type
-        self.address = address
-        self.read_only_address = address if endpoint_type == READ_ONLY else None
-        self.suspend_timeout = suspend_timeout
-        self.uid = f"ep-{uuid.uuid4().hex[:20]}"
-        self.created_at = clock()
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._view = EndpointView("ACTIVE", False, self.created_at, self.created_at)
-
     @property
-    def branch(self) -> str:
-        """Return the resource name of its branch."""
-        return self.name.split("/endpoints/")[0]
+    def settings(self) -> dict[str, Any]:
+        """Return the current values of the attributes."""
+        return {name: getattr(self, name) for name in Behaviour.__annotations__}
 
-    @property
-    def addresses(self) -> list[str]:
-        """Return all its addresses."""
-        return list(dict.fromkeys([self.address, self.read_only_address or self.address]))
-
-    @property
-    def host(self) -> str:
-        """Return its host: a name or an address."""
-        return "localhost" if self.address == FIRST_ADDRESS else self.address
-
-    @property
-    def pooled_host(self) -> str:
-        """Return the name of its pooled host. It does not resolve: connect to the address of its host."""
-        return "localhost-pooler" if self.address == FIRST_ADDRESS else f"{self.name.split('/')[-1]}-pooler.localhost"
-
-    @property
-    def view(self) -> EndpointView:
-        """Return the current state. Reading it does not wake the endpoint."""
-        with self._lock:
-            return self._view
-
-    @property
-    def state(self) -> str:
-        """Return ``IDLE``, ``INIT`` or ``ACTIVE``."""
-        return self.view.state
-
-    @property
-    def disabled(self) -> bool:
-        """Return whether it is disabled."""
-        return self.view.disabled
-
-    def move(self, event: str) -> bool:
-        """Apply the event ``wake``, ``activate`` or ``suspend``; return whether the state changed."""
-        now = self._clock()
-        with self._lock:
-            state = TRANSITIONS.get((self._view.state, event))
-            if state is None:
-                return False
-            active_at = self._view.last_active_at if event == "suspend" else now
-            self._view = replace(self._view, state=state, last_active_at=active_at, updated_at=now)
-            return True
-
-    def set_disabled(self, disabled: bool) -> None:
-        """Disable or enable logins and wakes."""
-        now = self._clock()
-        with self._lock:
-            self._view = replace(self._view, disabled=disabled, updated_at=now)
-
-    def touch(self) -> None:
-        """Record traffic, which postpones the suspend."""
-        now = self._clock()
-        with self._lock:
-            self._view = replace(self._view, last_active_at=now)
-
-    def suspend_is_due(self) -> bool:
-        """Return whether it is active and had no traffic for ``suspend_timeout`` seconds."""
-        view = self.view
-        return view.state == "ACTIVE" and self._clock() - view.last_active_at >= self.suspend_timeout
+    def change(self, **settings: Any) -> None:
+        """Set attributes; raise ``ValueError`` for an unknown one, or a number below 0."""
+        for name, value in settings.items():
+            if name not in Behaviour.__annotations__:
+                raise ValueError(f"there is no setting {name!r}; there are {', '.join(Behaviour.__annotations__)}")
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} cannot be {value}")
+            setattr(self, name, value)
 
 
-class State:
-    """The workspace: its identities and one project, whose endpoints all lead to the same data."""
+class Workspace:
+    """The workspace. ``clusters`` and ``computes`` are set by the server when it starts."""
+
+    clusters: Clusters
+    computes: Computes
 
     def __init__(
         self,
@@ -149,25 +85,46 @@ class State:
         clock: Callable[[], float],
         suspend_timeout: float,
         asleep: bool,
-        postgres_version: int = 18,
+        pg_version: int = 18,
+        postgres_bindir: str | os.PathLike[str] | None = None,
         behaviour: Behaviour | None = None,
     ) -> None:
         self.clock = clock
         self.suspend_timeout = suspend_timeout
-        self.postgres_version = postgres_version
+        self.asleep = asleep
+        self.pg_version = pg_version
+        self.postgres_bindir = postgres_bindir
         self.behaviour = behaviour or Behaviour()
         self.identities = Identities(clock)
-        self.owner = ""
-        self.created_at = clock()
+        #: Called after changes; writes the workspace to its data directory, if it has one.
+        self.keep: Callable[[], object] = lambda: None
+        self.operations = Operations(self.behaviour, lambda: self.keep())
         self.workspace_id = secrets.randbelow(9 * 10**15) + 10**15
-        self.project_uid = str(uuid.uuid4())
-        self.branches = {BRANCH: f"br-{uuid.uuid4().hex[:20]}"}
-        self.endpoints: dict[str, Endpoint] = {}
-        self._lock = threading.Lock()
-        self._addresses = iter(ADDRESSES)
-        self.add_endpoint("primary", endpoint_type=READ_WRITE)
+        #: Held while a request is checked and its resource is made, so that two requests do not make the same one.
+        self.lock = threading.RLock()
+        self.projects = Projects(self)
+        self.branches = Branches(self)
+        self.endpoints = Endpoints(self)
+        self.snapshots = Snapshots(self)
+        self.snapshot_schedules = SnapshotSchedules(self)
+        self.roles = Roles(self)
+        self.databases = Databases(self)
+        self.catalog = UnityCatalog(clock)
+        self.postgres_catalogs = PostgresCatalogs(clock)
+        self.pipelines = Pipelines(clock, self.behaviour)
+        self.synced_tables = SyncedTables(self.catalog, self.pipelines, clock)
+        self.change_feeds = ChangeFeeds(clock, self.behaviour)
+        project = self.projects.add_first(PROJECT, suspend_timeout)
+        self.endpoints.make(self.branches.add_root(project), "primary", READ_WRITE, project.endpoint_size)
         if asleep:
             self.endpoints[ENDPOINT].move("suspend")
+
+    def expire(self) -> None:
+        """Remove what has expired, as of the clock."""
+        with self.lock:
+            self.projects.expire()
+            self.branches.expire()
+            self.snapshots.expire()
 
     def add_endpoint(
         self, endpoint_id: str, *, endpoint_type: str, branch: str = "production", suspend_timeout: float | None = None
@@ -180,40 +137,31 @@ class State:
         name = f"{branch_name}/endpoints/{endpoint_id}"
         if endpoint_type not in (READ_WRITE, READ_ONLY):
             raise ValueError(f"endpoint_type is {READ_WRITE} or {READ_ONLY}, not {endpoint_type!r}")
-        with self._lock:
+        with self.lock:
             if name in self.endpoints:
                 raise ValueError(f"{name} already exists")
-            if endpoint_type == READ_WRITE and any(
-                (each.branch, each.endpoint_type) == (branch_name, READ_WRITE) for each in self.endpoints.values()
-            ):
+            if endpoint_type == READ_WRITE and self.endpoints.writer_of(branch_name):
                 raise ValueError(f"read_write endpoint already exists in {branch_name}; a branch has one")
-            timeout = self.suspend_timeout if suspend_timeout is None else suspend_timeout
-            endpoint = Endpoint(name, endpoint_type, self._address(), clock=self.clock, suspend_timeout=timeout)
-            self.branches.setdefault(branch_name, f"br-{uuid.uuid4().hex[:20]}")
-            self.endpoints = {**self.endpoints, name: endpoint}
-        return endpoint
+            if branch_name not in self.branches:
+                self.branches.add_copy(branch_name, self.projects[PROJECT])
+            size = self.projects[PROJECT].endpoint_size
+            if suspend_timeout is not None:
+                size = replace(size, suspend_timeout=suspend_timeout)
+            return self.endpoints.make(self.branches[branch_name], endpoint_id, endpoint_type, size)
 
-    def remove_endpoint(self, endpoint: Endpoint) -> None:
-        """Remove an endpoint that was deleted or could not be opened. Its address is not reused."""
-        with self._lock:
-            self.endpoints = {name: each for name, each in self.endpoints.items() if each is not endpoint}
+    def forget_data(self) -> None:
+        """Forget what was made of the data of an earlier run."""
+        for kind in (self.snapshots, self.synced_tables, self.change_feeds, self.postgres_catalogs):
+            kind.restore([])
 
-    def enable_readable_secondary(self, endpoint: Endpoint) -> str:
-        """Give an endpoint a read-only host if it has none; return that host's address."""
-        with self._lock:
-            if endpoint.read_only_address is None:
-                endpoint.read_only_address = self._address()
-            return endpoint.read_only_address
+    def native_login(self, endpoint: Endpoint) -> bool:
+        """Return whether roles with a password may log in to an endpoint."""
+        branch = self.branches.get(endpoint.branch)
+        return branch is not None and branch.project.native_login
 
-    def _address(self) -> str:
-        try:
-            return next(self._addresses)
-        except StopIteration:
-            raise ValueError(f"the emulator has only {len(ADDRESSES)} hosts") from None
-
-    def issue_credential(self, principal: Principal, expires_at: float) -> str:
+    def issue_credential(self, principal: Principal, expires_at: float, *, read_only: bool = False) -> str:
         """Issue a database credential valid until ``expires_at``, or for ``credential_seconds`` if that is shorter."""
         early = self.behaviour.credential_seconds
         if early is not None:
             expires_at = min(expires_at, self.clock() + early)
-        return self.identities.issue_credential(principal, expires_at)
+        return self.identities.issue_credential(principal, expires_at, read_only=read_only)

@@ -12,7 +12,8 @@ import hashlib
 import hmac
 
 from airflow_provider_lakebase.emulator.model.identities import Issued
-from airflow_provider_lakebase.emulator.model.workspace import State
+from airflow_provider_lakebase.emulator.model.workspace import Workspace
+from airflow_provider_lakebase.emulator.postgres_port.cluster import Cluster
 from airflow_provider_lakebase.emulator.postgres_port.login_errors import (
     NO_ROLE,
     POOLED,
@@ -21,14 +22,20 @@ from airflow_provider_lakebase.emulator.postgres_port.login_errors import (
     WRONG_PASSWORD,
     LoginRefused,
 )
-from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
+from airflow_provider_lakebase.emulator.postgres_port.roles import password_secret, role_label
 
 
-async def check_password(state: State, postgres: Postgres, user: str, password: str, *, pooled: bool) -> Issued | None:
-    """Return the credential, or None for a correct PostgreSQL password; raise ``LoginRefused`` for anything else."""
+async def check_password(
+    state: Workspace, cluster: Cluster, user: str, password: str, *, native: bool, pooled: bool
+) -> Issued | None:
+    """Return the credential, or None for a correct PostgreSQL password; raise ``LoginRefused`` for anything else.
+
+    :param native: whether native login is on
+    :param pooled: whether the client came to the pooled host
+    """
     credential = state.identities.credential(password)
-    if credential is None and state.behaviour.native_login:
-        if await _is_native(postgres, user, password):
+    if credential is None and native:
+        if await _is_native(cluster, user, password):
             return None
     if pooled:
         raise LoginRefused(POOLED)
@@ -39,9 +46,9 @@ async def check_password(state: State, postgres: Postgres, user: str, password: 
     return credential
 
 
-async def check_role(postgres: Postgres, user: str, credential: Issued) -> None:
+async def check_role(cluster: Cluster, user: str, credential: Issued) -> None:
     """Raise ``LoginRefused`` unless the role exists and belongs to the credential's identity."""
-    exists, label = await asyncio.to_thread(postgres.role_label, user)
+    exists, label = await asyncio.to_thread(role_label, cluster, user)
     if not exists:
         raise LoginRefused(NO_ROLE.format(user))
     if label is None:
@@ -50,9 +57,9 @@ async def check_role(postgres: Postgres, user: str, credential: Issued) -> None:
         raise LoginRefused(UNAUTHORIZED)
 
 
-async def _is_native(postgres: Postgres, user: str, password: str) -> bool:
+async def _is_native(cluster: Cluster, user: str, password: str) -> bool:
     """Return whether the role has this password; raise ``LoginRefused`` if it has a different one."""
-    secret = await asyncio.to_thread(postgres.password_secret, user)
+    secret = await asyncio.to_thread(password_secret, cluster, user)
     if secret is None:
         return False
     if not await asyncio.to_thread(is_password_of, secret, password):

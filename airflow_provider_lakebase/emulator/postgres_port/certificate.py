@@ -1,4 +1,4 @@
-"""The gate's TLS certificate and its authority, created at each start and valid for a week."""
+"""The emulator's TLS certificate and its authority, created at each start and valid for a week."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ipaddress
 import ssl
 from pathlib import Path
 
+import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,8 +16,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 _LIFETIME = datetime.timedelta(days=7)
 
 
-def make_server_context(directory: Path, names: list[str], addresses: list[str]) -> ssl.SSLContext:
-    """Write the authority to ``directory/ca.pem``; return a server context with a certificate for these hosts."""
+def make_server_contexts(
+    directory: Path, names: list[str], addresses: list[str]
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Write the authority to ``directory/ca.pem``; return a context for Postgres and one for HTTP.
+
+    ``directory/ca-bundle.pem`` has the public authorities as well. Both contexts have the same certificate for these
+    hosts; they differ in what is set on them later.
+    """
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer, subject = _name("Lakebase emulator authority"), _name(names[0])
     authority = (
@@ -35,8 +42,10 @@ def make_server_context(directory: Path, names: list[str], addresses: list[str])
         .add_extension(_alternative_names(names, addresses), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    (directory / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    return _context(directory, certificate, key)
+    pem = authority.public_bytes(serialization.Encoding.PEM)
+    (directory / "ca.pem").write_bytes(pem)
+    (directory / "ca-bundle.pem").write_bytes(Path(certifi.where()).read_bytes() + pem)
+    return _context(directory, certificate, key), _context(directory, certificate, key)
 
 
 def _context(directory: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> ssl.SSLContext:

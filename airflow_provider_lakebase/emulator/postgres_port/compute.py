@@ -6,25 +6,31 @@ import asyncio
 from collections.abc import Callable
 
 from airflow_provider_lakebase.emulator.faults import CutAfter, FailWake
-from airflow_provider_lakebase.emulator.model.workspace import Behaviour, Endpoint
+from airflow_provider_lakebase.emulator.model.endpoints import Endpoint
+from airflow_provider_lakebase.emulator.model.workspace import Behaviour
+from airflow_provider_lakebase.emulator.postgres_port.cluster import Cluster
 from airflow_provider_lakebase.emulator.postgres_port.handshake import Client
 from airflow_provider_lakebase.emulator.postgres_port.login_errors import DISABLED, NO_SLOTS, LoginRefused
-from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
 from airflow_provider_lakebase.emulator.postgres_port.relay import Side, abort_all
 from airflow_provider_lakebase.emulator.postgres_port.startup import read_login_reply
 
 _CUT_ATTEMPTS = 40
 _CUT_SECONDS = 0.05
+# Their clients get SQLSTATE 57P01.
+_TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid = ANY(%s)"
+)
+_BUSY = "SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s) AND state <> 'idle'"
 _READ_ONLY = {"default_transaction_read_only": "on"}
 
 
 class Compute:
     """Wakes and suspends one endpoint, and relays its sessions."""
 
-    def __init__(self, endpoint: Endpoint, postgres: Postgres, behaviour: Behaviour) -> None:
+    def __init__(self, endpoint: Endpoint, cluster: Cluster, behaviour: Behaviour) -> None:
         self.endpoint = endpoint
+        self.cluster = cluster
         self.sessions: set[Side] = set()
-        self._postgres = postgres
         self._behaviour = behaviour
         # Held while the endpoint changes state and while a session is added, so that a suspend misses no session.
         self._turning = asyncio.Lock()
@@ -35,9 +41,14 @@ class Compute:
             if self.endpoint.disabled:
                 raise LoginRefused(DISABLED)
             if self.endpoint.move("wake"):
-                await asyncio.sleep(self._behaviour.wake_seconds)
+                try:
+                    await asyncio.gather(asyncio.sleep(self._behaviour.wake_seconds), self._start())
+                except BaseException:
+                    self.endpoint.move("suspend")
+                    raise
                 fault = self._behaviour.faults.take(FailWake)
                 if fault:
+                    await self._stop()
                     self.endpoint.move("suspend")
                     raise LoginRefused(fault.text)
             self.endpoint.move("activate")
@@ -47,14 +58,33 @@ class Compute:
         async with self._turning:
             # In this order, so that a suspended endpoint never has sessions.
             await self._cut(set(self.sessions))
+            await self._stop()
             self.endpoint.move("suspend")
+
+    async def open(self) -> None:
+        """Start the server if the endpoint is awake."""
+        async with self._turning:
+            if self.endpoint.state != "IDLE":
+                await self._start()
+
+    async def close(self) -> None:
+        """Cut every session and let the server stop."""
+        async with self._turning:
+            await self._cut(set(self.sessions))
+            await self._stop()
+
+    async def _start(self) -> None:
+        await asyncio.to_thread(self.cluster.wake, self.endpoint.uid)
+
+    async def _stop(self) -> None:
+        await asyncio.to_thread(self.cluster.suspend, self.endpoint.uid)
 
     async def suspend_if_due(self) -> None:
         """Suspend the endpoint if it is idle for long enough or disabled."""
         if self.endpoint.disabled and self.endpoint.state != "IDLE":
             await self.suspend()
         elif self.endpoint.suspend_is_due():
-            if await asyncio.to_thread(self._postgres.is_busy, self._pids(self.sessions)):
+            if await asyncio.to_thread(self._is_busy):
                 self.endpoint.touch()
             else:
                 await self.suspend()
@@ -67,9 +97,10 @@ class Compute:
         cut = self._behaviour.faults.take(CutAfter)
         if cut:
             client.side.limit = cut.size
-        server.join(client.side)
         packet = client.packet.with_parameters(_READ_ONLY) if read_only else client.packet
+        # First, since a client may have sent more than its password already.
         server.transport.write(packet.wire)
+        server.join(client.side)
 
     async def _connect(self, client: Client) -> Side:
         while True:
@@ -79,10 +110,10 @@ class Compute:
                     if room is not None and len(self.sessions) >= room:
                         raise LoginRefused(NO_SLOTS, severity="FATAL", sqlstate="53300")
                     loop = asyncio.get_running_loop()
-                    _, server = await loop.create_unix_connection(lambda: Side(self.sessions), self._postgres.socket)
+                    _, server = await loop.create_unix_connection(lambda: Side(self.sessions), self.cluster.socket)
                     return server
-            # The endpoint was suspended after the wake. Wake it again, unless the client has disconnected.
-            if client.side.lost.is_set():
+            # The endpoint was suspended after the wake. Wake it again, unless the client has gone or sends no more.
+            if client.side.lost.is_set() or client.side.ended:
                 raise EOFError
             await self.wake()
 
@@ -94,11 +125,14 @@ class Compute:
         for _ in range(_CUT_ATTEMPTS):
             if not sessions & self.sessions:
                 return
-            await asyncio.to_thread(self._postgres.terminate_sessions, self._pids(sessions & self.sessions))
+            await asyncio.to_thread(self.cluster.execute, _TERMINATE, (self._pids(sessions & self.sessions),))
             waits = [asyncio.create_task(side.lost.wait()) for side in sessions & self.sessions]
             if waits:
                 await asyncio.wait(waits, timeout=_CUT_SECONDS)
         await abort_all(sessions)
+
+    def _is_busy(self) -> bool:
+        return bool(self.cluster.execute(_BUSY, (self._pids(self.sessions),)))
 
     @staticmethod
     def _pids(sessions: set[Side]) -> list[int]:

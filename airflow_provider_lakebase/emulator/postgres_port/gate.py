@@ -5,7 +5,7 @@ the proxy in front of Lakebase as far as it is known. After the login the gate c
 the end of a session are PostgreSQL's own.
 
 Lakebase identifies the endpoint by the TLS server name. Only ``localhost`` is sure to resolve to this machine, so here
-each endpoint has its own loopback address, and the address that a client connects to identifies it.
+each endpoint has its own loopback addresses, and the address that a client connects to identifies it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+
 from airflow_provider_lakebase.emulator.faults import HangUp, Ignore, RefuseLogin
-from airflow_provider_lakebase.emulator.model.workspace import FIRST_ADDRESS, Endpoint, State
+from airflow_provider_lakebase.emulator.model.endpoints import FIRST_ADDRESS, Endpoint
+from airflow_provider_lakebase.emulator.model.workspace import Workspace
 from airflow_provider_lakebase.emulator.postgres_port import startup
 from airflow_provider_lakebase.emulator.postgres_port.authentication import check_password, check_role
+from airflow_provider_lakebase.emulator.postgres_port.cluster import Cluster
+from airflow_provider_lakebase.emulator.postgres_port.clusters import Clusters
 from airflow_provider_lakebase.emulator.postgres_port.compute import Compute
 from airflow_provider_lakebase.emulator.postgres_port.handshake import ALPN, Client, open_client, remember_server_name
+from airflow_provider_lakebase.emulator.postgres_port.keeper import PostgresError
+from airflow_provider_lakebase.emulator.postgres_port.listeners import Listeners
 from airflow_provider_lakebase.emulator.postgres_port.login_errors import INSECURE, LoginRefused
-from airflow_provider_lakebase.emulator.postgres_port.postgres import Postgres
 from airflow_provider_lakebase.emulator.postgres_port.relay import Side, abort_all
 
 _LOGIN_SECONDS = 60.0
@@ -56,32 +62,31 @@ class _Door:
 
     compute: Compute
     read_only: bool
+    pooled: bool
 
 
 class Gate:
     """Serves clients on loopback addresses, all on the same port."""
 
-    def __init__(self, state: State, postgres: Postgres, context: ssl.SSLContext) -> None:
+    def __init__(self, state: Workspace, clusters: Clusters, context: ssl.SSLContext) -> None:
         self.logins: list[Login] = []
         self._state = state
         self._faults = state.behaviour.faults
-        self._postgres = postgres
+        self._clusters = clusters
         self._context = context
         self._context.set_alpn_protocols([ALPN])
         self._context.sni_callback = remember_server_name
         self._computes: dict[Endpoint, Compute] = {}
-        self._listeners: dict[str, tuple[socket.socket, asyncio.Task[None]]] = {}
+        self._doors: dict[str, _Door] = {}
         self._clients: set[Side] = set()
         self._ignored: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- called from any thread
 
-    def start(self) -> int:
-        """Listen on a free port and return it; raise ``OSError`` if that fails."""
-        listener = socket.create_server((FIRST_ADDRESS, 0), backlog=256)
-        self._ready_made = {FIRST_ADDRESS: listener}
-        self._port = int(listener.getsockname()[1])
+    def start(self, port: int = 0) -> int:
+        """Listen on a port, by default a free one, and return it; raise ``OSError`` if that fails."""
+        self._listeners = Listeners(FIRST_ADDRESS, port)
         ready: Future[None] = Future()
         # A daemon thread: a program that does not stop the emulator can still exit.
         self._thread = threading.Thread(
@@ -92,17 +97,23 @@ class Gate:
             ready.result()
         except OSError:
             self._thread.join()
+            self._listeners.stop()
             raise
-        return self._port
+        return self._listeners.port
 
     def stop(self) -> None:
         """Cut every client and end the thread."""
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
+        self._listeners.stop()
 
     def open(self, endpoint: Endpoint) -> None:
         """Listen on every address of an endpoint; raise ``OSError`` if one of them is in use."""
         self._run(self._open(endpoint))
+
+    def close(self, endpoint: Endpoint) -> None:
+        """Cut an endpoint's sessions and refuse connections to it from now on."""
+        self._run(self._close_endpoint(endpoint))
 
     def shut(self) -> None:
         """Stop listening until ``reopen``; open sessions continue."""
@@ -114,14 +125,25 @@ class Gate:
 
     def suspend(self, endpoint: Endpoint) -> None:
         """Suspend an endpoint; return when its sessions are cut."""
-        self._run(self._computes[endpoint].suspend())
+        self._run(self._compute(endpoint).suspend())
 
     def wake(self, endpoint: Endpoint) -> None:
         """Wake an endpoint and return when it is active; raise ``LoginRefused`` if the wake fails."""
-        self._run(self._computes[endpoint].wake())
+        self._run(self._compute(endpoint).wake())
+
+    def _compute(self, endpoint: Endpoint) -> Compute:
+        found = self._computes.get(endpoint)
+        if found is None:
+            raise RuntimeError(f"{endpoint.name} takes no logins: its branch is deleted or not ready")
+        return found
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except RuntimeError:
+            # The loop has ended. Without this, Python warns of a coroutine that nobody awaited.
+            work.close()
+            raise
 
     # -- the event loop
 
@@ -134,12 +156,13 @@ class Gate:
             ready.set_exception(error)
         else:
             self._start_task(self._tick())
+            self._start_task(self._listeners.pass_to(self._take))
             ready.set_result(None)
             await self._stopping.wait()
         await self._close()
 
     async def _close(self) -> None:
-        await self._shut()
+        self._listeners.shut_all()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -154,46 +177,75 @@ class Gate:
         return task
 
     async def _shut(self) -> None:
-        for listener, task in self._listeners.values():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            listener.close()
-        self._listeners.clear()
+        self._listeners.shut_all()
 
     async def _open_all(self) -> None:
         for endpoint in self._state.endpoints.values():
-            await self._open(endpoint)
+            if not self._state.branches.is_closed(endpoint.branch):
+                await self._open(endpoint)
 
     async def _open(self, endpoint: Endpoint) -> None:
         if endpoint not in self._computes:
-            self._computes[endpoint] = Compute(endpoint, self._postgres, self._state.behaviour)
+            cluster = await asyncio.to_thread(self._cluster, endpoint)
+            self._computes[endpoint] = Compute(endpoint, cluster, self._state.behaviour)
+            await self._computes[endpoint].open()
         for address in endpoint.addresses:
-            if address in self._listeners:
-                continue
-            ready_made = self._ready_made.pop(address, None)
-            listener = ready_made or socket.create_server((address, self._port), backlog=256)
-            listener.setblocking(False)
-            door = _Door(self._computes[endpoint], read_only=address == endpoint.read_only_address)
-            self._listeners[address] = listener, self._start_task(self._accept(listener, door))
+            if address not in self._listeners:
+                self._listeners.open(address)
+            self._doors[address] = _Door(
+                self._computes[endpoint],
+                read_only=endpoint.is_read_only(address),
+                pooled=endpoint.is_pooled(address),
+            )
 
-    async def _accept(self, listener: socket.socket, door: _Door) -> None:
-        while True:
-            connection, _ = await self._loop.sock_accept(listener)
-            if self._faults.take(HangUp):
-                connection.close()
-            elif self._faults.take(Ignore):
-                self._ignored.append(connection)
-            else:
-                connection.setblocking(False)
-                # asyncio sets it only on sockets created with a protocol number; without it a login takes 45 ms.
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._start_task(self._attend(connection, door))
+    async def _close_endpoint(self, endpoint: Endpoint) -> None:
+        for address in endpoint.addresses:
+            self._doors.pop(address, None)
+            if address in self._listeners:
+                self._listeners.shut(address)
+        compute = self._computes.pop(endpoint, None)
+        if compute:
+            await compute.close()
+
+    def _cluster(self, endpoint: Endpoint) -> Cluster:
+        """Return the cluster of an endpoint's branch; one that is new is a copy of the first branch."""
+        if endpoint.cluster not in self._clusters:
+            self._clusters.copy(next(iter(self._state.branches.values())).uid, endpoint.cluster)
+        return self._clusters.get(endpoint.cluster)
+
+    def _take(self, address: str, client: socket.socket | bytes) -> None:
+        """Serve a client that connected to an address, or forward its cancel request."""
+        door = self._doors.get(address)
+        if isinstance(client, bytes):
+            if door:
+                self._start_task(self._forward_cancel(door, client))
+        elif door is None:  # the endpoint was deleted in this moment
+            client.close()
+        elif self._faults.take(HangUp):
+            # Read what it sent: a socket that is closed with unread data resets the connection.
+            with contextlib.suppress(OSError):
+                client.recv(10_000, socket.MSG_DONTWAIT)
+            client.close()
+        elif self._faults.take(Ignore):
+            self._ignored.append(client)
+        else:
+            client.setblocking(False)
+            # asyncio sets it only on sockets created with a protocol number; without it a login takes 45 ms.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._start_task(self._attend(client, door))
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             for compute in list(self._computes.values()):
-                await compute.suspend_if_due()
+                # Its server may be stopped or killed meanwhile; the next time, it runs again.
+                with contextlib.suppress(psycopg.Error, PostgresError, OSError):
+                    await compute.suspend_if_due()
+            await asyncio.to_thread(self._clusters.tend)
+            await asyncio.to_thread(self._state.expire)
+            # What cannot be written now is written the next time.
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._state.keep)
 
     # -- one client
 
@@ -203,7 +255,8 @@ class Gate:
             async with asyncio.timeout(_LOGIN_SECONDS):
                 client = await open_client(connection, self._context, self._clients)
             if client.packet.code == startup.CANCEL_REQUEST:
-                await self._forward_cancel(client)
+                client.side.transport.close()
+                await self._forward_cancel(door, client.packet.wire)
                 return
             try:
                 await self._login(client, door)
@@ -225,13 +278,16 @@ class Gate:
         fault = self._faults.take(RefuseLogin)
         if fault:
             raise LoginRefused(fault.text)
-        user = client.packet.parameters.get("user", "")
-        credential = await check_password(self._state, self._postgres, user, password, pooled=client.pooled)
+        user, cluster = client.packet.parameters.get("user", ""), door.compute.cluster
+        pooled, native = door.pooled or client.pooled, self._state.native_login(door.compute.endpoint)
+        credential = await check_password(self._state, cluster, user, password, native=native, pooled=pooled)
         await door.compute.wake()
         if credential:
-            await check_role(self._postgres, user, credential)
+            await check_role(cluster, user, credential)
         await door.compute.open_session(
-            client, lambda outcome: self._note(client, door, outcome), read_only=door.read_only
+            client,
+            lambda outcome: self._note(client, door, outcome),
+            read_only=door.read_only or (credential is not None and credential.read_only),
         )
 
     def _note(self, client: Client, door: _Door, outcome: str) -> None:
@@ -240,13 +296,12 @@ class Gate:
         database = parameters.get("database", user)
         self.logins.append(Login(user, database, outcome, self._state.clock(), door.compute.endpoint.name))
 
-    async def _forward_cancel(self, client: Client) -> None:
+    async def _forward_cancel(self, door: _Door, request: bytes) -> None:
         """Forward a cancel request to PostgreSQL, which knows the keys. As in PostgreSQL, it gets no answer."""
-        try:
-            reader, writer = await asyncio.open_unix_connection(self._postgres.socket)
-            writer.write(client.packet.wire)
-            await reader.read()
-            writer.close()
-            await writer.wait_closed()
-        finally:
-            client.side.transport.close()
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_unix_connection(door.compute.cluster.socket)
+            try:
+                writer.write(request)
+                await reader.read()
+            finally:
+                writer.close()

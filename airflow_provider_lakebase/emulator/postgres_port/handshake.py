@@ -21,6 +21,7 @@ from airflow_provider_lakebase.emulator.postgres_port.startup import (
     ProtocolError,
     read_packet,
 )
+from airflow_provider_lakebase.emulator.postgres_port.tls import Tls
 
 ALPN = "postgresql"
 
@@ -91,13 +92,18 @@ async def _negotiate(connection: socket.socket) -> Packet | _Tls:
 
 
 async def _open_side(connection: socket.socket, context: ssl.SSLContext | None, register: set[Side]) -> Side:
-    _, side = await asyncio.get_running_loop().connect_accepted_socket(
-        lambda: Side(register),
-        connection,
-        ssl=context,
-        ssl_handshake_timeout=_TLS_SECONDS if context else None,
-        ssl_shutdown_timeout=1.0 if context else None,
-    )
+    side = Side(register, half_open=True)
+    loop = asyncio.get_running_loop()
+    if context is None:
+        await loop.connect_accepted_socket(lambda: side, connection)
+        return side
+    _, tls = await loop.connect_accepted_socket(lambda: Tls(context, side), connection)
+    try:
+        async with asyncio.timeout(_TLS_SECONDS):
+            await tls.handshaken
+    except BaseException:
+        tls.abort()
+        raise
     return side
 
 

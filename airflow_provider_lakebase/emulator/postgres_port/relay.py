@@ -14,11 +14,14 @@ _MAX_UNREAD = 1 << 17
 
 
 class Side(asyncio.Protocol):
-    """A connection to a client or to PostgreSQL. ``register`` contains it while it is open."""
+    """A connection to a client or to PostgreSQL. ``register`` contains it while it is open.
+
+    :param half_open: whether it stays open when the other end sends no more, to take the answer
+    """
 
     transport: asyncio.Transport
 
-    def __init__(self, register: set[Side]) -> None:
+    def __init__(self, register: set[Side], *, half_open: bool = False) -> None:
         self.lost = asyncio.Event()
         self.observe: Callable[[bytes], None] = _ignore
         # Bytes that this side may still send before the session is cut.
@@ -26,6 +29,9 @@ class Side(asyncio.Protocol):
         # Process ID of the backend, if this side leads to PostgreSQL.
         self.pid: int | None = None
         self._register = register
+        self._half_open = half_open
+        # Whether the other end sends no more.
+        self.ended = False
         self._other: Side | None = None
         self._unread = bytearray()
         self._arrived = asyncio.Event()
@@ -44,6 +50,14 @@ class Side(asyncio.Protocol):
         if self._other:
             self._other.transport.close()
 
+    def eof_received(self) -> bool:
+        """Pass the end on to the other side; return whether this side stays open."""
+        self.ended = True
+        self._arrived.set()
+        if self._half_open and self._other:
+            self._other.transport.write_eof()
+        return self._half_open
+
     def data_received(self, data: bytes) -> None:
         """Relay the bytes to the other side, or buffer them for ``readexactly`` until there is one."""
         if self._other:
@@ -55,6 +69,8 @@ class Side(asyncio.Protocol):
             self.transport.abort()
 
     def _pass_on(self, data: bytes, other: Side) -> None:
+        if other.transport.is_closing():
+            return
         self.observe(data)
         if self.limit is None or len(data) < self.limit:
             other.transport.write(data)
@@ -79,7 +95,7 @@ class Side(asyncio.Protocol):
     async def readexactly(self, size: int) -> bytes:
         """Return the next ``size`` bytes; raise ``EOFError`` if the connection ends first."""
         while len(self._unread) < size:
-            if self.lost.is_set():
+            if self.ended or self.lost.is_set():
                 raise EOFError
             self._arrived.clear()
             await self._arrived.wait()
@@ -96,6 +112,8 @@ class Side(asyncio.Protocol):
                 side._unread.clear()
             if side.lost.is_set():
                 opposite.transport.close()
+            elif side.ended:
+                opposite.transport.write_eof()
 
 
 async def abort_all(sides: set[Side]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from databricks.sdk import WorkspaceClient
+from _clients import workspace_client
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 
@@ -13,14 +13,7 @@ Connect = Callable[..., psycopg.Connection[Any]]
 
 
 def credential(emulator: LakebaseEmulator) -> str:
-    administrator = emulator.administrator
-    client = WorkspaceClient(
-        host=emulator.workspace_url,
-        client_id=administrator.client_id,
-        client_secret=administrator.client_secret,
-        auth_type="oauth-m2m",
-    )
-    return str(client.postgres.generate_database_credential(emulator.endpoint).token)
+    return str(workspace_client(emulator).postgres.generate_database_credential(emulator.endpoint).token)
 
 
 def connecting(emulator: LakebaseEmulator) -> Connect:

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from _clients import workspace_client
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import PermissionDenied
 
@@ -34,10 +35,7 @@ def _get(emulator: LakebaseEmulator, path: str = CONFIG, timeout: float = 10) ->
 
 
 def _client(emulator: LakebaseEmulator) -> WorkspaceClient:
-    who = emulator.administrator
-    return WorkspaceClient(
-        host=emulator.workspace_url, client_id=who.client_id, client_secret=who.client_secret, auth_type="oauth-m2m"
-    )
+    return workspace_client(emulator)
 
 
 def _wait_for(login: Callable[[], psycopg.Connection[Any]]) -> psycopg.Connection[Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import socket
 import ssl
 import struct
@@ -19,20 +20,32 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 GSSENC_REQUEST = struct.pack("!II", 8, 80877104)
 
-OLD_CANCEL = """
-import psycopg, sys, threading
-with psycopg.connect(sys.stdin.read(), autocommit=True) as connection:
-    threading.Timer(0.3, connection.pgconn.get_cancel().cancel).start()
-    try:
-        connection.execute("SELECT pg_sleep(10)")
-    except psycopg.Error as error:
-        print(error.sqlstate, end="")
-"""
-
 
 def _startup(**parameters: str) -> bytes:
     body = b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items()) + b"\0"
     return struct.pack("!II", len(body) + 8, 196608) + body
+
+
+def _exchange(
+    plain: socket.socket, step: Callable[[], object], received: ssl.MemoryBIO, to_send: ssl.MemoryBIO
+) -> None:
+    """Call a step of TLS until it needs nothing more from the other side."""
+    while True:
+        try:
+            step()
+        except ssl.SSLWantReadError:
+            plain.sendall(to_send.read())
+            received.write(plain.recv(1 << 16))
+        else:
+            return
+
+
+def _decrypt(tls: ssl.SSLObject) -> bytes:
+    data = b""
+    with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+        while part := tls.read(1 << 16):
+            data += part
+    return data
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
@@ -82,16 +95,59 @@ def test_newest_protocol_and_its_longer_cancel_key(connect: Any) -> None:
         sleeper.join()
 
 
-def test_plaintext_cancel_is_forwarded(connect: Any) -> None:
-    """psycopg's older way of cancelling speaks plain text whatever the session does.
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_old_way_of_cancelling_works_in_the_emulators_own_process(connect: Any, address: str) -> None:
+    """psycopg's older way of cancelling speaks plain text, and nothing else runs in its process until it is taken."""
+    # If it froze this process, no Python code could end the test.
+    faulthandler.dump_traceback_later(30, exit=True, file=sys.__stderr__)
+    with connect(hostaddr=address) as connection:
+        canceller = threading.Timer(0.2, connection.pgconn.get_cancel().cancel)
+        canceller.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("SELECT pg_sleep(10)")
+        canceller.join()
+    faulthandler.cancel_dump_traceback_later()
 
-    It blocks every thread of its process, so that it needs a process of its own, away from the emulator.
-    """
+
+def test_localhost_is_served_on_both_its_addresses(emulator: LakebaseEmulator, connect: Any) -> None:
+    for address in ("127.0.0.1", "::1"):
+        with connect(hostaddr=address, sslmode="verify-full", sslrootcert=str(emulator.ca_file)) as connection:
+            assert connection.info.hostaddr == address
+    with emulator.refuse_connections(), pytest.raises(psycopg.OperationalError, match="refused"):
+        connect(hostaddr="::1")
+
+
+@pytest.mark.parametrize("ends_tls", [False, True])
+def test_client_that_sends_no_more_still_gets_its_answer(
+    emulator: LakebaseEmulator, connect: Any, ends_tls: bool
+) -> None:
     with connect() as connection:
-        conninfo = psycopg.conninfo.make_conninfo(connection.info.dsn, password=connection.info.password)
-    command = [sys.executable, "-c", OLD_CANCEL]
-    done = subprocess.run(command, input=conninfo, stdout=subprocess.PIPE, text=True, timeout=20, check=True)
-    assert done.stdout == "57014"
+        user, password = connection.info.user, connection.info.password
+    context = ssl.create_default_context(cafile=str(emulator.ca_file))
+    received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(received, to_send, server_hostname="localhost")
+    query = b"SELECT repeat('x', 1000000) FROM pg_sleep(0.2)\0"
+    with socket.create_connection(("127.0.0.1", emulator.port), 10) as plain:
+        plain.sendall(SSL_REQUEST)
+        assert plain.recv(1) == b"S"
+        _exchange(plain, tls.do_handshake, received, to_send)
+        tls.write(_startup(user=user, database="databricks_postgres"))
+        tls.write(struct.pack("!cI", b"p", len(password) + 5) + password.encode() + b"\0")
+        tls.write(struct.pack("!cI", b"Q", len(query) + 4) + query)
+        if ends_tls:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.unwrap()
+        plain.sendall(to_send.read())
+        plain.shutdown(socket.SHUT_WR)
+        answer = b""
+        while data := plain.recv(1 << 16):
+            received.write(data)
+            if not ends_tls:
+                answer += _decrypt(tls)
+    if ends_tls:
+        assert received.pending > 1_000_000
+    else:
+        assert b"x" * 1_000_000 in answer
 
 
 @pytest.mark.parametrize(

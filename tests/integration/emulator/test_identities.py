@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from _clients import workspace_client
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 from databricks.sdk.errors import PermissionDenied
@@ -18,7 +19,7 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 
 @pytest.fixture(scope="module", params=[18, 16])
 def emulator(request: pytest.FixtureRequest) -> Any:
-    with LakebaseEmulator(wake_seconds=0.05, postgres_version=request.param) as running:
+    with LakebaseEmulator(wake_seconds=0.05, pg_version=request.param) as running:
         with psycopg.connect(running.superuser_conninfo, autocommit=True) as connection:
             connection.execute("CREATE EXTENSION databricks_auth")
         yield running
@@ -64,10 +65,7 @@ def test_identity_token_that_nobody_trusts_is_refused(
 
 
 def _group_credential(emulator: LakebaseEmulator, group: str) -> str:
-    who = emulator.administrator
-    client = WorkspaceClient(
-        host=emulator.workspace_url, client_id=who.client_id, client_secret=who.client_secret, auth_type="oauth-m2m"
-    )
+    client = workspace_client(emulator)
     # No method of the SDK: most of its releases do not have group_name.
     body = {"endpoint": emulator.endpoint, "group_name": group}
     reply: Any = client.api_client.do("POST", "/api/2.0/postgres/credentials", body=body)
@@ -96,7 +94,7 @@ def native(emulator: LakebaseEmulator) -> Any:
         connection.execute("DROP ROLE app")
 
 
-POOLED = {"host": "localhost-pooler", "hostaddr": "127.0.0.1"}
+POOLED = {"host": "127.0.2.1"}
 
 
 @pytest.mark.parametrize("host", [{}, POOLED], ids=["direct", "pooled"])

@@ -1,4 +1,4 @@
-"""Endpoints beside the first: each has a host, a state and sessions of its own, and all lead to the same data."""
+"""Endpoints beside the first: each has a host, a state and sessions of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from _clients import workspace_client
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.service.postgres import Endpoint, EndpointSpec, EndpointStatusState, EndpointType, FieldMask
 
@@ -20,7 +21,7 @@ REPORTING = f"{BRANCH}/endpoints/reporting"
 
 @pytest.fixture(scope="module", params=[18, 16])
 def emulator(request: pytest.FixtureRequest) -> Iterator[LakebaseEmulator]:
-    emulator = LakebaseEmulator(wake_seconds=0.05, postgres_version=request.param)
+    emulator = LakebaseEmulator(wake_seconds=0.05, pg_version=request.param)
     # One is added before the start, the other after it.
     emulator.add_endpoint("reporting", endpoint_type="ENDPOINT_TYPE_READ_ONLY", suspend_timeout=600)
     with emulator:
@@ -31,10 +32,7 @@ def emulator(request: pytest.FixtureRequest) -> Iterator[LakebaseEmulator]:
 
 @pytest.fixture
 def client(emulator: LakebaseEmulator) -> WorkspaceClient:
-    who = emulator.administrator
-    return WorkspaceClient(
-        host=emulator.workspace_url, client_id=who.client_id, client_secret=who.client_secret, auth_type="oauth-m2m"
-    )
+    return workspace_client(emulator)
 
 
 def test_listing_shows_each_with_its_host(client: WorkspaceClient) -> None:
@@ -54,9 +52,8 @@ def test_listing_shows_each_with_its_host(client: WorkspaceClient) -> None:
     assert branches == [BRANCH, "projects/demo/branches/dev"]
 
 
-def test_endpoints_lead_to_the_same_data(emulator: LakebaseEmulator, connect: Any) -> None:
-    dev = emulator.endpoint_host("projects/demo/branches/dev/endpoints/primary")
-    with connect(host=dev) as connection:
+def test_endpoints_of_a_branch_lead_to_the_same_data(emulator: LakebaseEmulator, connect: Any) -> None:
+    with connect() as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS shared (n int)")
         connection.execute("INSERT INTO shared VALUES (1)")
     with connect(host=emulator.endpoint_host(REPORTING)) as connection:
@@ -101,7 +98,8 @@ def test_secondary_shares_the_state_of_its_endpoint(emulator: LakebaseEmulator, 
 
 
 def test_certificate_is_valid_for_every_host(emulator: LakebaseEmulator, connect: Any) -> None:
-    for host in ({"host": "127.0.0.2"}, {"host": "reporting-pooler.localhost", "hostaddr": "127.0.0.2"}):
+    pooled_name = {"host": "reporting-pooler.localhost", "hostaddr": "127.0.0.2"}
+    for host in ({"host": "127.0.0.2"}, {"host": "127.0.2.2"}, pooled_name):
         with pytest.raises(psycopg.OperationalError, match="not a valid JWT|SASL"):
             connect(password="no", sslmode="verify-full", sslrootcert=str(emulator.ca_file), **host)
 

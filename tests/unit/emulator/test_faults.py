@@ -59,3 +59,10 @@ def test_answer_takes_any_status_and_code(faults: Faults) -> None:
     faults.answer("", status=400, error_code="BAD_REQUEST")
     codes = [fault.error_code for fault in (faults.take(Answer), faults.take(Answer)) if fault]
     assert codes == ["UNKNOWN", "BAD_REQUEST"]
+
+
+@pytest.mark.parametrize("times", [0, -1, 10**9])
+def test_number_of_times_is_sensible(faults: Faults, times: int) -> None:
+    with pytest.raises(ValueError, match="times is from 1"):
+        faults.drop("", times)
+    assert faults.pending == []

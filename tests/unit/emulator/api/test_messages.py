@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_lakebase.emulator.api.messages import TOKEN_PATH, ApiError, Call, fault_reply, invalid, not_found
+from airflow_provider_lakebase.emulator.api.messages import TOKEN_PATH, Call, fault_reply
 from airflow_provider_lakebase.emulator.faults import Answer
+from airflow_provider_lakebase.emulator.model.errors import ApiError, invalid, not_found
 
 
 def call(body: bytes = b"", path: str = "/api/2.0/postgres/credentials") -> Call:

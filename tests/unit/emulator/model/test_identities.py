@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import json
+
 import pytest
 
 from airflow_provider_lakebase.emulator.model.identities import Identities, Principal
@@ -63,9 +66,7 @@ def test_unknown_identity_type_is_refused(identities: Identities) -> None:
         identities.add_principal("x", identity_type="ROBOT")
 
 
-def test_secrets_are_long_opaque_remembered_and_not_shown(
-    identities: Identities, clock: Clock, principal: Principal
-) -> None:
+def test_secrets_are_long_remembered_and_not_shown(identities: Identities, principal: Principal) -> None:
     given = [
         principal.client_secret,
         identities.issue_workspace_token(principal),
@@ -74,8 +75,19 @@ def test_secrets_are_long_opaque_remembered_and_not_shown(
     assert identities.secrets == given
     for secret in given:
         assert len(secret) >= 64
-        assert not secret.startswith("eyJ")
     assert principal.client_secret not in repr(principal)
+
+
+def test_tokens_are_jwts_by_shape_or_opaque(identities: Identities, principal: Principal) -> None:
+    token = identities.issue_credential(principal, 1_700_000_000.0)
+    header, payload, signature = (base64.urlsafe_b64decode(part + "==") for part in token.split("."))
+    assert json.loads(header) == {"alg": "RS256", "typ": "JWT"}
+    assert (json.loads(payload)["sub"], json.loads(payload)["exp"]) == (principal.role, 1_700_000_000)
+    assert len(signature) == 256
+    assert token != identities.issue_credential(principal, 1_700_000_000.0)
+    identities.opaque = True
+    for opaque in (identities.issue_credential(principal, 0), identities.issue_workspace_token(principal)):
+        assert not opaque.startswith("eyJ")
 
 
 @pytest.mark.parametrize(

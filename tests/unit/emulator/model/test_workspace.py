@@ -2,14 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_lakebase.emulator.model.workspace import (
-    ENDPOINT,
-    READ_ONLY,
-    READ_WRITE,
-    TRANSITIONS,
-    Endpoint,
-    State,
-)
+from airflow_provider_lakebase.emulator.model.endpoints import READ_ONLY, READ_WRITE, TRANSITIONS, Endpoint
+from airflow_provider_lakebase.emulator.model.workspace import ENDPOINT, Workspace
 
 
 class Clock:
@@ -26,13 +20,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def state(clock: Clock) -> State:
-    return State(clock=clock, suspend_timeout=60, asleep=False)
+def workspace(clock: Clock) -> Workspace:
+    return Workspace(clock=clock, suspend_timeout=60, asleep=False)
 
 
 @pytest.fixture
-def endpoint(state: State) -> Endpoint:
-    return state.endpoints[ENDPOINT]
+def endpoint(workspace: Workspace) -> Endpoint:
+    return workspace.endpoints[ENDPOINT]
 
 
 def test_states_move_by_the_table_only(endpoint: Endpoint) -> None:
@@ -63,8 +57,8 @@ def test_waking_counts_as_traffic(endpoint: Endpoint, clock: Clock) -> None:
     assert not endpoint.suspend_is_due()
 
 
-def test_endpoints_are_apart_from_each_other(state: State, endpoint: Endpoint, clock: Clock) -> None:
-    other = state.add_endpoint("reporting", endpoint_type=READ_ONLY, suspend_timeout=600)
+def test_endpoints_are_apart_from_each_other(workspace: Workspace, endpoint: Endpoint, clock: Clock) -> None:
+    other = workspace.add_endpoint("reporting", endpoint_type=READ_ONLY, suspend_timeout=600)
     clock.now += 60
     assert (endpoint.suspend_is_due(), other.suspend_is_due()) == (True, False)
     other.set_disabled(True)
@@ -74,31 +68,35 @@ def test_endpoints_are_apart_from_each_other(state: State, endpoint: Endpoint, c
     assert endpoint.uid != other.uid
 
 
-def test_branch_has_one_endpoint_that_writes(state: State) -> None:
+def test_branch_has_one_endpoint_that_writes(workspace: Workspace) -> None:
     with pytest.raises(ValueError, match="read_write endpoint already exists"):
-        state.add_endpoint("second", endpoint_type=READ_WRITE)
-    assert state.add_endpoint("primary", endpoint_type=READ_WRITE, branch="dev").branch in state.branches
+        workspace.add_endpoint("second", endpoint_type=READ_WRITE)
+    assert workspace.add_endpoint("primary", endpoint_type=READ_WRITE, branch="dev").branch in workspace.branches
     with pytest.raises(ValueError, match="already exists"):
-        state.add_endpoint("primary", endpoint_type=READ_ONLY)
+        workspace.add_endpoint("primary", endpoint_type=READ_ONLY)
     with pytest.raises(ValueError, match="endpoint_type is"):
-        state.add_endpoint("third", endpoint_type="READ_ONLY")
+        workspace.add_endpoint("third", endpoint_type="READ_ONLY")
 
 
-def test_there_are_only_so_many_addresses(state: State) -> None:
-    with pytest.raises(ValueError, match="only 32 hosts"):
-        for number in range(40):
-            state.add_endpoint(f"e{number}", endpoint_type=READ_ONLY)
+def test_there_are_only_so_many_addresses(workspace: Workspace) -> None:
+    with pytest.raises(ValueError, match="only 254 hosts"):
+        for number in range(260):
+            workspace.add_endpoint(f"e{number}", endpoint_type=READ_ONLY)
 
 
-def test_secondary_has_an_address_of_its_own_and_only_one(state: State, endpoint: Endpoint) -> None:
-    assert endpoint.addresses == ["127.0.0.1"]
-    assert state.enable_readable_secondary(endpoint) == state.enable_readable_secondary(endpoint) == "127.0.0.2"
-    assert endpoint.addresses == ["127.0.0.1", "127.0.0.2"]
-    assert state.add_endpoint("r", endpoint_type=READ_ONLY).addresses == ["127.0.0.3"]
+def test_secondary_has_an_address_of_its_own_and_only_one(workspace: Workspace, endpoint: Endpoint) -> None:
+    assert endpoint.direct_addresses == ["127.0.0.1"]
+    assert (
+        workspace.endpoints.enable_readable_secondary(endpoint)
+        == workspace.endpoints.enable_readable_secondary(endpoint)
+        == "127.0.0.2"
+    )
+    assert endpoint.direct_addresses == ["127.0.0.1", "127.0.0.2"]
+    assert workspace.add_endpoint("r", endpoint_type=READ_ONLY).direct_addresses == ["127.0.0.3"]
 
 
-def test_credentials_may_expire_earlier_than_they_say(state: State, clock: Clock) -> None:
-    principal = state.identities.add_principal("p")
-    state.behaviour.credential_seconds = 5
-    issued = state.identities.credential(state.issue_credential(principal, clock.now + 3600))
+def test_credentials_may_expire_earlier_than_they_say(workspace: Workspace, clock: Clock) -> None:
+    principal = workspace.identities.add_principal("p")
+    workspace.behaviour.credential_seconds = 5
+    issued = workspace.identities.credential(workspace.issue_credential(principal, clock.now + 3600))
     assert issued and issued.expires_at == clock.now + 5

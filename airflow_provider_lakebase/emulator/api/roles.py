@@ -1,0 +1,50 @@
+"""Postgres roles over HTTP."""
+
+from __future__ import annotations
+
+from airflow_provider_lakebase.emulator.api.messages import Call
+from airflow_provider_lakebase.emulator.api.paging import page
+from airflow_provider_lakebase.emulator.api.routes import Route
+from airflow_provider_lakebase.emulator.model.errors import Json
+from airflow_provider_lakebase.emulator.model.identities import Principal
+from airflow_provider_lakebase.emulator.model.workspace import Workspace
+
+
+def _create(workspace: Workspace, call: Call, caller: Principal) -> Json:
+    role_id, replace = call.query.get("role_id"), call.flag("replace_existing")
+    return workspace.roles.create(call.parent, role_id, call.json(), replace_existing=replace).json()
+
+
+def _get(workspace: Workspace, call: Call, caller: Principal) -> Json:
+    return workspace.roles.require(call.name).json()
+
+
+def _list(workspace: Workspace, call: Call, caller: Principal) -> Json:
+    branch = workspace.branches.require_ready(call.parent)
+    return page(call, "roles", [each.json() for each in workspace.roles.of(branch)])
+
+
+def _update(workspace: Workspace, call: Call, caller: Principal) -> Json:
+    return workspace.roles.update(call.name, call.json(), call.query.get("update_mask")).json()
+
+
+def _delete(workspace: Workspace, call: Call, caller: Principal) -> Json:
+    heir = call.query.get("reassign_owned_to")
+    return workspace.roles.delete(call.name, reassign_owned_to=heir).json()
+
+
+def _reveal_password(workspace: Workspace, call: Call, caller: Principal) -> Json:
+    return {"password": workspace.roles.reveal_password(call.name)}
+
+
+_ALL = "/api/2.0/postgres/{parent=projects/*/branches/*}/roles"
+_ONE = "/api/2.0/postgres/{name=projects/*/branches/*/roles/*}"
+
+ROUTES = [
+    Route("POST", _ALL, _create),
+    Route("GET", _ALL, _list),
+    Route("GET", _ONE, _get),
+    Route("PATCH", _ONE, _update),
+    Route("DELETE", _ONE, _delete),
+    Route("POST", f"{_ONE}/password", _reveal_password),
+]
