@@ -34,6 +34,13 @@ def schema(admin: LakebaseHook) -> Iterator[str]:
     admin.run('DROP SCHEMA "Sales 2026" CASCADE')
 
 
+@pytest.fixture
+def empty_schema(admin: LakebaseHook) -> Iterator[str]:
+    admin.run("DROP SCHEMA IF EXISTS empty CASCADE; CREATE SCHEMA empty")
+    yield "empty"
+    admin.run("DROP SCHEMA empty CASCADE")
+
+
 def bootstrap(identity: str, conn_id: str = "lakebase_admin", **arguments: Any) -> Any:
     operator = LakebaseRoleBootstrapOperator(
         task_id="bootstrap", lakebase_conn_id=conn_id, identity=identity, **arguments
@@ -42,21 +49,38 @@ def bootstrap(identity: str, conn_id: str = "lakebase_admin", **arguments: Any) 
 
 
 def test_the_first_run_creates_and_the_second_changes_nothing(
-    principal: Principal, schema: str, task_log: Callable[[], str]
+    principal: Principal, schema: str, empty_schema: str, admin: LakebaseHook, task_log: Callable[[], str]
 ):
-    first = bootstrap(principal.client_id, schemas=["public", schema], create_on_database=True)
+    schemas = [empty_schema, schema]
+    first = bootstrap(principal.client_id, schemas=schemas, create_on_database=True)
     assert (first["role"], first["changed"]) == ("created", True)
     assert first["identity"] == principal.client_id
-    assert first["database"] == "databricks_postgres"
-    assert first["granted"][:3] == [
-        "CONNECT, CREATE on the database",
-        "USAGE on schema public",
-        "SELECT, INSERT, UPDATE, DELETE on later tables in schema public",
+    assert first["databases"] == ["databricks_postgres"]
+    grantor = admin.get_first("SELECT current_user")[0]
+    assert first["granted"] == [
+        "CONNECT, CREATE on database databricks_postgres",
+        "USAGE on schema empty",
+        f"SELECT, INSERT, UPDATE, DELETE on later tables of '{grantor}' in schema empty",
+        f"SELECT, USAGE on later sequences of '{grantor}' in schema empty",
+        'USAGE on schema "Sales 2026"',
+        'SELECT, INSERT, UPDATE, DELETE on table "Sales 2026"."Orders"',
+        'SELECT, USAGE on sequence "Sales 2026"."Orders_id_seq"',
+        f"SELECT, INSERT, UPDATE, DELETE on later tables of '{grantor}' in schema \"Sales 2026\"",
+        f"SELECT, USAGE on later sequences of '{grantor}' in schema \"Sales 2026\"",
+        "USAGE on schema airflow_lakebase",
+        "SELECT, INSERT, UPDATE, DELETE on 3 tables in schema airflow_lakebase",
     ]
-    assert f"SELECT, INSERT, UPDATE, DELETE on tables in schema {schema} (1)" in first["granted"]
-    assert f"SELECT, USAGE on sequences in schema {schema} (1)" in first["granted"]
-    second = bootstrap(principal.client_id, schemas=["public", schema], create_on_database=True)
-    assert second == {**first, "extension": "found", "role": "found", "granted": [], "changed": False}
+    second = bootstrap(principal.client_id, schemas=schemas, create_on_database=True)
+    assert second == {
+        **first,
+        "extension": "found",
+        "role": "found",
+        "ledger": "found",
+        "created": [],
+        "granted": [],
+        "short": [],
+        "changed": False,
+    }
     assert "nothing was changed" in task_log()
 
 
@@ -75,7 +99,7 @@ def test_a_grant_that_was_revoked_is_given_again(principal: Principal, schema: s
     bootstrap(principal.client_id, schemas=[schema])
     admin.run(f'REVOKE INSERT ON "{schema}"."Orders" FROM "{principal.client_id}"')
     again = bootstrap(principal.client_id, schemas=[schema])
-    assert again["granted"] == [f"SELECT, INSERT, UPDATE, DELETE on tables in schema {schema} (1)"]
+    assert again["granted"] == ['INSERT on table "Sales 2026"."Orders"']
 
 
 def test_without_default_privileges_later_tables_stay_closed(
@@ -124,11 +148,13 @@ def test_a_grant_without_effect_is_an_error_and_nothing_is_half_granted(
     superuser = psycopg.connect(emulator.superuser_conninfo, autocommit=True)
     try:
         superuser.execute(f'ALTER TABLE "{schema}"."Orders" OWNER TO cloud_admin')
+        superuser.execute(f'REVOKE ALL ON "{schema}"."Orders" FROM databricks_superuser')
         superuser.execute(
             f'GRANT SELECT ON "{schema}"."Orders" TO "{emulator.administrator.client_id}" WITH GRANT OPTION'
         )
         with pytest.raises(
-            AirflowFailException, match="no effect on Orders; nothing was changed.*Connect as the project's owner"
+            AirflowFailException,
+            match="may not grant SELECT, .*Orders.*nothing was changed.*Connect as the project's owner",
         ):
             bootstrap(principal.client_id, schemas=[schema])
         role = superuser.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [principal.client_id]).fetchone()
@@ -139,7 +165,9 @@ def test_a_grant_without_effect_is_an_error_and_nothing_is_half_granted(
 
 
 def test_an_identity_that_may_not_create_roles_is_told_so(principal: Principal, emulator: LakebaseEmulator):
-    with pytest.raises(AirflowFailException, match="Not permitted: permission denied.*nothing was changed"):
+    with pytest.raises(
+        AirflowFailException, match="may not create role .*: permission denied.*nothing was changed.*needs CREATEROLE"
+    ):
         bootstrap(principal.client_id, conn_id="lakebase_default")
 
 
@@ -149,7 +177,7 @@ def test_objects_of_extensions_are_left_alone(principal: Principal, schema: str,
         superuser.execute(f'ALTER EXTENSION databricks_auth ADD TABLE "{schema}".of_an_extension')
         try:
             report = bootstrap(principal.client_id, schemas=[schema])
-            assert f"SELECT, INSERT, UPDATE, DELETE on tables in schema {schema} (1)" in report["granted"]
+            assert 'SELECT, INSERT, UPDATE, DELETE on table "Sales 2026"."Orders"' in report["granted"]
         finally:
             superuser.execute(f'ALTER EXTENSION databricks_auth DROP TABLE "{schema}".of_an_extension')
 
@@ -157,8 +185,8 @@ def test_objects_of_extensions_are_left_alone(principal: Principal, schema: str,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"identity": " "}, "identity is empty"),
-        ({"identity_type": "ROBOT"}, "identity_type contains 'ROBOT'.*SERVICE_PRINCIPAL"),
+        ({"identity": " "}, "identity is ' '.*client ID"),
+        ({"identity_type": "ROBOT"}, "identity_type is 'ROBOT'.*SERVICE_PRINCIPAL"),
         ({"privileges": ["DROP"]}, "privileges contains 'DROP'.*SELECT"),
         ({"privileges": ["SELECT; DROP TABLE x"]}, "privileges contains"),
         ({"schemas": "public"}, "schemas is of type str"),
