@@ -1,0 +1,257 @@
+"""Assets as tables: a whole one or one partition, with the same values in every library."""
+
+# Without `from __future__ import annotations`: Dagster reads the annotation of `context` of a function in a function.
+import datetime
+from decimal import Decimal
+from typing import Any
+
+import pandas
+import polars
+import pyarrow
+import pytest
+from dagster import (
+    AssetExecutionContext,
+    AssetIn,
+    AssetKey,
+    DailyPartitionsDefinition,
+    HourlyPartitionsDefinition,
+    MultiPartitionsDefinition,
+    RetryPolicy,
+    StaticPartitionsDefinition,
+    asset,
+    materialize,
+)
+
+from airflow_provider_lakebase.dagster import LakebaseIOManager, LakebaseResource, resource
+from airflow_provider_lakebase.exceptions import LakebaseOutcomeUnknownError
+
+ROWS = {
+    "id": [1, 2, None],
+    "big": [9007199254740993, None, 1],
+    "ok": [True, None, False],
+    "name": ["a", None, "ü"],
+    "price": [Decimal("1.10"), None, Decimal("2.00")],
+    "at": [
+        datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC),
+        None,
+        datetime.datetime(2026, 7, 1, tzinfo=datetime.UTC),
+    ],
+    "day": [datetime.date(2026, 1, 1), None, datetime.date(9999, 12, 31)],
+}
+TABLE = pyarrow.table(
+    ROWS,
+    schema=pyarrow.schema(
+        {
+            "id": pyarrow.int32(),
+            "big": pyarrow.int64(),
+            "ok": pyarrow.bool_(),
+            "name": pyarrow.string(),
+            "price": pyarrow.decimal128(10, 2),
+            "at": pyarrow.timestamp("us", "UTC"),
+            "day": pyarrow.date32(),
+        }
+    ),
+)
+
+
+def query(lakebase: LakebaseResource, text: str) -> list[tuple]:
+    with lakebase.get_connection() as session:
+        return session.execute(text).fetchall()
+
+
+def test_every_library_stores_and_returns_the_same_values(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str
+):
+    seen = {}
+
+    @asset(key_prefix=schema)
+    def from_arrow() -> pyarrow.Table:
+        return TABLE
+
+    @asset(key_prefix=schema)
+    def from_pandas(from_arrow: pandas.DataFrame) -> pandas.DataFrame:
+        seen["pandas"] = from_arrow
+        return from_arrow
+
+    @asset(key_prefix=schema)
+    def from_polars(from_pandas: polars.DataFrame) -> polars.DataFrame:
+        seen["polars"] = from_pandas
+        return from_pandas
+
+    @asset(key_prefix=schema)
+    def from_lazy(from_polars: polars.LazyFrame) -> polars.LazyFrame:
+        return from_polars
+
+    @asset(key_prefix=schema)
+    def from_batches(from_lazy: pyarrow.RecordBatchReader) -> pyarrow.RecordBatchReader:
+        return from_lazy
+
+    @asset(key_prefix=schema, ins={"from_batches": AssetIn(metadata={"columns": ["name", "id"]})})
+    def names(from_batches: pyarrow.Table) -> pyarrow.Table:
+        return from_batches
+
+    assets = [from_arrow, from_pandas, from_polars, from_lazy, from_batches, names]
+    result = materialize(assets, resources={"io_manager": io_manager})
+    assert seen["pandas"]["big"].tolist()[0] == 9007199254740993
+    assert str(seen["pandas"]["id"].dtype) == "Int32"
+    assert seen["polars"].schema["price"].scale == 2
+    for name in ("from_pandas", "from_polars", "from_lazy", "from_batches"):
+        pairs = f"(TABLE {schema}.from_arrow EXCEPT ALL TABLE {schema}.{name})"
+        assert query(lakebase, f"SELECT count(*) FROM {schema}.{name}") == [(3,)]
+        assert query(lakebase, pairs) == []
+    assert query(lakebase, f"SELECT * FROM {schema}.names ORDER BY id") == [("a", 1), (None, 2), ("ü", None)]
+    (event,) = result.asset_materializations_for_node(f"{schema}__from_arrow")
+    assert event.metadata["dagster/row_count"].value == 3
+    assert event.metadata["dagster/column_schema"].value.columns[4].type == "numeric(10,2)"
+    assert result.asset_value(AssetKey([schema, "names"])).num_rows == 3
+
+
+def test_a_partition_replaces_only_itself(io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str):
+    days = DailyPartitionsDefinition("2026-01-01", end_date="2026-01-05")
+    seen = []
+
+    @asset(key_prefix=schema, partitions_def=days, metadata={"partition_expr": "day"})
+    def flights(context: AssetExecutionContext) -> pandas.DataFrame:
+        day = datetime.date.fromisoformat(context.partition_key)
+        return pandas.DataFrame({"day": [day] * day.day, "run": [context.run.run_id] * day.day})
+
+    @asset(key_prefix=schema, partitions_def=days, metadata={"partition_expr": "day"})
+    def copied(flights: polars.DataFrame) -> polars.DataFrame:
+        return flights
+
+    @asset(key_prefix=schema)
+    def counted(flights: pandas.DataFrame) -> pyarrow.Table:
+        seen.append(len(flights))
+        return pyarrow.table({"rows": [len(flights)]})
+
+    resources = {"io_manager": io_manager}
+    for day in ("2026-01-01", "2026-01-02", "2026-01-03"):
+        first = materialize([flights, copied], partition_key=day, resources=resources)
+    before = query(lakebase, f"SELECT day, run FROM {schema}.flights WHERE day <> '2026-01-02' ORDER BY 1")
+    again = materialize([flights, copied], partition_key="2026-01-02", resources=resources)
+    assert query(lakebase, f"SELECT day, run FROM {schema}.flights WHERE day <> '2026-01-02' ORDER BY 1") == before
+    assert query(lakebase, f"SELECT run FROM {schema}.flights WHERE day = '2026-01-02'") == [(again.run_id,)] * 2
+    assert query(lakebase, f"SELECT count(*) FROM {schema}.copied") == [(6,)]
+    (event,) = first.asset_materializations_for_node(f"{schema}__flights")
+    assert event.metadata["dagster/partition_row_count"].value == 3
+    assert "dagster/row_count" not in event.metadata
+    materialize([flights, counted], selection=[counted], resources=resources)
+    assert seen == [6]
+
+
+def test_partitions_of_several_dimensions(io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str):
+    dimensions = MultiPartitionsDefinition(
+        {"day": DailyPartitionsDefinition("2026-01-01"), "carrier": StaticPartitionsDefinition(["O'Air", "B\\C"])}
+    )
+
+    @asset(
+        key_prefix=schema,
+        partitions_def=dimensions,
+        metadata={"partition_expr": {"day": "at", "carrier": '"The Carrier"'}},
+    )
+    def flights(context: AssetExecutionContext) -> pyarrow.Table:
+        keys = context.partition_key.keys_by_dimension
+        at = datetime.datetime.fromisoformat(keys["day"]).replace(hour=23, tzinfo=datetime.UTC)
+        return pyarrow.table({"at": [at], "The Carrier": [keys["carrier"]], "run": [context.run.run_id]})
+
+    for key in ("2026-01-01", "2026-01-02", "2026-01-01"):
+        for carrier in ("O'Air", "B\\C"):
+            multi = dimensions.get_partition_key_from_str(f"{carrier}|{key}")
+            assert materialize([flights], partition_key=multi, resources={"io_manager": io_manager}).success
+    assert query(lakebase, f"SELECT count(*), count(DISTINCT run) FROM {schema}.flights") == [(4, 4)]
+
+
+def test_a_row_of_another_partition_is_refused(io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str):
+    @asset(
+        key_prefix=schema,
+        partitions_def=DailyPartitionsDefinition("2026-01-01", timezone="Europe/Berlin"),
+        metadata={"partition_expr": "at"},
+    )
+    def flights(context: AssetExecutionContext) -> pyarrow.Table:
+        return pyarrow.table({"at": [datetime.datetime(2026, 1, 1, 23, 30, tzinfo=datetime.UTC)]})
+
+    # Half past eleven in UTC is the next day in Berlin.
+    assert materialize([flights], partition_key="2026-01-02", resources={"io_manager": io_manager}).success
+    failed = materialize(
+        [flights], partition_key="2026-01-01", resources={"io_manager": io_manager}, raise_on_error=False
+    )
+    assert not failed.success
+    assert query(lakebase, f"SELECT count(*) FROM {schema}.flights") == [(1,)]
+
+
+def test_an_hour_that_comes_twice_is_two_partitions(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str
+):
+    hours = HourlyPartitionsDefinition("2026-11-01-00:00", timezone="America/New_York")
+
+    @asset(
+        key_prefix=schema,
+        partitions_def=hours,
+        metadata={"partition_expr": "at"},
+    )
+    def flights(context: AssetExecutionContext) -> pyarrow.Table:
+        starts = [hours.time_window_for_partition_key(key).start for key in context.partition_keys]
+        return pyarrow.table({"at": [start.astimezone(datetime.UTC) for start in starts]})
+
+    # The clocks of New York go back at two, so the range ends with the first of two hours from one to two.
+    tags = {
+        "dagster/asset_partition_range_start": "2026-11-01-00:00",
+        "dagster/asset_partition_range_end": "2026-11-01-01:00",
+    }
+    assert materialize([flights], tags=tags, resources={"io_manager": io_manager}).success
+    assert materialize([flights], partition_key="2026-11-01-01:00-0500", resources={"io_manager": io_manager}).success
+    assert query(lakebase, f"SELECT count(*) FROM {schema}.flights") == [(3,)]
+
+
+def test_a_lost_answer_to_commit_is_retried(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str, monkeypatch: pytest.MonkeyPatch
+):
+    real, attempts = resource.run_load, []
+
+    def lose_the_answer(*arguments: Any, **keywords: Any) -> Any:
+        attempts.append(1)
+        result = real(*arguments, **keywords)
+        if len(attempts) == 1:
+            raise LakebaseOutcomeUnknownError("The session was lost after COMMIT was sent")
+        return result
+
+    monkeypatch.setattr(resource, "run_load", lose_the_answer)
+
+    @asset(key_prefix=schema, retry_policy=RetryPolicy(max_retries=1))
+    def flights() -> pyarrow.Table:
+        return TABLE
+
+    assert materialize([flights], resources={"io_manager": io_manager}).success
+    assert len(attempts) == 2
+    assert query(lakebase, f"SELECT count(*) FROM {schema}.flights") == [(3,)]
+
+
+def test_a_name_that_postgres_would_shorten_is_refused(io_manager: LakebaseIOManager):
+    @asset(key_prefix="x", name="t" * 64)
+    def flights() -> pyarrow.Table:
+        return TABLE
+
+    failed = materialize([flights], resources={"io_manager": io_manager}, raise_on_error=False)
+    (failure,) = failed.filter_events(lambda event: event.is_step_failure)
+    assert "Postgres would shorten the name" in str(failure.event_specific_data.error)
+
+
+def test_an_index_with_a_name_is_not_lost_in_silence(io_manager: LakebaseIOManager):
+    @asset
+    def flights() -> pandas.DataFrame:
+        return pandas.DataFrame({"carrier": ["UA"], "late": [1]}).groupby("carrier").sum()
+
+    failed = materialize([flights], resources={"io_manager": io_manager}, raise_on_error=False)
+    (failure,) = failed.filter_events(lambda event: event.is_step_failure)
+    assert "does not store the frame's index 'carrier'" in str(failure.event_specific_data.error)
+
+
+@pytest.mark.parametrize("value", [[1, 2], "text"])
+def test_a_value_without_rows_is_refused_without_a_retry(io_manager: LakebaseIOManager, value: object):
+    @asset
+    def flights():
+        return value
+
+    failed = materialize([flights], resources={"io_manager": io_manager}, raise_on_error=False)
+    (failure,) = failed.filter_events(lambda event: event.is_step_failure)
+    assert "does not store or return values of type" in str(failure.event_specific_data.error)
