@@ -61,6 +61,24 @@ def asset_uri(settings: LakebaseSettings, schema: str, table: str) -> str | None
     return None if branch is None else _build(*branch, settings.session.database, schema, table)
 
 
+def unity_catalog_uri(settings: LakebaseSettings, table: str) -> str:
+    """Return the URI of an asset in Unity Catalog, as Airflow's Databricks provider writes it.
+
+    :param settings: settings of the connection, whose workspace has the catalog
+    :param table: ``catalog.schema.table``
+    """
+    return f"databricks://{workspace_host(settings)}/{table.replace('.', '/')}"
+
+
+def workspace_host(settings: LakebaseSettings) -> str:
+    """Return the workspace's host, with its port if it is an unusual one.
+
+    :param settings: settings of the connection
+    :raises LakebaseSettingsError: for a native Postgres login, which has none
+    """
+    return _host(urlsplit(settings.require_identity().host))
+
+
 def branch_of(settings: LakebaseSettings) -> tuple[str, str, str] | None:
     """Return workspace host, project and branch; None for a native Postgres login.
 

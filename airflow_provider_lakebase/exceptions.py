@@ -8,11 +8,18 @@
     │   ├── LakebaseWorkspaceRefusedError          it refused the request for another reason; the same one fails again
     │   ├── LakebaseWorkspaceUnreachableError      no connection to it can be opened: a wrong Host, or the network
     │   ├── LakebaseWorkspaceAccessError           wrong secret, no workspace access, no permission on the project
-    │   └── LakebaseEndpointNotFoundError          no such project, branch or endpoint
+    │   ├── LakebaseResourceNotFoundError          no such project, branch, endpoint or snapshot
+    │   ├── LakebaseResourceExistsError            another resource has the name
+    │   ├── LakebaseConflictError                  another operation on the resource is in progress
+    │   ├── LakebaseLimitError                     a limit of the service is reached, such as ten branches
+    │   ├── LakebaseOperationError                 a long-running operation failed
+    │   └── LakebaseOperationTimeoutError          a long-running operation takes longer than the timeout (TimeoutError)
     ├── LakebaseEndpointDisabledError              disabled: a connection cannot wake it
     ├── LakebaseWakeTimeoutError (TimeoutError)    did not wake or answer within wake_timeout
     ├── LakebaseAuthenticationError                Postgres refused the login: role missing, wrong identity, ...
-    ├── LakebaseRoleError                          a role was not created or a grant failed; nothing was changed
+    ├── LakebaseChangeFeedError                    a change feed cannot replicate a table, or no longer does
+    ├── LakebaseRoleError                          a role was not created, granted to or dropped
+    ├── LakebaseSyncedTableError                   the Postgres table of a synced table cannot be replaced or dropped
     ├── LakebaseLoadError                          a load failed; the target table is unchanged
     │   └── LakebaseRejectLimitError               more rows cannot be stored than reject_limit permits
     ├── LakebaseStorageError                       the storage of a file failed or could not be reached
@@ -26,8 +33,34 @@ reach the caller as psycopg raised them.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+WORDS: Mapping[str, str] = {
+    "host": "host",
+    "login": "login",
+    "password": "password",
+    "schema": "database",
+    "port": "port",
+    "connection": "connection",
+    "extra": "the settings",
+    "libpq": "libpq",
+    "or_caller": "",
+    "tasks": "programs",
+    "pool": "",
+    "create_schema": "",
+    "update_endpoint": "Change it",
+    "died_midway": "It can be missing because an earlier try died midway.",
+    "unprotect": "",
+}
+"""What hints and messages call a thing, by the name that stands for it in their text, such as ``{login}``.
+
+Whoever raises an error knows no orchestrator; each one has its own words. These are the words without any.
+"""
+_WORD = re.compile(rf"\{{({'|'.join(WORDS)})\}}")
+_KINDS = {"branches": "branch", "synced_tables": "synced table", "cdf-configs": "change feed"}
 
 
 @dataclass(frozen=True)
@@ -35,11 +68,12 @@ class ErrorContext:
     """The connection, resource and role that an error is about.
 
     :param conn_id: Airflow connection id
-    :param resource: resource name of the project, branch or endpoint
+    :param resource: resource name of the project, branch, endpoint, database, role, snapshot or synced table
     :param host: Postgres host, where the connection names one
     :param database: database name
     :param role: Postgres role
     :param workspace: URL of the workspace
+    :param operation: name of a long-running operation
     """
 
     conn_id: str = ""
@@ -48,22 +82,33 @@ class ErrorContext:
     database: str = ""
     role: str = ""
     workspace: str = ""
+    operation: str = ""
 
     def __str__(self) -> str:
         """Return the parts that are set, as a message shows them."""
         collections = self.resource.split("/")[::2]
-        parts = {
-            "connection": f"'{self.conn_id}'" if self.conn_id else "",
-            collections[-1].removesuffix("es").removesuffix("s"): self.resource,
-            "host": self.host,
-            "database": self.database,
-            "role": self.role,
-            "workspace": self.workspace,
-        }
-        return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+        parts = (
+            ("connection", f"'{self.conn_id}'" if self.conn_id else ""),
+            (_KINDS.get(collections[-1], collections[-1].removesuffix("s")), self.resource),
+            ("host", self.host),
+            ("database", self.database),
+            ("role", self.role),
+            ("workspace", self.workspace),
+            ("operation", self.operation),
+        )
+        return ", ".join(f"{name} {value}" for name, value in parts if value)
 
 
 NO_CONTEXT = ErrorContext()
+
+
+def in_words(text: str, words: Mapping[str, str]) -> str:
+    """Return a text with the words of an orchestrator.
+
+    :param text: with names of :data:`WORDS` in braces
+    :param words: of the orchestrator
+    """
+    return _WORD.sub(lambda found: words[found[1]], text)
 
 
 class LakebaseError(Exception):
@@ -75,9 +120,11 @@ class LakebaseError(Exception):
     :param retryable: whether the same call may succeed later without anyone changing anything; by default as the class
         says
     :param sqlstate: SQLSTATE of the server's error, where there is one
+    :param error_code: the workspace's code for the error, where there is one
     """
 
     retryable: bool = False
+    words: Mapping[str, str] = WORDS
 
     def __init__(
         self,
@@ -87,15 +134,31 @@ class LakebaseError(Exception):
         hint: str = "",
         retryable: bool | None = None,
         sqlstate: str | None = None,
+        error_code: str = "",
     ) -> None:
         text = f"{message} ({context})" if str(context) else message
         super().__init__(f"{text}. {hint}" if hint else text)
-        self.message = message
+        self._message = message
         self.context = context
-        self.hint = hint
+        self._hint = hint
         self.sqlstate = sqlstate
+        self.error_code = error_code
         if retryable is not None:
             self.retryable = retryable
+
+    def __str__(self) -> str:
+        """Return message, context and hint."""
+        return in_words(super().__str__(), self.words)
+
+    @property
+    def message(self) -> str:
+        """What happened, a sentence without its full stop."""
+        return in_words(self._message, self.words)
+
+    @property
+    def hint(self) -> str:
+        """What to do about it, a sentence, or an empty text."""
+        return in_words(self._hint, self.words)
 
     @property
     def conn_id(self) -> str:
@@ -104,8 +167,13 @@ class LakebaseError(Exception):
 
     @property
     def resource(self) -> str:
-        """Resource name of the project, branch or endpoint, or an empty text."""
+        """Resource name of the project, branch, endpoint or snapshot, or an empty text."""
         return self.context.resource
+
+    @property
+    def operation(self) -> str:
+        """Name of the long-running operation, or an empty text."""
+        return self.context.operation
 
     @property
     def role(self) -> str:
@@ -139,10 +207,34 @@ class LakebaseWorkspaceUnreachableError(LakebaseWorkspaceError):
     """No connection to the workspace can be opened: its name is unknown, or its address refuses connections."""
 
 
-class LakebaseEndpointNotFoundError(LakebaseWorkspaceError):
-    """The project, branch or endpoint does not exist."""
+class LakebaseResourceNotFoundError(LakebaseWorkspaceError):
+    """The project, branch, endpoint or snapshot does not exist."""
 
     retryable = False
+
+
+class LakebaseResourceExistsError(LakebaseWorkspaceError):
+    """Another resource has the name."""
+
+    retryable = False
+
+
+class LakebaseConflictError(LakebaseWorkspaceError):
+    """Another operation on the resource is in progress."""
+
+
+class LakebaseLimitError(LakebaseWorkspaceError):
+    """A limit of the service is reached; a retry helps once something was deleted or suspended."""
+
+
+class LakebaseOperationError(LakebaseWorkspaceError):
+    """A long-running operation of the workspace failed. Its code says whether a retry can help."""
+
+    retryable = False
+
+
+class LakebaseOperationTimeoutError(LakebaseWorkspaceError, TimeoutError):
+    """A long-running operation takes longer than the timeout. It goes on; a retry waits for it and starts no other."""
 
 
 class LakebaseEndpointDisabledError(LakebaseError):
@@ -159,8 +251,25 @@ class LakebaseAuthenticationError(LakebaseError):
     """Postgres refused the login."""
 
 
+class LakebaseChangeFeedError(LakebaseError):
+    """A change feed cannot replicate a table, or no longer does. A code tells the state of such a table."""
+
+
 class LakebaseRoleError(LakebaseError):
-    """A role could not be created or a privilege not granted; nothing was changed."""
+    """A role could not be created or dropped, or a privilege not granted. The message says what was changed."""
+
+
+class LakebaseSyncedTableError(LakebaseError):
+    """The Postgres table of a synced table, or what depends on it, cannot be replaced, put back or dropped.
+
+    :param message: what happened, and whether anything was changed
+    :param objects: what it is about, one line for each object
+    :param facts: the arguments of :class:`LakebaseError`
+    """
+
+    def __init__(self, message: str, *, objects: Sequence[str] = (), **facts: Any) -> None:
+        super().__init__(": ".join(filter(None, (message, "; ".join(objects)))), **facts)
+        self.objects = tuple(objects)
 
 
 class LakebaseLoadError(LakebaseError):

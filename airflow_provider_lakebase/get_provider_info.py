@@ -24,11 +24,16 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "hooks": [{"integration-name": _INTEGRATION, "python-modules": [f"{_MODULES}.hooks.lakebase"]}],
+        "hooks": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_MODULES}.hooks.{name}" for name in ("lakebase", "workspace")],
+            }
+        ],
         "operators": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [f"{_MODULES}.operators.{name}" for name in ("load", "role", "sql")],
+                "python-modules": [f"{_MODULES}.operators.{name}" for name in _OPERATORS],
             }
         ],
         "transfers": [
@@ -41,13 +46,13 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [f"{_MODULES}.sensors.{name}" for name in ("endpoint", "query")],
+                "python-modules": [f"{_MODULES}.sensors.{name}" for name in _SENSORS],
             }
         ],
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [f"{_MODULES}.triggers.{name}" for name in ("endpoint", "query", "statement")],
+                "python-modules": [f"{_MODULES}.triggers.{name}" for name in _TRIGGERS],
             }
         ],
         "extra-links": [
@@ -85,6 +90,9 @@ def get_provider_info() -> dict[str, Any]:
     }
 
 
+_OPERATORS = ("branch", "change_feed", "database", "endpoint", "load", "role", "snapshot", "sql", "synced_table")
+_SENSORS = ("change_feed", "endpoint", "query", "synced_table")
+_TRIGGERS = ("change_feed", "endpoint", "operation", "query", "statement", "synced_table")
 _ASSETS = {
     "schemes": ["lakebase"],
     "handler": f"{_MODULES}.assets.sanitize_uri",
@@ -97,6 +105,7 @@ _EXTRA_FIELDS: dict[str, tuple[Any, ...]] = {
         "Endpoint",
         "projects/<project>/branches/<branch>/endpoints/<endpoint>. Required here, or on each hook and operator.",
     ),
+    "project": ("Project", "Whose branches are managed, if the connection names no endpoint."),
     "auth_type": (
         "Authentication",
         "How to log in. Empty: with client ID and OAuth secret.",

@@ -48,12 +48,18 @@ for _module in ("hooks.lakebase", "emulator"):
 # The build does not use the network, so it cannot resolve names of other projects.
 nitpick_ignore = [
     ("py:class", "Asset"),  # airflow
+    # The docstrings say what they take.
+    *(("py:class", name) for name in ("Duration", "Time", "IfExists", "Cadence", "Access", "OnChange", "Route")),
+    # databricks-sdk
+    *(("py:class", name) for name in ("Branch", "Database", "Endpoint", "Role", "Snapshot", "SnapshotSchedule")),
+    *(("py:class", name) for name in ("CdfConfig", "CdfStatus")),  # databricks-sdk
     ("py:class", "AsyncEngine"),  # sqlalchemy
     ("py:class", "Connection"),  # airflow
     ("py:class", "Context"),  # airflow
     ("py:class", "Engine"),  # sqlalchemy
     ("py:class", "URL"),  # sqlalchemy
     ("py:class", "XComArg"),  # airflow
+    ("py:class", "os.PathLike"),  # the standard library
     ("py:class", "timedelta"),  # the standard library
     ("py:exc", "AirflowException"),  # airflow
     ("py:exc", "AirflowFailException"),  # airflow

@@ -21,6 +21,7 @@ from airflow_provider_lakebase.core.session.application_name import PRODUCT
 from airflow_provider_lakebase.core.session.connect import (
     AsyncSession,
     Session,
+    connect_with_retries,
     open_async_session,
     open_session,
 )
@@ -31,7 +32,7 @@ from airflow_provider_lakebase.core.workspace.client import Workspace
 from airflow_provider_lakebase.core.workspace.credentials import mint_credential
 from airflow_provider_lakebase.core.workspace.endpoints import PROCESS_ADDRESSES, EndpointAddresses
 from airflow_provider_lakebase.core.workspace.reachability import find_obstacle
-from airflow_provider_lakebase.exceptions import LakebaseEndpointNotFoundError, LakebaseWorkspaceError
+from airflow_provider_lakebase.exceptions import LakebaseResourceNotFoundError, LakebaseWorkspaceError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
@@ -76,6 +77,15 @@ class SessionFactory:
             session = open_session(self.settings, session_class=session_class, **self._opening())
         self._log_notices(session)
         return session
+
+    def open_with(self, connect: Callable[..., T]) -> T:
+        """Open a session of another driver on libpq. The errors are those of :meth:`open`.
+
+        :param connect: called with ``conninfo`` and libpq's keywords for each attempt; raises psycopg's
+            OperationalError when the login fails
+        """
+        with self._looking_up_again_after_errors():
+            return connect_with_retries(self.settings, connect=connect, **self._opening())
 
     async def open_async(self, session_class: type[AsyncSession]) -> AsyncSession:
         """Open a session without blocking the event loop; errors are those of :meth:`open`.
@@ -146,7 +156,7 @@ class SessionFactory:
         address = self._retrying(self._resolve, deadline)
         try:
             credential = self._retrying(self._mint, deadline)
-        except LakebaseEndpointNotFoundError:
+        except LakebaseResourceNotFoundError:
             # The branch may have another endpoint by now.
             address = self._retrying(partial(self._resolve, refresh=True), deadline)
             credential = self._retrying(self._mint, deadline)

@@ -69,10 +69,17 @@ def creation(schema: str) -> tuple[sql.Composed, ...]:
 
     :param schema: the ledger's schema, unquoted
     """
+    return (*schema_creation(schema), sql.SQL(DEFINITION).format(ledger=_ledger(schema)))
+
+
+def schema_creation(schema: str) -> tuple[sql.Composed, ...]:
+    """Return the statements that create the ledger's schema unless it exists, for one transaction.
+
+    :param schema: the schema, unquoted
+    """
     return (
         sql.SQL(_LOCK).format(),  # one of two concurrent creations would fail
         sql.SQL(_SCHEMA).format(name=sql.Literal(schema), schema=sql.Identifier(schema)),
-        sql.SQL(DEFINITION).format(ledger=_ledger(schema)),
     )
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakebase.core.errors.classify import add_context
 from airflow_provider_lakebase.core.sql.deferrable import DeferredStatements
 from airflow_provider_lakebase.core.sql.split import Parameters, shorten
-from airflow_provider_lakebase.hooks._failures import add_context
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 
 if TYPE_CHECKING:

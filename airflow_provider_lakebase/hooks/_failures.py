@@ -1,4 +1,4 @@
-"""Handle the errors of a task: add the connection to them, and skip retries that cannot help."""
+"""Skip the retries of a task that cannot help."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_lakebase.core.errors.classify import PERMANENT_SQLSTATES, READ_ONLY_SQLSTATE
-from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseError
+from airflow_provider_lakebase.core.errors.classify import is_permanent
 
 
 @contextmanager
@@ -27,34 +26,3 @@ def fail_without_retry() -> Iterator[None]:
         if not is_permanent(error):
             raise
         raise AirflowFailException("\n".join([str(error), *getattr(error, "__notes__", ())])) from error
-
-
-def is_permanent(error: Exception) -> bool:
-    """Return whether the same attempt would fail again.
-
-    :param error: the exception that the attempt raised
-    """
-    if isinstance(error, LakebaseError):
-        return not error.retryable
-    return str(getattr(error, "sqlstate", None) or "").startswith(PERMANENT_SQLSTATES)
-
-
-def is_from_postgres(error: BaseException) -> bool:
-    """Return whether psycopg raised an error, without importing psycopg.
-
-    :param error: any error
-    """
-    return hasattr(error, "sqlstate") and not isinstance(error, LakebaseError)
-
-
-def add_context(error: BaseException, context: ErrorContext) -> None:
-    """Note the connection on an error of a SQL statement, which is raised unchanged.
-
-    :param error: any error; only psycopg's get a note
-    :param context: the session's connection, endpoint, database and role
-    """
-    if not is_from_postgres(error):
-        return
-    error.add_note(str(context))
-    if getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE:
-        error.add_note("The session is read-only: write on a connection or hook without 'read_only'.")

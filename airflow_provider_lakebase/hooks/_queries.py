@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
-from airflow_provider_lakebase.core.sql.split import split_statements
-from airflow_provider_lakebase.exceptions import LakebaseSettingsError
-
 if TYPE_CHECKING:
     from airflow_provider_lakebase.core.bulk.formats.server_copy import QueryCopy
     from airflow_provider_lakebase.core.bulk.source import NamedRows
     from airflow_provider_lakebase.core.session.connections import LakebaseSession
     from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
-
-_WRITING = (("INSERT",), ("UPDATE",), ("DELETE",), ("MERGE",))
 
 
 @contextmanager
@@ -32,24 +27,12 @@ def run_up_to_last(
     :param read_only: reject statements that write, for results that a caller may not read to the end
     :raises LakebaseSettingsError: if there is no statement, or the last one is not a query
     """
-    from airflow_provider_lakebase.core.sql.binding import bind, check_encoding, hide_values
+    from airflow_provider_lakebase.core.sql import last_query
+    from airflow_provider_lakebase.core.sql.binding import hide_values
 
     with hook._create_autocommit_connection() as session, hide_values(parameters):
-        bound = [bind(session, text, parameters) for text in ([sql] if isinstance(sql, str) else sql)]
-        statements = [statement.text for text in bound for statement in split_statements(text)]
-        if not statements:
-            raise LakebaseSettingsError("There is no SQL statement", hint="Give a query.")
-        if split_statements(statements[-1])[0].words[:1] in _WRITING:
-            hint = "Use get_df() or get_records(), which commit what they write, or write WITH … AS (…) SELECT."
-            raise LakebaseSettingsError(
-                "The last statement writes, so its rows cannot be read by this method", hint=hint
-            )
         with _read_only(session) if read_only else nullcontext():
-            for statement in statements[:-1]:
-                hook._check_cancelled()
-                session.execute(statement.encode())
-                check_encoding(session)
-            yield session, statements[-1]
+            yield session, last_query.run_up_to_last(session, sql, parameters, hook._check_cancelled)
         session.commit()
 
 

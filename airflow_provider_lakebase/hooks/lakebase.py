@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+from airflow_provider_lakebase.core.bulk.option_signature import takes_options  # noqa: TID253 - it is light
 from airflow_provider_lakebase.core.bulk.options import (  # noqa: TID253 - it is light
     ExportKeywords,
     ExportOptions,
@@ -36,17 +37,17 @@ from airflow_provider_lakebase.core.connection.settings import (
     read_settings,
 )
 from airflow_provider_lakebase.core.daemon_thread import run_in_daemon_thread, start_in_daemon_thread
+from airflow_provider_lakebase.core.errors.classify import add_context
 from airflow_provider_lakebase.core.sql.split import shorten, split_statements
 from airflow_provider_lakebase.dialect import LakebaseDialect
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.hooks._connection import connection_fields
 from airflow_provider_lakebase.hooks._connection_check import ConnectionCheck
 from airflow_provider_lakebase.hooks._connection_form import form_widgets, ui_field_behaviour
 from airflow_provider_lakebase.hooks._copy_file import copy_file
 from airflow_provider_lakebase.hooks._data_frames import read_frame, read_frames
-from airflow_provider_lakebase.hooks._failures import add_context
 from airflow_provider_lakebase.hooks._insert_rows import insert_rows
 from airflow_provider_lakebase.hooks._masking import mask, mask_async, mask_credential, mask_credentials_async
-from airflow_provider_lakebase.hooks._options import takes_options
 from airflow_provider_lakebase.hooks._queries import read_arrow, run_up_to_last
 from airflow_provider_lakebase.hooks._readiness import ACTIVE, PROBE_QUERY, Probe
 from airflow_provider_lakebase.hooks._storage import locate
@@ -68,9 +69,6 @@ if TYPE_CHECKING:
     from airflow_provider_lakebase.core.session.connections import AsyncLakebaseSession, LakebaseSession
     from airflow_provider_lakebase.core.session.pool import AsyncLakebaseConnectionPool, LakebaseConnectionPool
     from airflow_provider_lakebase.core.workspace.endpoints import EndpointStatus
-
-CANCEL_SECONDS = 5.0
-"""Seconds the server gets to act on a cancellation."""
 
 
 class LakebaseHook(DbApiHook):
@@ -124,7 +122,7 @@ class LakebaseHook(DbApiHook):
         # known, so that a misspelt argument is still found.
         self._copied = frozenset(kwargs)
         self._databricks_connection: Connection | None = None
-        self._in_use: set[psycopg.Connection[Any]] = set()
+        self._in_use: set[LakebaseSession] = set()
         self._on_session: Callable[[], None] | None = None
         self._cancelled = False
 
@@ -155,7 +153,7 @@ class LakebaseHook(DbApiHook):
 
     def _read_settings(self, conn_id: str) -> LakebaseSettings:
         """Return the settings, with the connection id that error messages quote."""
-        fields = _fields(conn_id, self.connection, CONNECTION_TYPE)
+        fields = connection_fields(conn_id, self.connection, CONNECTION_TYPE)
         source = databricks_conn_id(fields)
         if source and self._databricks_connection is None:
             self._databricks_connection = self.get_connection(source)
@@ -172,7 +170,7 @@ class LakebaseHook(DbApiHook):
         from airflow.providers.common.compat.connection import get_async_connection
 
         conn_id = self.get_conn_id()
-        fields = _fields(conn_id, await get_async_connection(conn_id), CONNECTION_TYPE)
+        fields = connection_fields(conn_id, await get_async_connection(conn_id), CONNECTION_TYPE)
         source = databricks_conn_id(fields)
         settings = self._combine(fields, source, await get_async_connection(source) if source else None)
         await mask_async(settings.secrets)
@@ -183,7 +181,7 @@ class LakebaseHook(DbApiHook):
     ) -> LakebaseSettings:
         for name in sorted(self._copied - set(fields.extra)):
             raise unknown_field(fields.conn_id, name, ("endpoint", "database", "options", "read_only", "log_sql"))
-        source = _fields(databricks_id, databricks, "databricks") if databricks_id and databricks else None
+        source = connection_fields(databricks_id, databricks, "databricks") if databricks_id and databricks else None
         settings = read_settings(fields, endpoint=self.endpoint, read_only=self.read_only, databricks=source)
         # common-sql passes the connection's own options, too.
         options = None if self.options == settings.session.libpq.get("options") else self.options
@@ -288,7 +286,7 @@ class LakebaseHook(DbApiHook):
 
         :param timeout: seconds to wait for the workspace
         :raises LakebaseSettingsError: for a native Postgres login, which has no workspace
-        :raises LakebaseEndpointNotFoundError: if the endpoint does not exist
+        :raises LakebaseResourceNotFoundError: if the endpoint does not exist
         :raises LakebaseWorkspaceError: if the workspace refused the request
         """
         return _endpoint_status(self.settings, timeout)
@@ -349,23 +347,44 @@ class LakebaseHook(DbApiHook):
         """Cancel, on the server, the statements that this hook is running, and run no further ones."""
         self._cancelled = True
         for connection in list(self._in_use):
-            _cancel(connection)
+            connection.cancel_running()
 
     def _check_cancelled(self) -> None:
         if self._cancelled:
             raise AirflowException("The hook was cancelled")
 
-    def bootstrap_role(self, request: RoleRequest) -> dict[str, Any]:
-        """Create the Postgres role of an identity and its grants, idempotently.
+    def bootstrap_role(self, request: RoleRequest, *, dry_run: bool = False, prune: bool = False) -> dict[str, Any]:
+        """Create the Postgres role of an identity and make its privileges what is declared, or tell how they differ.
 
-        :param request: the identity and its privileges
-        :raises LakebaseRoleError: if the role or a grant could not be made; nothing was changed
+        Each database has a transaction of its own. With several, all are looked at before the first is changed.
+
+        :param request: the identity and what it is to have
+        :param dry_run: only tell what a run would change; needs no more than a login
+        :param prune: also revoke what the identity has been granted and is not declared
+        :raises LakebaseRoleError: if something could not be created, granted or revoked; nothing was changed in the
+            database that it names
+        :raises LakebaseSettingsError: if the hook has a database and the request has some too
         :returns: a report, as LakebaseRoleBootstrapOperator returns it
         """
-        from airflow_provider_lakebase.core.grants.bootstrap import bootstrap_role
+        from airflow_provider_lakebase.hooks._roles import bootstrap_role
 
-        with self._create_autocommit_connection() as connection:
-            return bootstrap_role(connection, request, context=connection.context)
+        return bootstrap_role(self, request, dry_run=dry_run, prune=prune)
+
+    def drop_role(self, identity: str, *, reassign_owned_to: str | None = None) -> dict[str, Any]:
+        """Drop the role of an identity; do nothing if it is gone.
+
+        :param identity: name of the role
+        :param reassign_owned_to: role that gets its objects and default privileges in every database; without it, a
+            role that owns something is not dropped
+        :raises LakebaseRoleError: if it could not be dropped; the message says what was changed
+        :returns: a report, as LakebaseDropRoleOperator returns it
+        """
+        from airflow_provider_lakebase.core.grants.drop import drop_role
+
+        def connect(database: str | None) -> AbstractContextManager[psycopg.Connection[Any]]:
+            return self._create_autocommit_connection(database=database)
+
+        return drop_role(connect, identity, reassign_owned_to=reassign_owned_to, context=self.settings.context)
 
     @takes_options(LoadOptions)
     def load(self, source: Any, table: str, **options: Unpack[LoadKeywords]) -> LoadResult:
@@ -693,9 +712,12 @@ class LakebaseHook(DbApiHook):
         return read_frames(self, "polars", sql, parameters, chunksize, kwargs)
 
     @contextmanager
-    def _create_autocommit_connection(self, autocommit: bool = False) -> Iterator[LakebaseSession]:
+    def _create_autocommit_connection(
+        self, autocommit: bool = False, *, database: str | None = None
+    ) -> Iterator[LakebaseSession]:
         """Open a session for the ``with`` block, and cancel its running statement if the block raises."""
-        with closing(self.get_conn()) as connection:
+        session = self.open(self.settings.override(database=database)) if database else self.get_conn()
+        with closing(session) as connection:
             connection.autocommit = autocommit
             # A task that is killed after its last statement must not commit it.
             connection.before_commit = self._check_cancelled
@@ -710,7 +732,7 @@ class LakebaseHook(DbApiHook):
                 # A task timeout arrives as an exception. Closing the socket would not stop the statement. A failure to
                 # cancel must not replace the exception.
                 with suppress(Exception):
-                    _cancel(connection)
+                    connection.cancel_running()
                 add_context(error, connection.context)
                 raise
             finally:
@@ -743,31 +765,6 @@ class LakebaseHook(DbApiHook):
 
     def _log_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         self.log.info("%s: %s", diagnostic.severity, diagnostic.message_primary)
-
-
-def _fields(conn_id: str, connection: Connection, conn_type: str) -> ConnectionFields:
-    if connection.conn_type != conn_type:
-        name = f"Connection '{conn_id}'" if conn_id else "Connection"
-        raise LakebaseSettingsError(
-            f"{name} is of type '{connection.conn_type}'",
-            hint=f"Use a connection of type '{conn_type}'.",
-        )
-    return ConnectionFields(
-        conn_id=conn_id,
-        host=connection.host,
-        login=connection.login,
-        password=connection.password,
-        schema=connection.schema,
-        port=connection.port,
-        extra=connection.extra_dejson,
-    )
-
-
-def _cancel(connection: psycopg.Connection[Any]) -> None:
-    from psycopg.pq import TransactionStatus
-
-    if connection.info.transaction_status is TransactionStatus.ACTIVE:
-        connection.cancel_safe(timeout=CANCEL_SECONDS)
 
 
 def _endpoint_status(settings: LakebaseSettings, timeout: float) -> EndpointStatus:

@@ -7,8 +7,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from airflow_provider_lakebase.core.bulk.option_signature import (  # noqa: TID253 - it is light
+    add_documentation,
+    add_parameters,
+)
 from airflow_provider_lakebase.core.bulk.options import Option  # noqa: TID253 - it is light
-from airflow_provider_lakebase.hooks._options import add_documentation, add_parameters
 
 
 def take_options(operator: type[Any], options: Sequence[Option]) -> None:

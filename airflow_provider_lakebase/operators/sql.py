@@ -13,6 +13,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
 from airflow_provider_lakebase.core.sql.deferrable import validate_deferrable
 from airflow_provider_lakebase.core.sql.split import read_parameters
+from airflow_provider_lakebase.core.workspace.specs import check_flags
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._deferred import name_session, read_deferred_results
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
@@ -81,6 +82,7 @@ class LakebaseSQLOperator(LakebaseOperatorMixin, SQLExecuteQueryOperator):
         if "conn_id" in kwargs:
             raise LakebaseSettingsError("conn_id is not an argument of this operator", hint="Use lakebase_conn_id.")
         super().__init__(sql=sql, **kwargs)
+        check_flags(deferrable=deferrable)
         self.is_deferrable_by_choice = bool(deferrable)
         if deferrable is None:
             deferrable = not self.autocommit and conf.getboolean("operators", "default_deferrable", fallback=False)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseSensorOperator, conf
+from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_lakebase.core.workspace.specs import check_flags
 from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.operators._base import LakebaseOperatorMixin
-from airflow_provider_lakebase.triggers._events import require_success
+from airflow_provider_lakebase.sensors._deferrable import POKE_SECONDS, DeferrableSensor
 from airflow_provider_lakebase.triggers.endpoint import LakebaseEndpointTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-POKE_SECONDS = 10.0
-"""Seconds that one poke may take."""
 
-
-class LakebaseEndpointSensor(LakebaseOperatorMixin, BaseSensorOperator):
+class LakebaseEndpointSensor(LakebaseOperatorMixin, DeferrableSensor):
     """Wait until an endpoint is ACTIVE and answers.
 
     A disabled or missing endpoint, or a refused login, fails the task at once, because waiting would not help.
@@ -47,42 +44,22 @@ class LakebaseEndpointSensor(LakebaseOperatorMixin, BaseSensorOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(deferrable=deferrable, **kwargs)
+        check_flags(wake=wake)
         self.wake = wake
-        self.deferrable = deferrable
 
-    def execute(self, context: Context) -> Any:
-        """Wait, in the worker or in the triggerer.
+    def _is_met_at_once(self, context: Context) -> bool:
+        """Return whether the endpoint is ready, and do not wait for one to wake."""
+        return self._is_ready(wake=False) and (not self.wake or self._is_ready(wake=True))
 
-        :raises AirflowFailException: for an error that is not transient
-        """
-        if not self.deferrable:
-            return super().execute(context)
-        try:
-            if self._is_ready(wake=False) and (not self.wake or self._is_ready(wake=True)):
-                return None
-        except AirflowException as error:
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException("Skipping, because soft_fail or never_fail is set") from error
-            raise
-        self.defer(
-            trigger=LakebaseEndpointTrigger(
-                self.lakebase_conn_id,
-                wake=self.wake,
-                poll_interval=self.poke_interval,
-                hook_params=self._hook_arguments(),
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
+    def _trigger(self, context: Context) -> LakebaseEndpointTrigger:
+        """Return the trigger that waits for the endpoint."""
+        return LakebaseEndpointTrigger(
+            self.lakebase_conn_id,
+            wake=self.wake,
+            poll_interval=self.poke_interval,
+            hook_params=self._hook_arguments(),
         )
-
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> None:
-        """Succeed or fail, as the trigger did.
-
-        :raises AirflowFailException: for an error that is not transient
-        """
-        with fail_without_retry():
-            require_success(event)
 
     def poke(self, context: Context) -> bool:
         """Check once whether the endpoint is ready, for at most 10 seconds.

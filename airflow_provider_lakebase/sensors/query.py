@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_lakebase.core.errors.classify import is_transient
 from airflow_provider_lakebase.core.sql.deferrable import validate_deferrable_parameters
 from airflow_provider_lakebase.core.sql.split import check_placeholders, read_parameters
+from airflow_provider_lakebase.core.workspace.specs import check_flags
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.operators._base import LakebaseOperatorMixin
-from airflow_provider_lakebase.triggers._events import require_success
+from airflow_provider_lakebase.sensors._deferrable import DeferrableSensor
 from airflow_provider_lakebase.triggers._polling import is_met
 from airflow_provider_lakebase.triggers.query import LakebaseQuerySensorTrigger
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class LakebaseQuerySensor(LakebaseOperatorMixin, BaseSensorOperator):
+class LakebaseQuerySensor(LakebaseOperatorMixin, DeferrableSensor):
     """Wait until the first cell of a query's first row is true: not NULL, false, 0 or empty.
 
     Every poke opens a session, which wakes the endpoint. With an interval shorter than its suspend timeout the endpoint
@@ -50,12 +50,12 @@ class LakebaseQuerySensor(LakebaseOperatorMixin, BaseSensorOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(deferrable=deferrable, **kwargs)
         self.sql = sql
         # The OpenLineage provider puts an attribute named "parameters" into every event, values included.
         self.sql_parameters = parameters
+        check_flags(only_when_awake=only_when_awake)
         self.only_when_awake = only_when_awake
-        self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
         """Wait, in the worker or in the triggerer.
@@ -63,36 +63,24 @@ class LakebaseQuerySensor(LakebaseOperatorMixin, BaseSensorOperator):
         :raises AirflowFailException: for an error that no retry can help
         :raises psycopg.Error: if Postgres refused the query for another reason
         """
-        if not self.deferrable:
-            return super().execute(context)
-        with fail_without_retry():
-            parameters = read_parameters(self.sql_parameters)
-            check_placeholders(self.sql, parameters)
-            validate_deferrable_parameters(parameters, hint="Or run the task with deferrable=False.")
-            hook_params = self._hook_arguments()
-        if self.poke(context):
-            return None
-        self.defer(
-            trigger=LakebaseQuerySensorTrigger(
-                sql=self.sql,
-                parameters=parameters,
-                lakebase_conn_id=self.lakebase_conn_id,
-                hook_params=hook_params,
-                poll_interval=self.poke_interval,
-                only_when_awake=self.only_when_awake,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
+        if self.deferrable:
+            with fail_without_retry():
+                parameters = read_parameters(self.sql_parameters)
+                check_placeholders(self.sql, parameters)
+                validate_deferrable_parameters(parameters, hint="Or run the task with deferrable=False.")
+                self._hook_arguments()
+        return super().execute(context)
+
+    def _trigger(self, context: Context) -> LakebaseQuerySensorTrigger:
+        """Return the trigger that runs the query."""
+        return LakebaseQuerySensorTrigger(
+            sql=self.sql,
+            parameters=read_parameters(self.sql_parameters),
+            lakebase_conn_id=self.lakebase_conn_id,
+            hook_params=self._hook_arguments(),
+            poll_interval=self.poke_interval,
+            only_when_awake=self.only_when_awake,
         )
-
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> None:
-        """Succeed or fail, as the trigger did.
-
-        :raises AirflowFailException: for an error that no retry can help
-        :raises psycopg.Error: if Postgres refused the query for another reason
-        """
-        with fail_without_retry():
-            require_success(event)
 
     def poke(self, context: Context) -> bool:
         """Run the query once.

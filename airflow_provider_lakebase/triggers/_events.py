@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_lakebase import exceptions
-from airflow_provider_lakebase.hooks._failures import is_from_postgres
+from airflow_provider_lakebase.core.errors.classify import is_from_postgres
+from airflow_provider_lakebase.exceptions import LakebaseError
 
 _SHOWN = ("status", "error", "sqlstate", "rows")
 MAX_MESSAGE_CHARACTERS = 8192
@@ -52,6 +54,7 @@ def failure(error: Exception) -> dict[str, Any]:
         "is_psycopgs": is_from_postgres(error),
         "sqlstate": getattr(error, "sqlstate", None),
         "message": "\n".join([str(error)[:MAX_MESSAGE_CHARACTERS], *getattr(error, "__notes__", ())]),
+        "facts": _facts(error) if isinstance(error, LakebaseError) else None,
     }
 
 
@@ -68,6 +71,8 @@ def require_success(outcome: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if outcome["status"] == "success":
         return outcome
     kind = getattr(exceptions, outcome["error"], None)
+    if kind is not None and (facts := outcome.get("facts")):
+        raise kind(**{**facts, "context": exceptions.ErrorContext(**facts["context"])})
     if kind is not None:
         raise kind(outcome["message"])
     if outcome.get("is_psycopgs"):
@@ -79,3 +84,15 @@ def require_success(outcome: Mapping[str, Any] | None) -> Mapping[str, Any]:
             psycopgs = getattr(psycopg, outcome["error"], psycopg.DatabaseError)
         raise psycopgs(outcome["message"])
     raise AirflowException(f"{outcome['error']}: {outcome['message']}")
+
+
+def _facts(error: LakebaseError) -> dict[str, Any]:
+    """Return the arguments that make an error again, as plain values."""
+    return {
+        "message": "\n".join([error.message[:MAX_MESSAGE_CHARACTERS], *getattr(error, "__notes__", ())]),
+        "context": asdict(error.context),
+        "hint": error.hint,
+        "retryable": error.retryable,
+        "sqlstate": error.sqlstate,
+        "error_code": error.error_code,
+    }

@@ -11,6 +11,7 @@ from airflow.triggers.base import BaseTrigger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential
 
 from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.core.workspace.specs import Duration, check_flags, read_wait
 from airflow_provider_lakebase.exceptions import LakebaseError
 from airflow_provider_lakebase.hooks._arguments import create_hook
 from airflow_provider_lakebase.hooks._readiness import ACTIVE
@@ -40,7 +41,7 @@ class PollingTrigger(BaseTrigger):
     :param sql: the query
     :param lakebase_conn_id: Airflow connection of type ``lakebase``
     :param hook_params: further arguments of the hook: ``endpoint``, ``database``, ``read_only``, ``options``
-    :param poll_interval: seconds between two polls
+    :param poll_interval: pause between two polls, ``timedelta`` or seconds
     :param only_when_awake: skip a poll while the endpoint is suspended, instead of waking it
     """
 
@@ -49,14 +50,15 @@ class PollingTrigger(BaseTrigger):
         sql: str,
         lakebase_conn_id: str = DEFAULT_CONN_ID,
         hook_params: dict[str, Any] | None = None,
-        poll_interval: float = 60.0,
+        poll_interval: Duration = 60.0,
         only_when_awake: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sql = sql
         self.lakebase_conn_id = lakebase_conn_id
         self.hook_params = hook_params
-        self.poll_interval = poll_interval
+        self.poll_interval = read_wait("poll_interval", poll_interval)
+        check_flags(only_when_awake=only_when_awake)
         self.only_when_awake = only_when_awake
         self._is_first = True
 

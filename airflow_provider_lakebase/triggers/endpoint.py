@@ -8,6 +8,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lakebase.core.connection.fields import DEFAULT_CONN_ID
+from airflow_provider_lakebase.core.workspace.specs import Duration, check_flags, read_wait
 from airflow_provider_lakebase.hooks._arguments import create_hook
 from airflow_provider_lakebase.triggers._events import event, failure, success
 from airflow_provider_lakebase.triggers._shared_poll import SharedPolls
@@ -22,7 +23,7 @@ class LakebaseEndpointTrigger(BaseTrigger):
     :param lakebase_conn_id: Airflow connection of type ``lakebase``
     :param endpoint: endpoint, in place of the connection's
     :param wake: probe the endpoint with a session, which wakes it; if False, only read its state
-    :param poll_interval: seconds between two readings of the state
+    :param poll_interval: pause between two readings of the state, ``timedelta`` or seconds
     :param hook_params: further arguments of the hook: ``endpoint``, ``database``, ``read_only``, ``options``
     """
 
@@ -31,14 +32,15 @@ class LakebaseEndpointTrigger(BaseTrigger):
         lakebase_conn_id: str = DEFAULT_CONN_ID,
         endpoint: str | None = None,
         wake: bool = True,
-        poll_interval: float = 60.0,
+        poll_interval: Duration = 60.0,
         hook_params: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.lakebase_conn_id = lakebase_conn_id
         self.endpoint = endpoint
+        check_flags(wake=wake)
         self.wake = wake
-        self.poll_interval = poll_interval
+        self.poll_interval = read_wait("poll_interval", poll_interval)
         self.hook_params = hook_params
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

@@ -38,7 +38,7 @@ class LakebaseQuerySensorTrigger(PollingTrigger):
     :param parameters: parameters of the query
     :param lakebase_conn_id: Airflow connection of type ``lakebase``
     :param hook_params: further arguments of the hook: ``endpoint``, ``database``, ``read_only``, ``options``
-    :param poll_interval: seconds between two polls
+    :param poll_interval: pause between two polls, ``timedelta`` or seconds
     :param only_when_awake: skip a poll while the endpoint is suspended, instead of waking it
     """
 
@@ -110,7 +110,7 @@ class LakebaseQueryTrigger(PollingTrigger, BaseEventTrigger):  # type: ignore[mi
     :param watermark_column: column of the query whose values only grow
     :param lakebase_conn_id: Airflow connection of type ``lakebase``
     :param hook_params: further arguments of the hook: ``endpoint``, ``database``, ``options``
-    :param poll_interval: seconds between two polls
+    :param poll_interval: pause between two polls, ``timedelta`` or seconds
     :param only_when_awake: skip a poll while the endpoint is suspended, instead of waking it: no one can have written
         to it meanwhile
     :raises LakebaseSettingsError: if neither or both of mark and watermark_column are given, or the SQL does not use

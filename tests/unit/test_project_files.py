@@ -105,6 +105,14 @@ def test_the_table_of_versions_is_the_one_of_the_requirements():
     assert documented == {tuple(map(pinned(path), PACKAGES)) for path in files}
 
 
+def test_the_versions_that_resolve_together_are_those_of_the_requirements():
+    text = (REPOSITORY / "docs" / "installation.md").read_text()
+    row = text.split("checked against the requirements file -->\n")[1].splitlines()[2]
+    names = ("apache-airflow", "dagster", "astronomer-cosmos", "dbt-core", "dbt-postgres")
+    versions = map(pinned(REPOSITORY / "requirements-dagster-dbt.txt"), names)
+    assert [cell.strip() for cell in row.strip("|").split("|")] == list(versions)
+
+
 def test_the_sdist_has_the_files_that_a_reader_looks_for():
     included = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     for name in ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"):

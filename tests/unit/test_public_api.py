@@ -14,12 +14,26 @@ import airflow_provider_lakebase
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = airflow_provider_lakebase.__name__
 # All public classes and functions of these are public API. Of ``core``, only what the page names.
-PARTS = ("assets", "emulator", "exceptions", "hooks", "links", "operators", "sensors", "transfers", "triggers")
+PARTS = (
+    "assets",
+    "emulator",
+    "exceptions",
+    "hooks",
+    "links",
+    "operators",
+    "sensors",
+    "task_groups",
+    "transfers",
+    "triggers",
+)
 # They run deferred tasks, and Airflow imports them by name: their paths stay, but nobody is to construct them.
 STARTED_BY_THE_PROVIDER = {
+    "triggers.change_feed.LakebaseChangeFeedSensorTrigger",
     "triggers.endpoint.LakebaseEndpointTrigger",
+    "triggers.operation.LakebaseOperationTrigger",
     "triggers.query.LakebaseQuerySensorTrigger",
     "triggers.statement.LakebaseStatementTrigger",
+    "triggers.synced_table.LakebaseSyncedTableSensorTrigger",
 }
 # Bases of public classes, which promise nothing by themselves.
 BASES = {"links.LakebasePageLink", "operators.load.LakebaseLoadBaseOperator"}

@@ -23,7 +23,8 @@ _TABLE = """
     SELECT c.oid::int8, nspname, relname, relkind::text, pg_get_userbyid(relowner), reltuples::float8,
         pg_has_role(relowner, 'USAGE'), row_security_active(c.oid),
         EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE confrelid = c.oid AND contype = 'f'),
-        EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) OR relhasrules
+        EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal),
+        EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = c.oid AND ev_enabled <> 'D')
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
     WHERE c.oid = %s::regclass
 """
@@ -144,7 +145,8 @@ class Table:
     :param owned: whether the session's role owns it, and may ANALYZE it
     :param row_security: whether row-level security applies to the role, so that COPY cannot write to it
     :param has_incoming_fks: whether foreign keys reference it
-    :param has_triggers_or_rules: whether triggers or rules may see how rows are inserted
+    :param has_triggers: whether triggers may see or change rows
+    :param has_rules: whether rules may rewrite statements
     """
 
     name: str
@@ -157,7 +159,8 @@ class Table:
     owned: bool
     row_security: bool
     has_incoming_fks: bool
-    has_triggers_or_rules: bool
+    has_triggers: bool
+    has_rules: bool
 
     @cached_property
     def identifier(self) -> sql.Identifier:
@@ -184,7 +187,7 @@ def find_table(connection: psycopg.Connection[Any], name: str) -> Table:
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.InvalidName, errors.SyntaxError) as error:
         hint = "Create it first, or let a load do so with 'create_table'; or correct its name, as in SQL: schema.table."
         raise LakebaseLoadError(f"There is no table {name}", context=context, hint=hint, table=name) from error
-    oid, schema, relation, kind, owner, estimate, owned, row_security, has_incoming_fks, has_triggers_or_rules = row
+    oid, schema, relation, kind, owner, estimate, owned, row_security, has_incoming_fks, has_triggers, has_rules = row
     _check_kind(name, kind, owner, context)
     columns = connection.execute(_COLUMNS, {"oid": oid}).fetchall()
     keys = connection.execute(_KEYS, [oid]).fetchall()
@@ -199,7 +202,8 @@ def find_table(connection: psycopg.Connection[Any], name: str) -> Table:
         owned=owned,
         row_security=row_security,
         has_incoming_fks=has_incoming_fks,
-        has_triggers_or_rules=has_triggers_or_rules,
+        has_triggers=has_triggers,
+        has_rules=has_rules,
     )
 
 
@@ -256,7 +260,7 @@ def create_table(
 
 def _creation_hint(error: psycopg.Error) -> str:
     if isinstance(error, errors.InvalidSchemaName):
-        return "Create the schema first, for example with LakebaseSQLOperator, or correct its name."
+        return "Create the schema first{create_schema}, or correct its name."
     if isinstance(error, errors.InsufficientPrivilege):
         return "Grant the role CREATE on the schema, or create the table first."
     return "Correct the name and 'create_table', or create the table first."

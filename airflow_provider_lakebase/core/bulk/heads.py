@@ -82,7 +82,7 @@ def check_lacking(lacking: Mapping[str, str], table: Table, updated: Iterable[st
                 column=name,
             )
         # A trigger may fill it.
-        if column.not_null and column.default is None and not table.has_triggers_or_rules:
+        if column.not_null and column.default is None and not table.has_triggers:
             hint = "Nothing was loaded. Add the column to the file, or give it a default."
             raise LakebaseLoadError(
                 f"{what}; it must not be NULL and has no default", context=context, hint=hint, source=label, column=name

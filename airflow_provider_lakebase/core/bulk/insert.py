@@ -129,7 +129,8 @@ class CopyInsert:
         """Return whether COPY and INSERT do the same to the table."""
         assert self.table is not None  # noqa: S101 - for the type checker
         if (
-            self.table.has_triggers_or_rules
+            self.table.has_triggers
+            or self.table.has_rules
             or self.table.row_security
             or any(column.identity == "a" for column in columns)
         ):

@@ -164,6 +164,10 @@ def _load(
     if options.create_table:
         create_table_for(connection, source, name, options)
     table = find_table(connection, name)
+    if table.has_rules:
+        what = f"Table {name} has rules, which COPY does not run"
+        hint = "Replace the rules by triggers, or disable them: ALTER TABLE … DISABLE RULE …."
+        raise LakebaseLoadError(what, context=session_context(connection), hint=hint)
     target = (table.oid, name)
     if options.load_id is not None:
         record = claim_load(connection, options.ledger_schema, options.load_id, target)

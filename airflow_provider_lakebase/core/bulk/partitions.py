@@ -89,7 +89,7 @@ class FolderCheck:
     def _find_problem(self, table: Table, column: Column, text: str | None) -> str:
         if text is None:
             # A trigger may fill it.
-            return "it must not be NULL" if column.not_null and not table.has_triggers_or_rules else ""
+            return "it must not be NULL" if column.not_null and not table.has_triggers else ""
         if "\0" in text:
             return "it contains a null byte"
         if column.name in self.casts:

@@ -107,13 +107,18 @@ def _explain(
 ) -> Exception:
     line, name = target.find(error) if target else (None, error.diag.column_name)
     is_about_row = line is not None and not isinstance(error, psycopg.OperationalError)
-    if not is_about_row and not isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+    if not is_about_row and not isinstance(error, psycopg.DataError | psycopg.IntegrityError) and not _is_raised(error):
         # The context of an error quotes the row that was being read.
         return type(error)(error.diag.message_primary or "") if error.diag.context else error
     unit, number = part.locate_copied(line) if part and line is not None else (part.unit if part else "row", None)
     column = next((each for each in target.columns if each.name == name), None) if target else None
     reason = _reason(error, table, mode, part, column)
     return _row_error(reason, table, context, unit, number, name, part, error.sqlstate)
+
+
+def _is_raised(error: psycopg.Error) -> bool:
+    """Return whether a trigger or a function raised the error: class P0, or an SQLSTATE that is not Postgres's own."""
+    return (error.sqlstate or "").startswith("P0") or type(error) is psycopg.DatabaseError and bool(error.sqlstate)
 
 
 def _reason(error: psycopg.Error, table: str, mode: str, part: Part | None, column: Column | None) -> str:

@@ -27,9 +27,9 @@ _PARTITIONS = """
     SELECT pg_get_partition_constraintdef(relid) FROM pg_partition_tree(%(oid)s::oid::regclass)
     WHERE isleaf AND relid <> %(oid)s::oid
 """
-# A BEFORE INSERT trigger, or a rule, may change the row. The bits of tgtype are ROW, BEFORE and INSERT.
+# A BEFORE INSERT trigger may change the row. The bits of tgtype are ROW, BEFORE and INSERT.
 _REWRITES = """
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = %(oid)s::oid AND relhasrules) OR EXISTS (
+    SELECT EXISTS (
         SELECT FROM pg_catalog.pg_trigger WHERE tgtype & 7 = 7 AND tgenabled <> 'D' AND tgrelid IN (
             SELECT %(oid)s::oid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid::regclass)
         )
@@ -83,7 +83,7 @@ class Check(NamedTuple):
 
 
 def is_rewritten(connection: psycopg.Connection[Any], table: Table) -> bool:
-    """Return whether triggers or rules of a table may change rows before its constraints see them.
+    """Return whether triggers of a table may change rows before its constraints see them.
 
     :param connection: an open session
     :param table: the target

@@ -16,6 +16,7 @@ from airflow_provider_lakebase.core.connection.readers import (
     read_boolean,
     read_endpoint_name,
     read_host_name,
+    read_project_id,
     read_seconds,
     read_sslmode,
     read_text,
@@ -34,6 +35,7 @@ DEFAULT_WAKE_TIMEOUT = 120.0
 
 EXTRA_FIELDS: Mapping[str, Reader] = {
     "endpoint": read_endpoint_name,
+    "project": read_project_id,
     "auth_type": one_of(*AUTH_KINDS),
     "databricks_conn_id": read_text,
     "oidc_token_env": read_text,
@@ -63,7 +65,7 @@ DBAPI_HOOK_EXTRAS = frozenset(
 )
 """Extras that common-sql's ``DbApiHook`` reads itself."""
 
-_NO_AWS = "Remove it: the provider mints a database credential for each session, from Login and Password or OIDC."
+_NO_AWS = "Remove it: the provider mints a database credential for each session, from the identity that signs in."
 POSTGRES_HOOK_EXTRAS: Mapping[str, str] = {
     "aws_conn_id": _NO_AWS,
     "azure_conn_id": _NO_AWS,
@@ -108,10 +110,10 @@ RESERVED_LIBPQ_KEYWORDS = frozenset(
 
 
 _OWN_FIELDS = {
-    "dbname": "the field Schema",
-    "host": "the extra 'pg_host'",
-    "password": "the field Password",
-    "port": "the field Port",
+    "dbname": "the field {schema}",
+    "host": "'pg_host'",
+    "password": "the field {password}",
+    "port": "the field {port}",
 }
 
 
@@ -145,4 +147,4 @@ def refuse_reserved(conn_id: str, given: Mapping[str, Any]) -> None:
             else "Remove it: the provider sets it, or it would change which server the session connects to or what it "
             "reads."
         )
-        raise wrong_field(conn_id, name, "is not for the extra", hint)
+        raise wrong_field(conn_id, name, "is not for {libpq}", hint)

@@ -175,7 +175,7 @@ def read_databricks_identity(conn_id: str, databricks_conn_id: str, fields: Mapp
             "with 'service_principal_oauth', no service principal of Azure with 'azure_tenant_id', no personal access "
             "token",
             context=ErrorContext(conn_id),
-            hint="Complete it, or enter Login and Password in this connection.",
+            hint="Complete it, or enter {login} and {password} in this connection.",
         )
     return WorkspaceIdentity(url, kind.auth_type, MappingProxyType(kind.read(given)))
 

@@ -11,6 +11,8 @@ from airflow_provider_lakebase.core.connection.resource_names import ENDPOINT_FO
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError
 
 DAY_SECONDS = 86_400.0
+FORM_FIELDS = ("Host", "Login", "Password", "Schema", "Port")
+"""The fields that every connection has; all others are its extras."""
 SSLMODES = ("require", "verify-ca", "verify-full")
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -27,7 +29,8 @@ def wrong_field(conn_id: str, name: str, problem: str, hint: str) -> LakebaseSet
     :param problem: what is wrong, following the field's name
     :param hint: what to do
     """
-    return LakebaseSettingsError(f"Field '{name}' {problem}", context=ErrorContext(conn_id), hint=hint)
+    shown = f"{{{name.lower()}}}" if name in FORM_FIELDS else name
+    return LakebaseSettingsError(f"Field '{shown}' {problem}", context=ErrorContext(conn_id), hint=hint)
 
 
 def required(conn_id: str, name: str, value: Any, hint: str) -> str:
@@ -105,6 +108,16 @@ def read_endpoint_name(conn_id: str, name: str, value: Any) -> ResourceName:
             "is malformed" if "@" in str(value) else f"is malformed: {value!r}",
             f"Write {ENDPOINT_FORM}, each name in lower-case letters, digits and hyphens.",
         ) from None
+
+
+def read_project_id(conn_id: str, name: str, value: Any) -> str:
+    """Return the ID of a project, which may be given by its resource name."""
+    text = value if isinstance(value, str) else ""
+    try:
+        return ResourceName(text.removeprefix("projects/")).project
+    except ValueError:
+        hint = "Write the ID of a project, in lower-case letters, digits and hyphens."
+        raise wrong_field(conn_id, name, f"is malformed: {value!r}", hint) from None
 
 
 def read_host_name(conn_id: str, name: str, value: Any) -> str:

@@ -33,7 +33,13 @@ from airflow_provider_lakebase.core.connection.identity import (
     read_databricks_identity,
     read_identity,
 )
-from airflow_provider_lakebase.core.connection.readers import read_endpoint_name, read_text, whole_number, wrong_field
+from airflow_provider_lakebase.core.connection.readers import (
+    read_endpoint_name,
+    read_project_id,
+    read_text,
+    whole_number,
+    wrong_field,
+)
 from airflow_provider_lakebase.core.connection.resource_names import ENDPOINT_FORM, ResourceName
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError
 
@@ -97,12 +103,14 @@ class LakebaseSettings:
     :param identity: who signs in to which workspace; None for a native Postgres login
     :param endpoint: an endpoint, or a branch, which means its read-write endpoint; None if not given
     :param session: how a session is opened
+    :param project: ID of the project whose branches are managed; None is that of the endpoint
     """
 
     conn_id: str
     identity: WorkspaceIdentity | None
     endpoint: ResourceName | None = None
     session: SessionSettings = field(default_factory=SessionSettings)
+    project: str | None = None
 
     @property
     def secrets(self) -> list[str]:
@@ -131,7 +139,7 @@ class LakebaseSettings:
             raise LakebaseSettingsError(
                 "A native Postgres login cannot use the workspace's API",
                 context=self.context,
-                hint="Use a connection with an identity of the workspace.",
+                hint="Use a {connection} with an identity of the workspace.",
             )
         return self.identity
 
@@ -141,9 +149,24 @@ class LakebaseSettings:
         :raises LakebaseSettingsError: when none is named
         """
         if self.endpoint is None:
-            hint = f"Name it, as {ENDPOINT_FORM}, in the connection's extra, or on the hook or operator."
+            hint = f"Name it, as {ENDPOINT_FORM}, in {{extra}}{{or_caller}}."
             raise wrong_field(self.conn_id, "endpoint", "is missing", hint)
         return self.endpoint
+
+    def require_project(self, project: str | None = None) -> ResourceName:
+        """Return the project whose branches are managed.
+
+        :param project: ID or resource name, in place of the connection's
+        :raises LakebaseSettingsError: when none is named, or the name is malformed
+        """
+        if project:
+            return ResourceName(read_project_id(self.conn_id, "project", project))
+        if self.endpoint is not None:
+            return self.endpoint.up_to("project")
+        if self.project:
+            return ResourceName(self.project)
+        hint = "Name it as 'project' in {extra}{or_caller}."
+        raise wrong_field(self.conn_id, "project", "is missing", hint)
 
     def override(self, *, database: str | None = None, options: str | None = None) -> LakebaseSettings:
         """Return settings with another database or further options.
@@ -247,7 +270,7 @@ def read_settings(
         **{name: known[name] for name in _SESSION_EXTRAS if name in known},
     )
     _check_host(conn_id, session, is_native=login["identity"] is None)
-    return LakebaseSettings(conn_id, login["identity"], named, session)
+    return LakebaseSettings(conn_id, login["identity"], named, session, known.get("project"))
 
 
 def is_pooled(pg_host: str | None) -> bool:
@@ -295,8 +318,8 @@ def _override_endpoint(conn_id: str, known: dict[str, Any], endpoint: str, *, is
             conn_id,
             "endpoint",
             f"is not used with auth_type '{NATIVE}'",
-            "A native Postgres login goes to 'pg_host': leave 'endpoint' out of the hook or operator, or use a "
-            "connection with an identity of the workspace.",
+            "A native Postgres login goes to 'pg_host': leave 'endpoint' out, or use a {connection} "
+            "with an identity of the workspace.",
         )
     known.pop("pg_host", None)
     known["endpoint"] = named

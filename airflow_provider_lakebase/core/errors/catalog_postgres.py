@@ -11,7 +11,7 @@ from airflow_provider_lakebase.core.errors.rules import ErrorRule, Retry, find_b
 from airflow_provider_lakebase.exceptions import (
     LakebaseAuthenticationError,
     LakebaseEndpointDisabledError,
-    LakebaseEndpointNotFoundError,
+    LakebaseResourceNotFoundError,
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
 )
@@ -21,7 +21,7 @@ _ROLE_OF_IDENTITY_HINT = (
     "(the role bootstrap does that), and that the connection's 'user' is that role."
 )
 _CREATE_ROLE_HINT = "Create the role with the role bootstrap, on the connection of an identity that may create roles."
-_BUSY_HINT = "Run fewer tasks at once (an Airflow pool limits them), or raise the endpoint's maximum compute size."
+_BUSY_HINT = "Run fewer {tasks} at once{pool}, or raise the endpoint's maximum compute size."
 
 POSTGRES_RULES: tuple[ErrorRule, ...] = (
     ErrorRule(
@@ -37,7 +37,7 @@ POSTGRES_RULES: tuple[ErrorRule, ...] = (
         r"endpoint cannot be found|endpoint ID is not specified|Inconsistent project name inferred from SNI",
         "The host is not the host of an endpoint",
         Retry.NEVER,
-        LakebaseEndpointNotFoundError,
+        LakebaseResourceNotFoundError,
         "Remove 'pg_host' so that the host is looked up, and use 'hostaddr' rather than an address as host.",
     ),
     ErrorRule(
@@ -129,7 +129,7 @@ POSTGRES_RULES: tuple[ErrorRule, ...] = (
         "A keyword or option of the connection is wrong",
         Retry.NEVER,
         LakebaseSettingsError,
-        "Correct it in the connection's extra, or in 'options'.",
+        "Correct it in {extra}, or in 'options'.",
     ),
     ErrorRule(
         'role "etl" does not exist',
@@ -145,7 +145,7 @@ POSTGRES_RULES: tuple[ErrorRule, ...] = (
         "The database does not exist",
         Retry.NEVER,
         LakebaseSettingsError,
-        "Correct the database in the field Schema of the connection, or the argument 'database'.",
+        "Correct the database in the field {schema} of the {connection}{or_caller}.",
     ),
     ErrorRule(
         'permission denied for database "sales"',

@@ -1,4 +1,4 @@
-"""Decide whether an error is transient."""
+"""Decide whether an error is transient or permanent, and note on it which connection it is about."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from airflow_provider_lakebase.core.errors.catalog_postgres import find_postgres_rule
 from airflow_provider_lakebase.core.errors.rules import Retry
-from airflow_provider_lakebase.exceptions import LakebaseError
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseError
 
 READ_ONLY_SQLSTATE = "25006"
 
@@ -38,3 +38,34 @@ def is_transient(error: BaseException) -> bool:
         return error.sqlstate.startswith(TRANSIENT_SQLSTATES)
     rule = find_postgres_rule(str(error))
     return rule.retry is Retry.WAKING if rule else _LOST_SESSION.search(str(error)) is not None
+
+
+def is_permanent(error: Exception) -> bool:
+    """Return whether the same attempt would fail again.
+
+    :param error: the exception that the attempt raised
+    """
+    if isinstance(error, LakebaseError):
+        return not error.retryable
+    return str(getattr(error, "sqlstate", None) or "").startswith(PERMANENT_SQLSTATES)
+
+
+def is_from_postgres(error: BaseException) -> bool:
+    """Return whether psycopg raised an error, without importing psycopg.
+
+    :param error: any error
+    """
+    return hasattr(error, "sqlstate") and not isinstance(error, LakebaseError)
+
+
+def add_context(error: BaseException, context: ErrorContext) -> None:
+    """Note the connection on an error of a SQL statement, which is raised unchanged.
+
+    :param error: any error; only psycopg's get a note
+    :param context: the session's connection, endpoint, database and role
+    """
+    if not is_from_postgres(error):
+        return
+    error.add_note(str(context))
+    if getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE:
+        error.add_note("The session is read-only: write on a connection without 'read_only'.")

@@ -30,7 +30,8 @@ class Retry(Enum):
 class ErrorRule:
     """One row of an error catalog.
 
-    A rule matches by its pattern, by the class of databricks-sdk's error, or by the HTTP status.
+    A rule matches by its pattern, by the class of databricks-sdk's error or the workspace's code, or by the HTTP
+    status.
 
     :param example: the error's text as seen or documented
     :param pattern: regular expression that finds the text, whatever names it contains
@@ -40,6 +41,7 @@ class ErrorRule:
     :param hint: what to do, a sentence
     :param sdk_errors: names of databricks-sdk's error classes
     :param statuses: HTTP statuses
+    :param codes: the workspace's error codes
     """
 
     example: str
@@ -50,6 +52,7 @@ class ErrorRule:
     hint: str
     sdk_errors: Collection[str] = field(default=())
     statuses: Collection[int] = field(default=())
+    codes: Collection[str] = field(default=())
 
     def matches_text(self, text: str) -> bool:
         """Return whether the pattern finds something in a server's text."""
@@ -59,14 +62,16 @@ class ErrorRule:
         """Return the meaning, followed by the server's own words on one line."""
         return f"{self.meaning}: {' '.join(text.split())}"
 
-    def to_error(self, text: str, context: ErrorContext) -> LakebaseError:
+    def to_error(self, text: str, context: ErrorContext, error_code: str = "") -> LakebaseError:
         """Return the error to raise.
 
         :param text: the server's words
         :param context: the connection and resource they are about
+        :param error_code: the workspace's code
         """
         retryable = self.retry is Retry.WAKING
-        return self.error(self.describe(text), context=context, hint=self.hint, retryable=retryable)
+        text = self.describe(text)
+        return self.error(text, context=context, hint=self.hint, retryable=retryable, error_code=error_code)
 
 
 def find_by_text(rules: Collection[ErrorRule], text: str) -> ErrorRule | None:

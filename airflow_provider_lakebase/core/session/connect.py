@@ -52,6 +52,7 @@ class CredentialMinter(Protocol):
     def __call__(self, *, timeout: float) -> Callable[[], str]: ...
 
 
+T = TypeVar("T")
 Session = TypeVar("Session", bound=LakebaseSession)
 AsyncSession = TypeVar("AsyncSession", bound=AsyncLakebaseSession)
 
@@ -84,10 +85,36 @@ def open_session(
     :raises LakebaseSettingsError: when the settings cannot work
     :raises psycopg.OperationalError: for a login error that the catalog does not list
     """
+    session = connect_with_retries(
+        settings,
+        connect=session_class.connect,
+        resolve_address=resolve_address,
+        mint=mint,
+        application_name=application_name,
+        find_obstacle=find_obstacle,
+    )
+    _prepare(session, settings)
+    return session
+
+
+def connect_with_retries(
+    settings: LakebaseSettings,
+    *,
+    connect: Callable[..., T],
+    resolve_address: AddressResolver,
+    mint: CredentialMinter,
+    application_name: str = PRODUCT,
+    find_obstacle: Callable[[], str] = lambda: "",
+) -> T:
+    """Connect as :func:`open_session` does, with any driver on libpq. Other arguments and errors are those of it.
+
+    :param connect: called with ``conninfo`` and libpq's keywords for each attempt; raises psycopg's OperationalError
+        when the login fails
+    """
     attempts = _ConnectAttempts(settings, resolve_address, mint, application_name)
     retrying = Retrying(**attempts.policy())
     with attempts.logging_wait(find_obstacle):
-        return cast(Session, retrying(attempts.connect, session_class))
+        return cast(T, retrying(attempts.connect, connect))
 
 
 async def open_async_session(
@@ -106,7 +133,14 @@ async def open_async_session(
     attempts = _ConnectAttempts(settings, resolve_address, mint, application_name)
     retrying = AsyncRetrying(**attempts.policy())
     with attempts.logging_wait(find_obstacle):
-        return await retrying(attempts.connect_async, session_class)
+        session: AsyncSession = await retrying(attempts.connect_async, session_class)
+    _prepare(session, settings)
+    return session
+
+
+def _prepare(session: LakebaseSession | AsyncLakebaseSession, settings: LakebaseSettings) -> None:
+    session.context = settings.context
+    register_types(session.adapters)
 
 
 class _ConnectAttempts:
@@ -139,23 +173,19 @@ class _ConnectAttempts:
             "reraise": True,
         }
 
-    def connect(self, session_class: type[Session]) -> Session:
+    def connect(self, connect: Callable[..., T]) -> T:
         try:
             # The credential gets no name here: a traceback that prints variables would show it.
-            session = session_class.connect(**self.arguments())
+            return connect(**self.arguments())
         except BaseException as error:
-            # psycopg's frames hold the credential, and the socket of a connection that timed out.
+            # The driver's frames hold the credential, and the socket of a connection that timed out.
             raise error.with_traceback(None)  # noqa: B904
-        self.prepare(session)
-        return session
 
     async def connect_async(self, session_class: type[AsyncSession]) -> AsyncSession:
         try:
-            session = await session_class.connect(**await run_in_daemon_thread(self.arguments))
+            return await session_class.connect(**await run_in_daemon_thread(self.arguments))
         except BaseException as error:
             raise error.with_traceback(None)  # noqa: B904
-        self.prepare(session)
-        return session
 
     def arguments(self) -> dict[str, Any]:
         """Return psycopg's arguments for the next attempt, with a new credential."""
@@ -180,10 +210,6 @@ class _ConnectAttempts:
             arguments["host"] = ",".join([address.host] * len(addresses))
         seconds = round(retries.seconds_left) // max(len(addresses), 1)
         return {**arguments, "connect_timeout": max(seconds, MIN_ADDRESS_SECONDS)}
-
-    def prepare(self, session: LakebaseSession | AsyncLakebaseSession) -> None:
-        session.context = self.settings.context
-        register_types(session.adapters)
 
     @contextmanager
     def logging_wait(self, find_obstacle: Callable[[], str]) -> Iterator[None]:

@@ -9,8 +9,12 @@ from typing import Any, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from airflow_provider_lakebase.exceptions import NO_CONTEXT, LakebaseOutcomeUnknownError
+
+CANCEL_SECONDS = 5.0
+"""Seconds the server gets to act on a cancellation."""
 
 
 class _ReportsLostCommit:
@@ -102,6 +106,11 @@ class LakebaseSession(_ReportsLostCommit, psycopg.Connection[tuple[Any, ...]]):
         """
         self.before_commit()
         super().commit()
+
+    def cancel_running(self) -> None:
+        """Cancel the statement that the session is running, on the server; closing the session would not stop it."""
+        if self.info.transaction_status is TransactionStatus.ACTIVE:
+            self.cancel_safe(timeout=CANCEL_SECONDS)
 
     def wait(self, *args: Any, **keywords: Any) -> Any:
         """Wait for the server's answer; psycopg calls it for everything it sends.

@@ -85,7 +85,7 @@ def _checked(settings: LakebaseSettings, engine_options: Mapping[str, Any] | Non
             raise LakebaseSettingsError(
                 f"engine_kwargs holds '{name}', but the provider opens the engine's sessions",
                 context=settings.context,
-                hint="Set libpq keywords in the connection's extra, and search_path or timeouts in its 'options'.",
+                hint="Set libpq keywords in {extra}, and search_path or timeouts in its 'options'.",
             )
     return engine_options or {}
 

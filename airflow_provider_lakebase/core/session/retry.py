@@ -14,7 +14,7 @@ from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 from airflow_provider_lakebase.core.errors.catalog_postgres import find_postgres_rule
 from airflow_provider_lakebase.core.errors.rules import ErrorRule, Retry
 from airflow_provider_lakebase.exceptions import (
-    LakebaseEndpointNotFoundError,
+    LakebaseResourceNotFoundError,
     LakebaseWakeTimeoutError,
     LakebaseWorkspaceError,
     LakebaseWorkspaceUnreachableError,
@@ -106,7 +106,7 @@ class LoginRetries:
         return rule.to_error(str(error), self._settings.context)
 
     def _after_workspace_error(self, error: LakebaseWorkspaceError) -> bool:
-        if isinstance(error, LakebaseEndpointNotFoundError) and self._address_known and not self._has_refreshed:
+        if isinstance(error, LakebaseResourceNotFoundError) and self._address_known and not self._has_refreshed:
             # The endpoint that was found earlier is gone; a branch may have another one by now.
             return self._refresh()
         self.waits_for = "the workspace does not answer as it should"
@@ -122,7 +122,7 @@ class LoginRetries:
         if retry is Retry.ROLE_PROPAGATING and self._propagating_since is None:
             self._propagating_since = self._clock()
         # A branch reset moves the host, so a host that does not answer is looked up once more.
-        is_lost = self._rule.error is LakebaseEndpointNotFoundError and not self._settings.session.pg_host
+        is_lost = self._rule.error is LakebaseResourceNotFoundError and not self._settings.session.pg_host
         if not self._has_refreshed and (is_lost or retry is Retry.WAKING):
             return self._refresh()
         return (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -13,12 +14,17 @@ from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
 from airflow_provider_lakebase.core.errors.catalog_workspace import UNREACHABLE, find_workspace_rule
 from airflow_provider_lakebase.core.workspace.light_sdk import ApiClient, DatabricksError, Unauthenticated
+from airflow_provider_lakebase.core.workspace.pipelines_api import PipelinesApi
 from airflow_provider_lakebase.core.workspace.postgres_api import PostgresApi
 from airflow_provider_lakebase.core.workspace.reachability import NoAnswerError, call_within, find_obstacle
 from airflow_provider_lakebase.core.workspace.sdk_config import KNOWN_SIGN_IN, DirectConfig, PinnedConfig
+from airflow_provider_lakebase.core.workspace.unity_catalog_api import UnityCatalogApi
 from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext, LakebaseError, LakebaseWorkspaceError
 
 T = TypeVar("T")
+
+BEGIN_SECONDS = 5.0
+"""Seconds within which requests that share a thread are begun."""
 
 
 class WorkspaceClient:
@@ -30,8 +36,12 @@ class WorkspaceClient:
     def __init__(self, config: PinnedConfig) -> None:
         self.config = config
         self.api = ApiClient(config)
-        self.api._api_client._session.hooks["response"].append(_record_status)
+        session: Any = self.api._api_client._session
+        session.auth = _counting(session.auth)
+        session.hooks["response"].append(_record_status)
         self.postgres = PostgresApi(self.api)
+        self.pipelines = PipelinesApi(self.api)
+        self.unity_catalog = UnityCatalogApi(self.api)
 
 
 class WorkspaceClients:
@@ -138,13 +148,20 @@ class Workspace:
         identity = settings.require_identity()
         return cls(identity, replace(settings.context, workspace=identity.host))
 
+    def about(self, resource: str) -> Workspace:
+        """Return the same workspace, whose errors name a resource.
+
+        :param resource: its name
+        """
+        return replace(self, context=replace(self.context, resource=resource, host="", database="", role=""))
+
     def call(self, request: Callable[[WorkspaceClient], T], *, timeout: float) -> T:
         """Send a request and return its answer.
 
         :param request: makes the call on the client
         :param timeout: seconds that it may take, signing in and the SDK's own retries included
         :raises LakebaseWorkspaceAccessError: when the workspace refuses the identity
-        :raises LakebaseEndpointNotFoundError: when the project, branch or endpoint does not exist
+        :raises LakebaseResourceNotFoundError: when the project, branch, endpoint or snapshot does not exist
         :raises LakebaseSettingsError: when the workspace names a wrong value
         :raises LakebaseWorkspaceRefusedError: when it refuses the request for another reason
         :raises LakebaseWorkspaceUnreachableError: when no connection to it can be opened
@@ -156,10 +173,38 @@ class Workspace:
             raise
         # databricks-sdk has no root error: it raises DatabricksError, ValueError, KeyError, requests' and TimeoutError.
         except Exception as error:
-            if isinstance(error, NoAnswerError):
-                # The thread left behind holds the lock of its client: the next call gets a new one.
-                self.clients.forget(self.identity)
             raise self._translate(error) from _without_frames(error)
+
+    def call_each(
+        self, requests: Mapping[str, Callable[[WorkspaceClient], T]], *, timeout: float
+    ) -> dict[str, T | LakebaseError]:
+        """Send requests one after another in one thread, because a thread for each costs as much as the request.
+
+        :param requests: by the resource that each is about
+        :param timeout: seconds that all may take, signing in and the SDK's own retries included
+        :returns: the answer or the error of each. Those that were not begun within :data:`BEGIN_SECONDS` are left out,
+            and so are those behind one that was not answered in time
+        """
+        answers: dict[str, T | LakebaseError] = {}
+
+        def send_all() -> None:
+            until = time.monotonic() + BEGIN_SECONDS
+            for resource, request in requests.items():
+                if answers and time.monotonic() > until:
+                    return
+                about = self.about(resource)
+                try:
+                    answers[resource] = about._send(request)
+                except Exception as error:
+                    answers[resource] = error if isinstance(error, LakebaseError) else about._translate(error)
+
+        try:
+            call_within(timeout, self.identity.host, send_all)
+        except NoAnswerError as error:
+            found = dict(answers)  # the thread left behind may still add an answer
+            overdue = next((resource for resource in requests if resource not in found), None)
+            return {**found, overdue: self.about(overdue)._translate(error)} if overdue else found
+        return answers
 
     def require_reachable(self, *, timeout: float) -> None:
         """Raise an error unless the workspace answers; whether it accepts the identity does not matter.
@@ -195,15 +240,19 @@ class Workspace:
         return me.user_name
 
     def _send(self, request: Callable[[WorkspaceClient], T]) -> T:
-        _answered.status = 0
+        _answered.status, _answered.missing = 0, 0
         try:
             return self.clients.send(self.identity, request)
         except DatabricksError as error:
             # The SDK's class follows from the code in the body, which does not tell the HTTP status.
             error.http_status = _answered.status  # type: ignore[attr-defined]
+            error.answers_missing = _answered.missing  # type: ignore[attr-defined]
             raise
 
     def _translate(self, error: Exception) -> LakebaseError:
+        if isinstance(error, NoAnswerError):
+            # The thread left behind holds the lock of its client: the next call gets a new one.
+            self.clients.forget(self.identity)
         # A failed sign-in carries the SDK's dump of its configuration after the server's words.
         text = str(error).split(". Config: ")[0]
         if isinstance(error, TimeoutError) or "Invalid URL 'None'" in text:
@@ -213,9 +262,10 @@ class Workspace:
             if obstacle:
                 return UNREACHABLE.to_error(obstacle, self.context)
         classes = [kind.__name__ for kind in type(error).__mro__]
-        rule = find_workspace_rule(text, classes, getattr(error, "http_status", 0))
+        code = getattr(error, "error_code", None) or ""
+        rule = find_workspace_rule(text, classes, getattr(error, "http_status", 0), code)
         if rule is not None:
-            return rule.to_error(text, self.context)
+            return rule.to_error(text, self.context, code)
         hint = "Check Host of the connection; if it is right, try again later."
         problem = f"gave {text}" if isinstance(error, NoAnswerError) else f"failed: {type(error).__name__}: {text}"
         return LakebaseWorkspaceError(f"The workspace's API {problem}", context=self.context, hint=hint)
@@ -226,6 +276,17 @@ _answered = threading.local()
 
 def _record_status(response: Any, *_: Any, **__: Any) -> None:
     _answered.status = response.status_code
+    _answered.missing = getattr(_answered, "missing", 0) - 1
+
+
+def _counting(sign: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Count the requests that databricks-sdk signs: it sends one again, unasked, if the connection breaks."""
+
+    def count_and_sign(request: Any) -> Any:
+        _answered.missing = getattr(_answered, "missing", 0) + 1
+        return sign(request)
+
+    return count_and_sign
 
 
 def _without_frames(error: Exception) -> Exception:

@@ -42,5 +42,5 @@ def _require_groups(context: ErrorContext) -> None:
         raise LakebaseSettingsError(
             f"databricks-sdk {sdk_version} cannot mint a credential for a group",
             context=context,
-            hint="Install a databricks-sdk that can (0.120, or 0.123 to 0.133), or leave out 'group_name'.",
+            hint="None from 0.134 to 0.162 can. Leave out 'group_name', or install a newer one that can.",
         )

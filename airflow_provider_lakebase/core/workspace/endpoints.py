@@ -55,7 +55,7 @@ def read_endpoint(workspace: Workspace, name: ResourceName, *, timeout: float) -
     :param workspace: the workspace to ask
     :param name: the endpoint, or a branch, which means its read-write endpoint
     :param timeout: seconds that it may take
-    :raises LakebaseEndpointNotFoundError: when it does not exist
+    :raises LakebaseResourceNotFoundError: when it does not exist
     :raises LakebaseSettingsError: when a branch has no or several read-write endpoints
     :raises LakebaseWorkspaceError: when the workspace refuses otherwise
     """
@@ -147,7 +147,7 @@ def _seconds(duration: str | None) -> float | None:
 
 
 def _only_endpoint(workspace: Workspace, branch: ResourceName, timeout: float) -> dict[str, Any]:
-    found = workspace.call(lambda client: client.postgres.list_endpoints(str(branch)), timeout=timeout)
+    found = workspace.call(lambda client: client.postgres.list_all(str(branch), "endpoints"), timeout=timeout)
     wanted = [each for each in found if (each.get("status") or {}).get("endpoint_type") == _READ_WRITE]
     if len(wanted) == 1:
         return wanted[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,8 @@ KNOWN_SIGN_IN = frozenset({"oauth-m2m", "env-oidc", "file-oidc", "pat", "azure-c
 ``github-oidc`` and ``azure-devops-oidc`` are not among them: they ask for an identity token for the audience that
 discovery names.
 """
+CALLERS = {"airflow": "apache-airflow", "dagster": "dagster", "dbt": "dbt-core"}
+"""Modules and packages of the programs whose versions the user agent names."""
 TOKEN_PATH = "/oidc/v1/token"  # noqa: S105 - a path
 """Where a workspace issues tokens; databricks-sdk has it as ``core.OIDC_TOKEN_PATH``."""
 
@@ -42,8 +45,11 @@ class PinnedConfig(Config):
             product="airflow-provider-lakebase",
             product_version=__version__,
         )
-        with suppress(PackageNotFoundError):
-            config.with_user_agent_extra("airflow", version("apache-airflow"))
+        for module, package in CALLERS.items():
+            # Several may be installed; the one that runs this process is loaded.
+            if module in sys.modules:
+                with suppress(PackageNotFoundError):
+                    config.with_user_agent_extra(module, version(package))
         return config
 
     @classmethod

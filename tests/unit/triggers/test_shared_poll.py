@@ -12,6 +12,8 @@ import pytest
 from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
 from airflow_provider_lakebase.core.connection.resource_names import ResourceName
 from airflow_provider_lakebase.core.connection.settings import LakebaseSettings
+from airflow_provider_lakebase.core.workspace.operations import Operation
+from airflow_provider_lakebase.core.workspace.plans import Pending
 from airflow_provider_lakebase.exceptions import LakebaseEndpointDisabledError, LakebaseWorkspaceError
 from airflow_provider_lakebase.triggers._shared_poll import SharedPolls
 
@@ -59,6 +61,20 @@ def test_other_endpoints_and_identities_are_polled_on_their_own():
     hooks = [Hook("ACTIVE"), Hook("ACTIVE", settings=elsewhere), Hook("ACTIVE", settings=someone)]
     asyncio.run(wait(*hooks))
     assert [hook.readings for hook in hooks] == [1, 1, 1]
+
+
+def test_an_endpoint_is_polled_for_its_state_and_for_its_changes_at_once():
+    class WorkspaceHook(Hook):
+        async def poll_async(self, settings: LakebaseSettings, pending: Pending) -> Operation:
+            return Operation("", is_done=True)
+
+    async def run() -> None:
+        polls, state, changes = SharedPolls.of_running_loop(), Hook("IDLE", "ACTIVE"), WorkspaceHook("")
+        pending = Pending(str(SETTINGS.endpoint))
+        await asyncio.gather(wait(state), polls.wait_until_over(changes, pending))  # type: ignore[arg-type]
+        assert state.readings == 2
+
+    asyncio.run(run())
 
 
 def test_a_transient_error_is_retried_and_any_other_fails_each_waiter(monkeypatch: pytest.MonkeyPatch):

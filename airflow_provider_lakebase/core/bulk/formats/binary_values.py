@@ -23,7 +23,7 @@ from airflow_provider_lakebase.core.bulk.formats.json_values import to_json
 from airflow_provider_lakebase.core.bulk.formats.number_values import are_numerics
 from airflow_provider_lakebase.core.bulk.formats.text_values import text_conversion
 
-_NULL = {type(None)}
+_NULL = type(None)
 _ZONE = attrgetter("tzinfo")
 
 
@@ -42,20 +42,23 @@ class Encoding:
     fits: Callable[[Sequence[Any]], bool] | None = None
     convert: Callable[[Any], Any] | None = None
 
-    def takes(self, values: Sequence[Any]) -> bool:
-        """Return whether all values, of which some may be None, can be written and are stored exactly.
+    def takes(self, types: Sequence[type], values: Callable[[], Sequence[Any]]) -> bool:
+        """Return whether all values of a column can be written and are stored exactly.
 
-        :param values: at least one
+        :param types: exact types of the values, of which there is at least one
+        :param values: returns the values, of which some may be None
         """
-        types = [*map(type, values)]
-        # Most columns have values of one type, for which comparing lists is faster than making a set.
-        if types[0] not in self.types or types != [types[0]] * len(types):
-            kinds = set(types)
-            if not kinds - _NULL <= self.types:
-                return False
-            if self.fits is not None and not kinds.isdisjoint(_NULL):
-                values = [value for value in values if value is not None]
-        return self.fits is None or self.fits(values)
+        # Most columns have values of one type, for which counting is faster than making a set.
+        if types.count(types[0]) == len(types):
+            if types[0] in self.types:
+                return self.fits is None or self.fits(values())
+            return types[0] is _NULL
+        kinds = set(types)
+        if not kinds - {_NULL} <= self.types:
+            return False
+        if self.fits is None:
+            return True
+        return self.fits(values() if _NULL not in kinds else [value for value in values() if value is not None])
 
 
 def binary_encoding(column: Column) -> Encoding | None:

@@ -266,8 +266,12 @@ class Rows(Part):
         self.sent += len(batch)
 
     def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
-        columns = zip(*batch, strict=True)
-        return all(encoding.takes(values) for encoding, values in zip(encodings, columns, strict=True))
+        """Return whether each value of a batch of rows of equal length can be written in binary."""
+        values, width = list(chain.from_iterable(batch)), len(encodings)
+        types = list(map(type, values))
+        return all(
+            encoding.takes(types[n::width], lambda n=n: values[n::width]) for n, encoding in enumerate(encodings)
+        )
 
     def _blame(
         self, row: Sequence[Any], converts: Sequence[tuple[int, Any]], number: int, error: Exception

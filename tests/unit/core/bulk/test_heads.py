@@ -14,7 +14,7 @@ ID = Column("id", "integer", "integer", -1, "int4", not_null=True)
 DAY = Column("day", "date", "date", -1, "date")
 MADE = Column("made", "integer", "integer", -1, "int4", generated=True)
 NUMBER = Column("number", "integer", "integer", -1, "int4", not_null=True, identity="a", default="nextval('n')")
-TABLE = Table("t", 1, ("public", "t"), (ID, DAY, MADE, NUMBER), (), (), 0, True, False, False, False)
+TABLE = Table("t", 1, ("public", "t"), (ID, DAY, MADE, NUMBER), (), (), 0, True, False, False, False, False)
 
 
 def head(label: str, *sent: str, folders: tuple[str, ...] = (), is_empty: bool = False) -> Head:
@@ -37,7 +37,7 @@ def test_a_part_without_rows_counts_only_if_all_are_such():
 
 def test_a_part_lacks_only_what_has_a_default_and_what_no_upsert_changes():
     check_lacking({"day": "a", "number": "a"}, TABLE, (), NO_CONTEXT)
-    check_lacking({"id": "a"}, replace(TABLE, has_triggers_or_rules=True), (), NO_CONTEXT)
+    check_lacking({"id": "a"}, replace(TABLE, has_triggers=True), (), NO_CONTEXT)
     with pytest.raises(LakebaseLoadError, match="a has no column 'id', which other files.*must not be NULL") as caught:
         check_lacking({"id": "a"}, TABLE, (), NO_CONTEXT)
     assert (caught.value.source, caught.value.column) == ("a", "id")

@@ -24,7 +24,8 @@ TABLE = Table(
     owned=True,
     row_security=False,
     has_incoming_fks=True,
-    has_triggers_or_rules=False,
+    has_triggers=False,
+    has_rules=False,
 )
 REPLACE = LoadPlan(TABLE, "replace", [ID, NOTE])
 UPSERT = LoadPlan(TABLE, "upsert", [ID, NOTE], key_columns=["id"], update_columns=["note"])

@@ -28,7 +28,8 @@ TABLE = Table(
     owned=True,
     row_security=False,
     has_incoming_fks=False,
-    has_triggers_or_rules=False,
+    has_triggers=False,
+    has_rules=False,
 )
 
 

@@ -5,11 +5,35 @@ from __future__ import annotations
 import re
 
 import pytest
+from databricks.sdk.service.postgres import ErrorCode
 
+from airflow_provider_lakebase.core.errors.catalog_pipelines import (
+    PIPELINE_FAILED,
+    PIPELINE_RULES,
+    code_in,
+    find_pipeline_rule,
+)
 from airflow_provider_lakebase.core.errors.catalog_postgres import POSTGRES_RULES, find_postgres_rule
-from airflow_provider_lakebase.core.errors.catalog_workspace import WORKSPACE_RULES, find_workspace_rule
+from airflow_provider_lakebase.core.errors.catalog_workspace import (
+    OPERATION_RULES,
+    WORKSPACE_RULES,
+    find_operation_rule,
+    find_workspace_rule,
+)
 from airflow_provider_lakebase.core.errors.rules import ErrorRule, Retry
-from airflow_provider_lakebase.exceptions import LakebaseAuthenticationError, LakebaseError
+from airflow_provider_lakebase.exceptions import (
+    NO_CONTEXT,
+    LakebaseAuthenticationError,
+    LakebaseConflictError,
+    LakebaseError,
+    LakebaseLimitError,
+    LakebaseOperationError,
+    LakebaseResourceExistsError,
+    LakebaseResourceNotFoundError,
+    LakebaseSettingsError,
+    LakebaseWorkspaceAccessError,
+    LakebaseWorkspaceRefusedError,
+)
 
 # Texts as clients saw them, or as the service's documentation and its front end's source have them.
 SEEN_ON_THE_POSTGRES_PORT = {
@@ -70,7 +94,83 @@ def test_the_example_of_a_workspace_row_finds_that_row(rule: ErrorRule):
     assert find_workspace_rule(rule.example if rule.pattern else "", classes, status) is rule
 
 
-@pytest.mark.parametrize("rule", POSTGRES_RULES + WORKSPACE_RULES, ids=lambda rule: rule.example)
+# Codes of operations that failed, as databricks-sdk lists them.
+FAILED_OPERATIONS = {
+    "INTERNAL_ERROR": (LakebaseOperationError, True),
+    "TEMPORARILY_UNAVAILABLE": (LakebaseOperationError, True),
+    "ABORTED": (LakebaseOperationError, True),
+    "UNKNOWN": (LakebaseOperationError, True),
+    "BAD_REQUEST": (LakebaseOperationError, False),
+    "INVALID_STATE": (LakebaseOperationError, False),
+    "a code of next year": (LakebaseOperationError, False),
+    "QUOTA_EXCEEDED": (LakebaseLimitError, True),
+    "RESOURCE_LIMIT_EXCEEDED": (LakebaseLimitError, True),
+    "NOT_FOUND": (LakebaseResourceNotFoundError, False),
+    "RESOURCE_DOES_NOT_EXIST": (LakebaseResourceNotFoundError, False),
+    "ALREADY_EXISTS": (LakebaseResourceExistsError, False),
+    "PERMISSION_DENIED": (LakebaseWorkspaceAccessError, False),
+}
+
+
+@pytest.mark.parametrize(("code", "expected"), FAILED_OPERATIONS.items())
+def test_a_failed_operation_is_told_by_its_code(code: str, expected: tuple[type[LakebaseError], bool]):
+    error = find_operation_rule(code).to_error(f"[{code}] it failed", NO_CONTEXT, code)
+    assert (type(error), error.retryable) == expected
+    assert error.error_code == code
+    assert code in str(error)
+
+
+def test_the_codes_of_operations_are_those_of_databricks_sdk():
+    known = {each.value for each in ErrorCode}
+    assert {code for rule in OPERATION_RULES for code in rule.codes} <= known
+
+
+@pytest.mark.parametrize("rule", PIPELINE_RULES, ids=lambda rule: rule.example)
+def test_the_example_of_a_pipelines_row_finds_that_row(rule: ErrorRule):
+    assert find_pipeline_rule(rule.example) is rule
+
+
+def test_a_pipeline_that_failed_for_an_unknown_reason_may_be_tried_again():
+    error = find_pipeline_rule("no space").to_error("no space", NO_CONTEXT)
+    assert (type(error), error.retryable) == (LakebaseOperationError, True)
+    assert code_in("no space") == ""
+    assert code_in("[SYNCED_TABLE_USER_ERROR.CHANGED_PRIMARY_KEY] x") == "SYNCED_TABLE_USER_ERROR.CHANGED_PRIMARY_KEY"
+
+
+# Words of refusals, which may name any branch.
+REFUSALS = {
+    "The project has 10 unarchived branches, which is the limit. Delete one first.": LakebaseLimitError,
+    "Quota exceeded: maximum number of snapshots per project is 10": LakebaseLimitError,
+    "branch limit reached": LakebaseLimitError,
+    "cannot delete a branch that has children: projects/p/branches/limits": LakebaseWorkspaceRefusedError,
+    "cannot delete protected branch": LakebaseWorkspaceRefusedError,
+    "Cannot delete read-write endpoint 'projects/p/branches/b/endpoints/primary'.": LakebaseWorkspaceRefusedError,
+    "An active update already exists for pipeline 1a.": LakebaseConflictError,
+    "read_write endpoint already exists": LakebaseResourceExistsError,
+    "branch with such id already exists": LakebaseResourceExistsError,
+    "A conflicting operation is in progress: projects/p/branches/b/operations/1.": LakebaseConflictError,
+    "Field 'spec.autoscaling_limit_max_cu' must be between 0.5 and 64, not 65": LakebaseSettingsError,
+}
+
+
+@pytest.mark.parametrize(("text", "kind"), REFUSALS.items())
+def test_a_refusal_is_told_by_its_words(text: str, kind: type[LakebaseError]):
+    rule = find_workspace_rule(text, ("BadRequest",), 400, "BAD_REQUEST")
+    assert rule is not None
+    assert rule.error is kind
+
+
+def test_a_conflict_without_known_words_is_told_by_its_status():
+    rule = find_workspace_rule("please wait", ("ResourceConflict",), 409, "RESOURCE_CONFLICT")
+    assert rule is not None
+    assert rule.error is LakebaseConflictError
+
+
+@pytest.mark.parametrize(
+    "rule",
+    (*POSTGRES_RULES, *WORKSPACE_RULES, *OPERATION_RULES, *PIPELINE_RULES, PIPELINE_FAILED),
+    ids=lambda rule: rule.example,
+)
 def test_a_row_says_what_it_means_and_what_to_do(rule: ErrorRule):
     assert issubclass(rule.error, LakebaseError)
     assert rule.meaning

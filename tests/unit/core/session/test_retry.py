@@ -11,7 +11,7 @@ from airflow_provider_lakebase.core.connection.settings import LakebaseSettings,
 from airflow_provider_lakebase.core.session.retry import WORKSPACE_SILENT, LoginRetries
 from airflow_provider_lakebase.exceptions import (
     LakebaseAuthenticationError,
-    LakebaseEndpointNotFoundError,
+    LakebaseResourceNotFoundError,
     LakebaseSettingsError,
     LakebaseWakeTimeoutError,
     LakebaseWorkspaceAccessError,
@@ -84,7 +84,7 @@ def test_a_host_that_does_not_answer_is_looked_up_again_once():
 
 
 def test_an_endpoint_that_is_gone_is_looked_up_again_once_unless_the_attempt_already_did():
-    gone = LakebaseEndpointNotFoundError("gone")
+    gone = LakebaseResourceNotFoundError("gone")
     attempts = Attempts()
     attempts.retries.looking_up()
     assert not attempts.retries.may_retry(gone)

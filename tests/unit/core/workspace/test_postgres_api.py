@@ -6,7 +6,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from databricks.sdk.service.postgres import Endpoint, EndpointStatusState, EndpointType, PostgresAPI
+from databricks.sdk.common.types.fieldmask import FieldMask
+from databricks.sdk.service.postgres import (
+    Branch,
+    BranchSpec,
+    CdfConfig,
+    Database,
+    DatabaseDatabaseSpec,
+    Endpoint,
+    EndpointSpec,
+    EndpointStatusState,
+    EndpointType,
+    PostgresAPI,
+    Role,
+    RoleAuthMethod,
+    RoleRoleSpec,
+    Snapshot,
+    SnapshotSchedule,
+    SnapshotSpec,
+)
 from google.protobuf.duration_pb2 import Duration
 
 from airflow_provider_lakebase.core.connection.identity import WorkspaceIdentity
@@ -20,6 +38,8 @@ from airflow_provider_lakebase.exceptions import LakebaseWorkspaceError
 
 NAME = "projects/shop/branches/production/endpoints/primary"
 BRANCH = ResourceName("shop", "production")
+SCHEDULE = f"{BRANCH}/snapshot-schedule"
+FEED = f"{BRANCH}/databases/databricks-postgres/cdf-configs/f"
 
 
 class Api:
@@ -53,21 +73,59 @@ def workspace(*answers: Any) -> Workspace:
 @pytest.mark.parametrize("workspace_id", [None, "42"])
 def test_requests_are_those_of_the_sdk(workspace_id: str | None):
     pages: list[Any] = [{"endpoints": [{"name": "a"}], "next_page_token": "p2"}, {"endpoints": [{"name": "b"}]}, {}]
-    answers = [{}, {}, {}, *pages, {}, {}]
+    answers = [{}, {}, {}, *pages, *[{}] * 16, *[{}] * 2, {"cdf_statuses": [{"name": "a"}]}]
     ours, theirs = (Api(*answers, workspace_id=workspace_id) for _ in range(2))
     mine, sdk = PostgresApi(ours), PostgresAPI(theirs)  # type: ignore[arg-type,no-untyped-call]
     mine.get("projects/shop")
     mine.get(str(BRANCH))
     mine.get(NAME)
-    listed = [mine.list_endpoints(str(BRANCH)) for _ in range(2)]
+    listed = [mine.list_all(str(BRANCH), "endpoints") for _ in range(2)]
     mine.generate_credential({"endpoint": NAME})
     mine.generate_credential({"endpoint": NAME, "ttl": "600s"})
+    mine.create(f"{BRANCH}", {"spec": {"no_expiry": True, "ttl": "60s"}})
+    mine.create(NAME, {"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}})
+    mine.create("projects/shop/snapshots/s", {"spec": {"source_branch": str(BRANCH)}})
+    mine.update(str(BRANCH), {"name": str(BRANCH), "spec": {"is_protected": True}}, ["spec.is_protected"])
+    mine.update(SCHEDULE, {"name": SCHEDULE, "schedule": []}, ["schedule", "x"])
+    mine.delete(str(BRANCH), purge=True)
+    mine.delete(NAME)
+    mine.undelete(str(BRANCH))
+    mine.list_all("projects/shop", "branches", show_deleted=True)
+    mine.get("operations/1")
+    mine.create(f"{BRANCH}/roles/sp-1", {"spec": {"postgres_role": "1", "auth_method": "LAKEBASE_OAUTH_V1"}})
+    mine.create(f"{BRANCH}/databases/d", {"spec": {"postgres_database": "D", "role": f"{BRANCH}/roles/sp-1"}})
+    mine.delete(f"{BRANCH}/roles/sp-1", reassign_owned_to=f"{BRANCH}/roles/sp-2")
+    mine.delete(f"{BRANCH}/databases/d")
+    mine.create(FEED, {"catalog": "c", "schema": "s", "postgres_schema": "p"})
+    mine.delete(FEED, force=True)
+    statuses = mine.list_all(FEED, "cdf-statuses")
     sdk.get_project("projects/shop")
     sdk.get_branch(str(BRANCH))
     sdk.get_endpoint(NAME)
     theirs_listed = [[each.name for each in sdk.list_endpoints(str(BRANCH))] for _ in range(2)]
     sdk.generate_database_credential(endpoint=NAME)
     sdk.generate_database_credential(endpoint=NAME, ttl=Duration(seconds=600))
+    sdk.create_branch("projects/shop", Branch(spec=BranchSpec(no_expiry=True, ttl=Duration(seconds=60))), BRANCH.branch)  # type: ignore[arg-type]
+    sdk.create_endpoint(str(BRANCH), Endpoint(spec=EndpointSpec(EndpointType.ENDPOINT_TYPE_READ_ONLY)), "primary")
+    sdk.create_snapshot("projects/shop", Snapshot(spec=SnapshotSpec(str(BRANCH))), "s")
+    protected = Branch(name=str(BRANCH), spec=BranchSpec(is_protected=True))
+    sdk.update_branch(str(BRANCH), protected, FieldMask(["spec.is_protected"]))
+    sdk.update_snapshot_schedule(SCHEDULE, SnapshotSchedule(SCHEDULE, []), FieldMask(["schedule", "x"]))
+    ours.requests[-13][2]["body"].pop("schedule")  # databricks-sdk leaves out an empty list
+    sdk.delete_branch(str(BRANCH), purge=True)
+    sdk.delete_endpoint(NAME)
+    sdk.undelete_branch(str(BRANCH))
+    list(sdk.list_branches("projects/shop", show_deleted=True))
+    sdk.get_operation("operations/1")
+    role = Role(spec=RoleRoleSpec(postgres_role="1", auth_method=RoleAuthMethod.LAKEBASE_OAUTH_V1))
+    sdk.create_role(str(BRANCH), role, role_id="sp-1")
+    database = Database(spec=DatabaseDatabaseSpec(postgres_database="D", role=f"{BRANCH}/roles/sp-1"))
+    sdk.create_database(str(BRANCH), database, database_id="d")
+    sdk.delete_role(f"{BRANCH}/roles/sp-1", reassign_owned_to=f"{BRANCH}/roles/sp-2")
+    sdk.delete_database(f"{BRANCH}/databases/d")
+    sdk.create_cdf_config(FEED.rsplit("/", 2)[0], CdfConfig("c", "s", "p"), cdf_config_id="f")
+    sdk.delete_cdf_config(FEED, force=True)
+    assert [each["name"] for each in statuses] == [each.name for each in sdk.list_cdf_statuses(FEED)] == ["a"]
     assert [[each["name"] for each in page] for page in listed] == theirs_listed == [["a", "b"], []]
     assert ours.requests == theirs.requests
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import databricks.sdk.core
 import pytest
 
 from airflow_provider_lakebase.core.connection.identity import AUTH_KINDS, DATABRICKS_KINDS, NATIVE, WorkspaceIdentity
+from airflow_provider_lakebase.core.workspace import sdk_config
 from airflow_provider_lakebase.core.workspace.sdk_config import KNOWN_SIGN_IN, TOKEN_PATH, DirectConfig
 
 HOST = "https://adb-1.2.azuredatabricks.net"
@@ -38,3 +42,14 @@ def test_a_configuration_is_made_without_a_request(auth_type: str, monkeypatch: 
     config = DirectConfig.of(WorkspaceIdentity(HOST, auth_type, {**FIELDS[auth_type], **extra}))
     assert config.auth_type == auth_type
     assert config.databricks_oidc_endpoints.token_endpoint == f"{HOST}/oidc/v1/token"
+
+
+@pytest.mark.parametrize("loaded", ["airflow", "dagster", "dbt", None])
+def test_the_user_agent_names_the_program_that_runs(loaded: str | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sdk_config, "version", lambda package: "7.8.9")
+    for name in sdk_config.CALLERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    if loaded:
+        monkeypatch.setitem(sys.modules, loaded, ModuleType(loaded))
+    agent = DirectConfig.of(WorkspaceIdentity(HOST, "pat", FIELDS["pat"])).user_agent
+    assert [name for name in sdk_config.CALLERS if f" {name}/7.8.9" in agent] == [loaded] * bool(loaded)

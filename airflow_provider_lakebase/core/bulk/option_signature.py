@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
-from airflow_provider_lakebase.core.bulk.options import FileOptions, Option, list_options  # noqa: TID253 - it is light
+from airflow_provider_lakebase.core.bulk.options import FileOptions, Option, list_options
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PLACE = re.compile(r"^( *):param options:.*(?:\n(?! *:| *$).*)*", re.MULTILINE)

@@ -1,0 +1,323 @@
+"""Create, delete and reset branches.
+
+This module is light: operators import it, and what it calls is a :class:`Workspace` that the hook hands in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_lakebase.core.workspace.endpoint_changes import endpoint_settings
+from airflow_provider_lakebase.core.workspace.operations import create, delete, undelete, update
+from airflow_provider_lakebase.core.workspace.plans import Notes, Pending, noting
+from airflow_provider_lakebase.core.workspace.resources import (
+    Resource,
+    find,
+    is_deleted,
+    is_settled,
+    list_all,
+    parent_of,
+    read,
+    status_of,
+)
+from airflow_provider_lakebase.core.workspace.specs import update_paths
+from airflow_provider_lakebase.exceptions import (
+    LakebaseResourceExistsError,
+    LakebaseResourceNotFoundError,
+    LakebaseWorkspaceRefusedError,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_lakebase.core.workspace.client import Workspace
+
+log = logging.getLogger(__name__)
+
+IfExists = Literal["use", "replace", "fail"]
+READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
+REQUESTED = "requested"
+"""Note that this task has requested the branch, so that one that exists is its own."""
+_FORMER = "former"
+_COMPARED = ("source_branch", "source_branch_time", "source_branch_lsn", "source_snapshot")
+
+
+@dataclass(frozen=True)
+class CreateBranch:
+    """Create a branch, unless it is there.
+
+    :param resource: resource name
+    :param spec: source and expiry, as the API takes them
+    :param if_exists: what to do with a branch of that name which this task has not created
+    :param begun_at: when the task's run began: a branch that is younger is the task's own. None if notes outlive a
+        process, which then tell that
+    """
+
+    resource: str
+    spec: Mapping[str, Any]
+    if_exists: IfExists = "use"
+    begun_at: datetime | None = None
+
+    def advance(self, workspace: Workspace, notes: Notes) -> Pending | None:
+        """Take the next step.
+
+        :raises LakebaseResourceExistsError: for ``if_exists="fail"``, and for ``"use"`` if it has another source
+        """
+        branch = find(workspace, self.resource)
+        if branch is None:
+            return self._create(workspace, notes)
+        if not is_settled(branch):
+            return Pending(self.resource)
+        if not self.is_own(branch, notes):
+            if self.if_exists == "replace":
+                require_deletable(workspace, branch)
+                return Pending.of(self.resource, delete(workspace, self.resource, purge=True))
+            self._require_usable(workspace, branch)
+        # Its endpoint appears together with it; but nobody promises that.
+        return None if find_primary(workspace, self.resource) else Pending(self.resource)
+
+    def is_own(self, branch: Resource, notes: Notes) -> bool:
+        """Return whether this task has created the branch, in this try or an earlier one.
+
+        :param branch: the branch
+        :param notes: the task's notes
+        """
+        created_at = branch.get("create_time")
+        is_younger = bool(self.begun_at and created_at and datetime.fromisoformat(created_at) >= self.begun_at)
+        return bool(notes.get(REQUESTED)) or is_younger
+
+    def _create(self, workspace: Workspace, notes: Notes) -> Pending:
+        try:
+            with noting(notes, REQUESTED):
+                return Pending.of(self.resource, create(workspace, self.resource, self.spec))
+        except LakebaseResourceExistsError:
+            return purge_deleted(workspace, self.resource) or Pending(self.resource)
+        except LakebaseResourceNotFoundError:
+            self._require_source(workspace)
+            raise
+
+    def _require_source(self, workspace: Workspace) -> None:
+        """Raise an error that names the source, if that is what is missing."""
+        if source := self.spec.get("source_branch") or self.spec.get("source_snapshot"):
+            read(workspace, source)
+
+    def _require_usable(self, workspace: Workspace, branch: Resource) -> None:
+        if self.if_exists == "fail":
+            problem, hint = "The branch exists", "Choose another branch_id, or if_exists='use' or 'replace'."
+            raise LakebaseResourceExistsError(problem, context=workspace.about(self.resource).context, hint=hint)
+        status = status_of(branch)
+        for name in _COMPARED:
+            wanted, found = self.spec.get(name), status.get(name)
+            if wanted and found and not _is_same(wanted, found):
+                raise LakebaseResourceExistsError(
+                    f"The branch exists, and its {name} is {found}, not {wanted}",
+                    context=workspace.about(self.resource).context,
+                    hint="Choose another branch_id, or if_exists='replace'.",
+                )
+        log.info(
+            "Branch %s exists and is used; it expires at %s", self.resource, status.get("expire_time") or "no time"
+        )
+
+
+@dataclass(frozen=True)
+class DeleteBranch:
+    """Delete a branch, unless it is gone.
+
+    :param resource: resource name
+    :param purge: delete it for good, so that its name is free; else it can be undeleted for some days
+    """
+
+    resource: str
+    purge: bool = False
+
+    def advance(self, workspace: Workspace, notes: Notes) -> Pending | None:
+        """Take the next step.
+
+        :raises LakebaseWorkspaceRefusedError: for a protected branch, one with children, or the default branch
+        """
+        branch = find(workspace, self.resource)
+        if branch is None:
+            return purge_deleted(workspace, self.resource) if self.purge else None
+        if not is_settled(branch):
+            return Pending(self.resource)
+        require_deletable(workspace, branch)
+        try:
+            return Pending.of(self.resource, delete(workspace, self.resource, **_purge(self.purge)))
+        except LakebaseResourceNotFoundError:  # it has expired meanwhile, or someone else has deleted it
+            return None
+
+
+@dataclass(frozen=True)
+class UndeleteBranch:
+    """Bring back a branch that was deleted and not purged.
+
+    :param resource: resource name
+    """
+
+    resource: str
+
+    def advance(self, workspace: Workspace, notes: Notes) -> Pending | None:
+        """Take the next step."""
+        if not is_deleted(read(workspace, self.resource)):
+            return None
+        return Pending.of(self.resource, undelete(workspace, self.resource))
+
+
+@dataclass(frozen=True)
+class ResetBranch:
+    """Give a branch the data that its parent has now, and keep its name, expiry, protection and endpoint settings.
+
+    The API has no reset: the branch is purged and created again.
+
+    :param resource: resource name
+    """
+
+    resource: str
+
+    def advance(self, workspace: Workspace, notes: Notes) -> Pending | None:
+        """Take the next step.
+
+        :raises LakebaseWorkspaceRefusedError: for a branch without a parent, or with children
+        """
+        former: dict[str, Any] | None = notes.get(_FORMER)
+        branch = find(workspace, self.resource)
+        if former is None:
+            if branch is None:
+                raise LakebaseResourceNotFoundError(
+                    "The branch to reset does not exist",
+                    context=workspace.about(self.resource).context,
+                    hint="Create it. {died_midway}",
+                )
+            former = self._describe(workspace, branch)
+        if branch is None:
+            return self._create(workspace, former)
+        if not is_settled(branch):
+            return Pending(self.resource)
+        if branch.get("uid") == former["uid"]:
+            with noting(notes, _FORMER, former):
+                return self._delete(workspace, branch)
+        return self._put_back(workspace, branch, former)
+
+    def _describe(self, workspace: Workspace, branch: Resource) -> dict[str, Any]:
+        status = status_of(branch)
+        if not status.get("source_branch") or status.get("source_snapshot"):
+            raise LakebaseWorkspaceRefusedError(
+                "The branch has no parent branch to reset it from",
+                context=workspace.about(self.resource).context,
+                hint="Only a branch that was created from another branch can be reset.",
+            )
+        require_no_children(workspace, self.resource)
+        read(workspace, status["source_branch"])
+        endpoints = list_all(workspace, self.resource, "endpoints")
+        expiry = {"expire_time": status["expire_time"]} if status.get("expire_time") else {"no_expiry": True}
+        return {
+            "uid": branch.get("uid"),
+            "spec": {"source_branch": status["source_branch"], **expiry},
+            "is_protected": bool(status.get("is_protected")),
+            "endpoints": {each["name"]: endpoint_settings(each) for each in endpoints},
+        }
+
+    def _delete(self, workspace: Workspace, branch: Resource) -> Pending:
+        require_no_children(workspace, self.resource)
+        if status_of(branch).get("is_protected"):
+            return _protect(workspace, self.resource, protected=False)
+        return Pending.of(self.resource, delete(workspace, self.resource, purge=True))
+
+    def _create(self, workspace: Workspace, former: Mapping[str, Any]) -> Pending:
+        try:
+            return Pending.of(self.resource, create(workspace, self.resource, former["spec"]))
+        except LakebaseResourceExistsError:
+            return purge_deleted(workspace, self.resource) or Pending(self.resource)
+
+    def _put_back(self, workspace: Workspace, branch: Resource, former: Mapping[str, Any]) -> Pending | None:
+        endpoints = {each["name"]: each for each in list_all(workspace, self.resource, "endpoints")}
+        if not endpoints:
+            return Pending(self.resource)
+        for name, wanted in former["endpoints"].items():
+            if name not in endpoints:
+                return Pending.of(name, create(workspace, name, wanted))
+            if not is_settled(endpoints[name]):
+                return Pending(name)
+            found = endpoint_settings(endpoints[name])
+            if changed := {field: value for field, value in wanted.items() if found.get(field) != value}:
+                return Pending.of(name, update(workspace, name, {"spec": changed}, *update_paths(changed)))
+        if former["is_protected"] and not status_of(branch).get("is_protected"):
+            return _protect(workspace, self.resource, protected=True)
+        return None
+
+
+def find_primary(workspace: Workspace, branch: str) -> dict[str, Any] | None:
+    """Return the read-write endpoint of a branch, or None.
+
+    :param workspace: the workspace
+    :param branch: resource name
+    """
+    endpoints = list_all(workspace, branch, "endpoints")
+    return next((each for each in endpoints if status_of(each).get("endpoint_type") == READ_WRITE), None)
+
+
+def require_deletable(workspace: Workspace, branch: Resource) -> None:
+    """Refuse to delete a branch that the service would not delete.
+
+    :param workspace: the workspace
+    :param branch: the branch
+    :raises LakebaseWorkspaceRefusedError: if it is protected, the default branch, or has children
+    """
+    status, name = status_of(branch), str(branch["name"])
+    context = workspace.about(name).context
+    if status.get("is_protected"):
+        hint = "Remove its protection first{unprotect}."
+        raise LakebaseWorkspaceRefusedError("The branch is protected", context=context, hint=hint)
+    if status.get("default"):
+        hint = "Make another branch the default one first, or delete the project."
+        raise LakebaseWorkspaceRefusedError("It is the project's default branch", context=context, hint=hint)
+    require_no_children(workspace, name)
+
+
+def require_no_children(workspace: Workspace, name: str) -> None:
+    """Refuse to delete a branch from which others were created.
+
+    :param workspace: the workspace
+    :param name: resource name of the branch
+    :raises LakebaseWorkspaceRefusedError: if it has children
+    """
+    branches = list_all(workspace, parent_of(name), "branches")
+    children = [str(each["name"]) for each in branches if status_of(each).get("source_branch") == name]
+    if children:
+        raise LakebaseWorkspaceRefusedError(
+            f"The branch has child branches: {', '.join(children)}",
+            context=workspace.about(name).context,
+            hint="Delete these first.",
+        )
+
+
+def purge_deleted(workspace: Workspace, name: str) -> Pending | None:
+    """Purge a branch that is deleted and keeps its name; None if there is none.
+
+    :param workspace: the workspace
+    :param name: resource name
+    """
+    branches = list_all(workspace, parent_of(name), "branches", show_deleted=True)
+    if not any(each.get("name") == name and is_deleted(each) for each in branches):
+        return None
+    log.info("Branch %s is deleted and could be undeleted; it is purged, so that its name is free", name)
+    return Pending.of(name, delete(workspace, name, purge=True))
+
+
+def _protect(workspace: Workspace, name: str, *, protected: bool) -> Pending:
+    return Pending.of(name, update(workspace, name, {"spec": {"is_protected": protected}}, "spec.is_protected"))
+
+
+def _purge(purge: bool) -> dict[str, Any]:
+    return {"purge": True} if purge else {}
+
+
+def _is_same(wanted: str, found: str) -> bool:
+    if wanted.lower() == found.lower():
+        return True
+    try:
+        return datetime.fromisoformat(wanted) == datetime.fromisoformat(found)
+    except ValueError:
+        return False
