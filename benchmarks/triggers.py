@@ -1,11 +1,15 @@
 """Wait for endpoints in a triggerer: one poll per endpoint, as this package does, compared with one poll per trigger.
 
     python benchmarks/triggers.py
+    python benchmarks/triggers.py --tables
 
 needs Linux and Python 3.11 or newer. It creates the environments of the scripts and runs itself again in them. 1,000
 deferred sensors on 10 suspended endpoints poll every 5 seconds in Airflow's own TriggerRunner, in its own process; only
-its supervisor's messages are simulated. After 10 seconds, it measures for 60 seconds. Then the endpoints are woken from
-outside, and each sensor must fire within one interval. This takes about four minutes.
+its supervisor's messages are simulated. When all have been read once, it measures for 60 seconds. Then the endpoints
+are woken from outside, and each sensor must fire within one interval. This takes about four minutes.
+
+With ``--tables``, as many sensors on as many synced tables poll every 60 seconds, their default: no two share a
+reading.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +33,39 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 SENSORS = 1000
 ENDPOINTS = 10
 INTERVAL = 5.0
-START_SECONDS = 10.0
+START_SECONDS = 5.0
 MEASURED_SECONDS = 60.0
-LAG_STEP = 0.01
+LAG_STEP = 0.1  # a shorter one costs more CPU than the polls
+LONGEST_WAIT = 70.0
+TABLE_INTERVAL = 60.0
+OWN_POLL = "OwnPoll"
 TARGETS = {"CPU, % of one core": 5.0, "requests to the workspace/s": 3.0, "loop lag p99, ms": 50.0, "late, s": INTERVAL}
+TABLE_TARGETS = {
+    "CPU, % of one core": 5.0,
+    # Each is read after 0.8 to 1.0 of the interval, and some a second early.
+    "requests to the workspace/s": SENSORS / (0.8 * TABLE_INTERVAL),
+    "loop lag p99, ms": 50.0,
+    "late, s": TABLE_INTERVAL,
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--run", metavar="ENDPOINTS", help=argparse.SUPPRESS)
-    parser.add_argument("--own-poll", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--run", metavar="TRIGGERS", help=argparse.SUPPRESS)
+    parser.add_argument("--tables", action="store_true", help="wait for synced tables instead of endpoints")
     options = parser.parse_args()
     if options.run:
-        run_triggers(json.loads(options.run), options.own_poll)
+        run_triggers(*json.loads(Path(options.run).read_text()))
     elif options.inside:
-        compare()
+        show_tables() if options.tables else compare()
     else:
         sys.path.append(str(SCRIPTS))
         from _environment import environment, prepare
 
         python = prepare()
         sys.stdout.flush()
-        os.execve(str(python), [str(python), __file__, "--inside"], environment(python))
+        os.execve(str(python), [str(python), __file__, "--inside", *sys.argv[1:]], environment(python))
     return 0
 
 
@@ -66,17 +81,87 @@ def compare() -> None:
     print(f"{'fired':<30}{ours['fired']:>22.0f}{peer['fired']:>16.0f}")
 
 
-def measure(*, own_poll: bool) -> dict[str, float]:
-    """Run the triggers in a new process, against an emulator in this one."""
+def show_tables() -> None:
+    """Wait for synced tables, and print the figures."""
     from airflow_provider_lakebase.emulator import LakebaseEmulator
 
-    with (
-        tempfile.TemporaryDirectory(prefix="trigger-benchmark-") as folder,
-        LakebaseEmulator(wake_seconds=0) as emulator,
-    ):
+    with LakebaseEmulator(wake_seconds=0) as emulator:
+        figures = measure_tables(emulator)
+        print(f"{SENSORS:,} sensors on as many synced tables, a poll every {TABLE_INTERVAL:g} s\n")
+        for name, target in TABLE_TARGETS.items():
+            verdict = "ok" if figures[name] <= target else "MISSED"
+            print(f"{name:<30}{figures[name]:>10.2f}{f'≤ {target:.1f}':>10} {verdict}")
+        print(f"{'fired':<30}{figures['fired']:>10.0f}")
+        print(f"the endpoint is {emulator.state}")
+
+
+def measure_tables(emulator: Any, interval: float = TABLE_INTERVAL) -> dict[str, float]:
+    """Wait for synced tables, for as long as it takes to poll each."""
+    emulator.suspend()
+    tables = [add_synced_table(emulator, f"lake.app.t{number}") for number in range(SENSORS)]
+    return watch_triggers(
+        emulator,
+        "synced_table.LakebaseSyncedTableSensorTrigger",
+        [{"synced_table": table.spec.synced_table_id, "version": 1, "poll_interval": interval} for table in tables],
+        lambda: [serve(table, 1) for table in tables],
+        SENSORS,
+        interval,
+    )
+
+
+def add_synced_table(emulator: Any, name: str) -> Any:
+    """Add a synced table that serves version 0, with neither rows nor a pipeline."""
+    from airflow_provider_lakebase.emulator.model.data_plane import TablePlace
+    from airflow_provider_lakebase.emulator.model.synced_table import SyncedTable
+    from airflow_provider_lakebase.emulator.model.synced_table_spec import Spec
+
+    branch = "projects/demo/branches/production"
+    spec = Spec(name, "main.app.t", ("id",), "SNAPSHOT", branch, "databricks_postgres", True, None, None, {}, ())
+    table = SyncedTable(spec, TablePlace("", spec.database, spec.schema, spec.table), time.time())
+    emulator._state.synced_tables.add(table)
+    serve(table, 0)
+    return table
+
+
+def serve(table: Any, version: int) -> None:
+    """Let a synced table serve a version."""
+    from airflow_provider_lakebase.emulator.model.catalog import Version
+
+    for event in ("prepare", "load", "loaded", "settle"):
+        table.move(event)
+    table.note_sync(Version(version, time.time(), (), ()), time.time(), time.time())
+
+
+def measure(*, own_poll: bool) -> dict[str, float]:
+    """Wait for endpoints, each trigger with a poll of its own or not."""
+    from airflow_provider_lakebase.emulator import LakebaseEmulator
+
+    with LakebaseEmulator(wake_seconds=0) as emulator:
         names = [emulator.add_endpoint(f"e{number}", branch=f"b{number}") for number in range(ENDPOINTS)]
         for name in names:
             emulator.suspend(name)
+        return watch_triggers(
+            emulator,
+            OWN_POLL if own_poll else "endpoint.LakebaseEndpointTrigger",
+            [
+                {"endpoint": names[number % ENDPOINTS], "wake": False, "poll_interval": INTERVAL}
+                for number in range(SENSORS)
+            ],
+            lambda: [emulator.wake(name) for name in names],
+            ENDPOINTS,
+        )
+
+
+def watch_triggers(
+    emulator: Any,
+    trigger: str,
+    arguments: list[dict[str, Any]],
+    let_them_fire: Callable[[], Any],
+    first_readings: int,
+    seconds: float = MEASURED_SECONDS,
+) -> dict[str, float]:
+    """Run triggers in a new process, against an emulator in this one, and return the figures."""
+    with tempfile.TemporaryDirectory(prefix="trigger-benchmark-") as folder:
         environment = {
             **os.environ,
             **{f"AIRFLOW_CONN_{conn_id.upper()}": value for conn_id, value in emulator.connections.items()},
@@ -85,20 +170,36 @@ def measure(*, own_poll: bool) -> dict[str, float]:
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         }
-        command = [sys.executable, __file__, "--run", json.dumps(names), *(["--own-poll"] if own_poll else [])]
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None and process.stdin is not None
-        wait_for(process.stdout, "measuring")
-        before = len(emulator.requests)
-        figures = json.loads(wait_for(process.stdout, "measured"))
-        figures["requests to the workspace/s"] = (len(emulator.requests) - before) / MEASURED_SECONDS
-        woken_at = time.monotonic()
-        for name in names:
-            emulator.wake(name)
-        fired_at = json.loads(wait_for(process.stdout, "fired"))
-        process.kill()
-        process.wait()
-        return {**figures, "fired": len(fired_at), "late, s": max(fired_at, default=woken_at) - woken_at}
+        given = Path(folder, "triggers.json")
+        given.write_text(json.dumps([trigger, arguments]))
+        command = [sys.executable, __file__, "--run", str(given)]
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                return watch_process(process, emulator, let_them_fire, first_readings, seconds)
+            finally:
+                process.kill()
+
+
+def watch_process(
+    process: Any, emulator: Any, let_them_fire: Callable[[], Any], first_readings: int, seconds: float
+) -> dict[str, float]:
+    """Return the figures of a process that runs triggers."""
+    while len(emulator.requests) < first_readings:
+        if process.poll() is not None:
+            raise SystemExit("The triggers ended early.")
+        time.sleep(0.1)
+    process.stdin.write(f"{seconds}\n")
+    process.stdin.flush()
+    wait_for(process.stdout, "measuring")
+    before = len(emulator.requests)
+    figures = json.loads(wait_for(process.stdout, "measured"))
+    figures["requests to the workspace/s"] = (len(emulator.requests) - before) / seconds
+    fire_at = time.monotonic()
+    let_them_fire()
+    fired_at = json.loads(wait_for(process.stdout, "fired"))
+    return {**figures, "fired": len(fired_at), "late, s": max(fired_at, default=fire_at) - fire_at}
 
 
 def wait_for(lines: Any, word: str) -> str:
@@ -112,22 +213,19 @@ def wait_for(lines: Any, word: str) -> str:
 # ── In the process of the triggers ──
 
 
-def run_triggers(endpoints: list[str], own_poll: bool) -> None:
+def run_triggers(trigger: str, arguments: list[dict[str, Any]]) -> None:
     from airflow.executors import workloads
     from airflow.jobs.triggerer_job_runner import TriggerRunner, messages
     from airflow.models.trigger import Trigger
 
-    path = f"{__name__}.OwnPoll" if own_poll else "airflow_provider_lakebase.triggers.endpoint.LakebaseEndpointTrigger"
     to_create = [
         workloads.RunTrigger(
             id=number,
             ti=None,
-            classpath=path,
-            encrypted_kwargs=Trigger.encrypt_kwargs(
-                {"endpoint": endpoints[number % len(endpoints)], "wake": False, "poll_interval": INTERVAL}
-            ),
+            classpath=f"airflow_provider_lakebase.triggers.{trigger}",
+            encrypted_kwargs=Trigger.encrypt_kwargs(each),
         )
-        for number in range(SENSORS)
+        for number, each in enumerate(arguments)
     ]
 
     class Events(deque[Any]):
@@ -155,7 +253,7 @@ def run_triggers(endpoints: list[str], own_poll: bool) -> None:
             return messages.TriggerStateSync(to_create=created, to_cancel=set())
 
         def get_trigger_by_classpath(self, classpath: str) -> Any:
-            return own_poll_trigger() if own_poll else super().get_trigger_by_classpath(classpath)
+            return own_poll_trigger() if trigger == OWN_POLL else super().get_trigger_by_classpath(classpath)
 
     runner = Runner()
 
@@ -169,19 +267,20 @@ def run_triggers(endpoints: list[str], own_poll: bool) -> None:
 
 async def watch(runner: Any) -> None:
     """Print the figures, and at the end the time at which each trigger fired."""
+    seconds = float(await asyncio.to_thread(sys.stdin.readline))
     await asyncio.sleep(START_SECONDS)
     print("measuring now", flush=True)
     used, lags = time.process_time(), []
-    until = time.monotonic() + MEASURED_SECONDS
+    until = time.monotonic() + seconds
     while (started_at := time.monotonic()) < until:
         await asyncio.sleep(LAG_STEP)
         lags.append(time.monotonic() - started_at - LAG_STEP)
     figures = {
-        "CPU, % of one core": (time.process_time() - used) / MEASURED_SECONDS * 100,
+        "CPU, % of one core": (time.process_time() - used) / seconds * 100,
         "loop lag p99, ms": statistics.quantiles(lags, n=100)[98] * 1000,
     }
     print(f"measured {json.dumps(figures)}", flush=True)
-    until = time.monotonic() + 6 * INTERVAL
+    until = time.monotonic() + LONGEST_WAIT
     while len(runner.events.fired_at) < SENSORS and time.monotonic() < until:
         await asyncio.sleep(0.1)
     print(f"fired {json.dumps(runner.events.fired_at)}", flush=True)

@@ -24,8 +24,8 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOME = REPOSITORY / ".demo"
 DAG_ID = "flights_etl"
-ELSEWHERE = ("database_to_lakebase.py", "dbt_flights*")
-"""Examples that the demo leaves out: they need another database or dbt."""
+ELSEWHERE = ("database_to_lakebase.py", "dbt_*", "roles.py")
+"""Examples that the demo leaves out: they need another database, dbt or further identities."""
 SHOWN = ("running", "success", "failed", "up_for_retry", "up_for_reschedule")
 DELAYS = """
     SELECT airline, sum(flights),

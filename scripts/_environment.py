@@ -21,16 +21,20 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def requirements(airflow: str = DEFAULT_AIRFLOW) -> Path:
-    """Return the requirements file for a version of Airflow, or for ``lowest``: the lowest version of everything."""
+    """Return the requirements file for a version of Airflow.
+
+    :param airflow: ``major.minor``; ``lowest`` for the lowest version of everything; ``dagster-dbt`` for the default
+        version with Dagster, Cosmos and dbt
+    """
     if airflow == DEFAULT_AIRFLOW:
         return REPOSITORY / "requirements.txt"
-    return REPOSITORY / f"requirements-{'' if airflow == 'lowest' else 'airflow-'}{airflow}.txt"
+    return REPOSITORY / f"requirements-{'airflow-' if airflow[0].isdigit() else ''}{airflow}.txt"
 
 
 def prepare(airflow: str = DEFAULT_AIRFLOW, python: str = PYTHON, wheel: Path | None = None) -> Path:
     """Return the Python of an environment with the provider and its tests' requirements; install it if needed.
 
-    :param airflow: version of Airflow, ``major.minor``, or ``lowest``
+    :param airflow: version of Airflow, or what :func:`requirements` takes in its place
     :param python: version of Python, ``major.minor``
     :param wheel: the provider to install; by default the sources, in editable mode
     """
@@ -52,6 +56,35 @@ def prepare(airflow: str = DEFAULT_AIRFLOW, python: str = PYTHON, wheel: Path | 
 def prepare_dbt() -> Path:
     """Return the Python of an environment with dbt, psql and pg_dump but no Airflow; install it if needed."""
     return _install(ENVIRONMENTS / f"dbt-python-{PYTHON}", REPOSITORY / "requirements-dbt.txt", "dbt, psql and pg_dump")
+
+
+def prepare_clients() -> Path:
+    """Return the Python of an environment with other projects' clients of Lakebase; install it if needed."""
+    return _install(
+        ENVIRONMENTS / f"clients-python-{PYTHON}", REPOSITORY / "requirements-clients.txt", "other projects' clients"
+    )
+
+
+def prepare_node_clients(sources: Path) -> Path:
+    """Return a folder with the programs of ``sources`` and the npm packages that they need; install them if needed."""
+    home = ENVIRONMENTS / "clients-node"
+    npm = shutil.which("npm")
+    if npm is None:
+        sys.exit("npm was not found on PATH: install Node.js 20 or newer.")
+    wanted = (sources / "package-lock.json").read_text()
+    stamp = home / "installed"
+    with _alone():
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            print(f"Installing npm packages into {ENVIRONMENTS.name}/{home.name} …", flush=True)
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir()
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(sources / name, home)
+            _run(npm, "ci", "--prefix", home, "--no-audit", "--no-fund", "--loglevel=error")
+            stamp.write_text(wanted)
+        for program in sources.glob("*.mjs"):
+            shutil.copy(program, home)
+    return home
 
 
 def prepare_build() -> Path:

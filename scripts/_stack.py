@@ -65,10 +65,11 @@ class Stack:
             "API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
             "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-            "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
+            # A file that is new or changed is parsed within seconds; the others need not be parsed again and again.
+            "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "600",
             "SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",
             "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
             "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
             # On a busy machine a call may time out although it succeeded; its retry is then refused.

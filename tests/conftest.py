@@ -11,6 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
+# A project of its own, which a test copies.
+collect_ignore = ["project"]
+
 # Airflow reads its configuration when it is first imported.
 _HOME = tempfile.TemporaryDirectory(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = _HOME.name
@@ -19,7 +22,37 @@ os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_HOME.name}/air
 
 from airflow_provider_lakebase.core.grants.request import RoleRequest  # noqa: E402
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal  # noqa: E402
+from airflow_provider_lakebase.hooks import _masking  # noqa: E402
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook  # noqa: E402
+
+MOST_MASKS = 10
+LONGEST = (
+    "test_example_dags.py",
+    "test_example_control_dags.py",
+    "test_load_crashes.py",
+    "test_rejects.py",
+    "test_documentation.py",
+    "test_stack.py",
+    "test_folders.py",
+    "test_browser.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, then those with long tests: at the end, no worker waits for another."""
+    files = {item.path for item in items if item.get_closest_marker("long")}
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (order.get(item.path.name, len(order)), item.path not in files))
+
+
+@pytest.fixture(autouse=True)
+def masks_do_not_pile_up() -> Iterator[None]:
+    """Forget the masks of a process once there are many: with each new one, Airflow compiles all of them again."""
+    yield
+    masker = _masking._masker()
+    if masker and len(masker.patterns) > MOST_MASKS:
+        masker.patterns, masker.replacer = set(), None
+        _masking.PROCESS_MASKS.forget()
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +60,7 @@ def shared_emulator() -> Iterator[LakebaseEmulator]:
     """The emulator, started once; its connections are in the environment, and the service principal has its role."""
     version = int(os.environ.get("LAKEBASE_TEST_POSTGRES", "18"))
     with (
-        LakebaseEmulator(wake_seconds=0.2, postgres_version=version) as emulator,
+        LakebaseEmulator(wake_seconds=0.2, pg_version=version, opaque_credentials=True) as emulator,
         pytest.MonkeyPatch.context() as environment,
     ):
         for conn_id, connection in emulator.connections.items():

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
 if TYPE_CHECKING:
+    from _examples import Examples
     from _object_store import Server
+    from _synced_tables import World
+    from databricks.sdk.service.postgres import SyncedTable
+
+    from airflow_provider_lakebase.emulator import LakebaseEmulator
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +41,7 @@ def s3(s3_server: Server) -> Iterator[Server]:
     s3_server.refusing = False
 
 
-@pytest.fixture(params=["local", "s3", "memory"])
+@pytest.fixture(params=["local", "s3"])
 def folder(request: pytest.FixtureRequest, s3: Server, tmp_path: Path) -> str:
     """The place of a test's files, as text."""
     from _object_store import BUCKET
@@ -51,3 +56,45 @@ def s3_folder(s3: Server) -> str:
     from _object_store import BUCKET
 
     return f"s3://store@{BUCKET}/{uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def synced_world(shared_emulator: LakebaseEmulator) -> Iterator[World]:
+    from _synced_tables import World
+
+    world = World(shared_emulator)
+    yield world
+    with world.connect() as session:
+        session.execute("DROP SCHEMA synced CASCADE")
+
+
+@pytest.fixture
+def world(emulator: LakebaseEmulator, synced_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The shared emulator with a catalog; afterwards, the synced tables that it made are deleted."""
+    from airflow_provider_lakebase.core.workspace import plans
+
+    monkeypatch.setattr(plans, "FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(plans, "LONGEST_PAUSE_SECONDS", 0.05)
+    world = synced_world
+    made: list[str] = []
+    create = world.create
+
+    def noted(*arguments: Any, **changes: Any) -> SyncedTable:
+        made.append(str((table := create(*arguments, **{"schema": "synced", **changes})).name))
+        return table
+
+    monkeypatch.setattr(world, "create", noted)
+    yield world
+    emulator.pipeline_seconds = 0.02
+    emulator.faults.clear()
+    for name in made:
+        world.client.postgres.delete_synced_table(name).wait()
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Examples]:
+    from _examples import start_examples
+
+    source = tmp_path_factory.mktemp("source") / "source.db"
+    with start_examples(tmp_path_factory.mktemp("examples"), source) as examples:
+        yield examples

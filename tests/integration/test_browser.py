@@ -7,17 +7,16 @@ like for the documentation.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _browser import keep_picture, open_page
 from _stack import Stack, wait_until
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator
@@ -27,12 +26,7 @@ pytestmark = pytest.mark.long
 
 REPOSITORY = Path(__file__).parents[2]
 LOGIN = ("admin", "only for this test")
-BROWSER: Any = {
-    "executable_path": shutil.which("chromium") or shutil.which("google-chrome") or "chromium, which is not installed",
-    "args": ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-}
 TEST_SECONDS = 30
-VIEWPORT: Any = {"width": 1440, "height": 810}
 
 
 @pytest.fixture(scope="module")
@@ -61,29 +55,19 @@ def stack(workspace: LakebaseEmulator, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def page(stack: Stack) -> Iterator[Page]:
     """A browser that has logged in."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**BROWSER)
-        page = browser.new_page(viewport=VIEWPORT)
-        page.set_default_timeout(20_000)
+    with open_page(1440, 810) as page:
         page.goto(stack.url)
         page.get_by_label("Username").fill(LOGIN[0])
         page.locator("input[type=password]").fill(LOGIN[1])
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("link", name="Dags").first).to_be_visible()
         yield page
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def fields(workspace: LakebaseEmulator) -> dict[str, Any]:
     """What a person knows: client ID, secret, workspace URL and endpoint; and a port, since it is not 5432 here."""
     return json.loads(workspace.connections["lakebase_default"])
-
-
-def keep_picture(shown: Page | Locator, name: str) -> None:
-    """Keep what the browser shows, if somebody wants it."""
-    if folder := os.environ.get("LAKEBASE_PICTURES"):
-        shown.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def open_extras(dialog: Locator) -> None:

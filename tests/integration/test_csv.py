@@ -70,9 +70,11 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def servers(shared_emulator: LakebaseEmulator) -> Iterator[dict[int, Server]]:
-    with LakebaseEmulator(wake_seconds=0, postgres_version=16) as older:
-        servers = {16: Server(older.superuser_conninfo), 18: Server(shared_emulator.superuser_conninfo)}
+def servers() -> Iterator[dict[int, Server]]:
+    # A suspend would end these sessions, which go straight to PostgreSQL and are no traffic of the endpoint.
+    never = {"wake_seconds": 0, "suspend_timeout": 604_800}
+    with LakebaseEmulator(pg_version=16, **never) as older, LakebaseEmulator(pg_version=18, **never) as newer:
+        servers = {16: Server(older.superuser_conninfo), 18: Server(newer.superuser_conninfo)}
         yield servers
         for server in servers.values():
             server.connection.close()
@@ -669,8 +671,8 @@ def test_generated_files_are_read_as_others_read_them_or_refused(servers: dict[i
 
 
 @pytest.mark.long
-def test_2000_generated_files_are_read_as_others_read_them_or_refused(servers: dict[int, Server], tmp_path: Path):
-    print(check_generated(servers, 2000, tmp_path / "t.csv", 2))
+def test_1000_generated_files_are_read_as_others_read_them_or_refused(servers: dict[int, Server], tmp_path: Path):
+    print(check_generated(servers, 1000, tmp_path / "t.csv", 2))
 
 
 FIELDS = st.one_of(

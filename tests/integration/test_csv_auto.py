@@ -77,10 +77,10 @@ def test_files_of_mixed_dialects_are_read_right_or_refused(
 
 
 @pytest.mark.long
-def test_1000_files_of_mixed_dialects_are_read_right_or_refused(
+def test_500_files_of_mixed_dialects_are_read_right_or_refused(
     connection: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture
 ):
-    judge_many(connection, 1000, 2, caplog)
+    judge_many(connection, 500, 2, caplog)
 
 
 def test_the_log_tells_the_dialect_in_one_line(connection: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture):

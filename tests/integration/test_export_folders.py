@@ -159,6 +159,7 @@ def test_a_number_of_rows_that_is_none_is_refused(hook: LakebaseHook, tmp_path: 
         hook.export(series(1), tmp_path / "out.csv", max_rows_per_file=most)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_memory_does_not_grow_with_the_rows_or_the_files(
     hook: LakebaseHook, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch

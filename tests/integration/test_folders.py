@@ -1,4 +1,4 @@
-"""Folders, patterns and partition folders as the source of a load: local, on S3, and in fsspec's memory."""
+"""Folders, patterns and partition folders as the source of a load, local and on S3."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_group_is_minted_for_where_the_sdk_can(
     if "group_name" in inspect.signature(PostgresAPI.generate_database_credential).parameters:
         assert hook.get_first("SELECT current_user") == (group.display_name,)
     else:
-        with pytest.raises(LakebaseSettingsError, match="cannot mint a credential for a group.*leave out 'group_name'"):
+        with pytest.raises(LakebaseSettingsError, match="cannot mint a credential for a group.*Leave out 'group_name'"):
             hook.get_conn()
 
 
@@ -165,7 +165,7 @@ def test_a_branch_with_several_endpoints_lists_them(hook: LakebaseHook, monkeypa
     branch = "projects/demo/branches/crowded"
     status = {"endpoint_type": "ENDPOINT_TYPE_READ_WRITE"}
     reply = [{"name": f"{branch}/endpoints/{name}", "status": status} for name in ("one", "two")]
-    monkeypatch.setattr(PostgresApi, "list_endpoints", lambda api, branch: reply)
+    monkeypatch.setattr(PostgresApi, "list_all", lambda api, branch, collection: reply)
     with pytest.raises(LakebaseSettingsError, match="has several read-write endpoints: .*/one, .*/two"):
         LakebaseHook(endpoint=branch).get_conn()
 
@@ -178,7 +178,7 @@ def test_read_only_sessions_go_to_the_read_only_host_and_cannot_write(
     assert "@localhost:" in hook.get_uri()
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as refused:
         hook.run("CREATE TABLE public.nothing (id int)")
-    assert any("write on a connection or hook without 'read_only'" in note for note in refused.value.__notes__)
+    assert any("write on a connection without 'read_only'" in note for note in refused.value.__notes__)
     endpoint = emulator.add_endpoint("readable", endpoint_type="ENDPOINT_TYPE_READ_WRITE", branch="readable")
     emulator.enable_readable_secondary(endpoint)
     extra = {"endpoint": endpoint, "read_only": True}

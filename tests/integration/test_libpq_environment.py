@@ -125,7 +125,7 @@ def test_pgservice_is_refused_with_a_sentence(hook: LakebaseHook, monkeypatch: p
 
 
 def test_pg_dump_writes_the_schema(programs: Path, monkeypatch: pytest.MonkeyPatch):
-    with LakebaseEmulator(postgres_version=16) as emulator:  # pg_dump refuses a server newer than itself
+    with LakebaseEmulator(pg_version=16) as emulator:  # pg_dump refuses a server newer than itself
         monkeypatch.setenv("AIRFLOW_CONN_SIXTEEN", emulator.connections["lakebase_admin"])
         hook = LakebaseHook("sixteen")
         hook.run("CREATE TABLE public.prices (day date PRIMARY KEY, euro numeric NOT NULL)")

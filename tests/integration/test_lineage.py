@@ -15,10 +15,15 @@ from airflow.providers.common.sql.operators.sql import SQLColumnCheckOperator, S
 from airflow.providers.openlineage.extractors.manager import ExtractorManager
 from airflow.utils.state import TaskInstanceState
 
+from airflow_provider_lakebase.core.workspace.synced_tables import SyncedTable
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.lineage.sql import MAX_CHARACTERS
 from airflow_provider_lakebase.operators.load import LakebaseExportOperator, LakebaseLoadOperator
 from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
+from airflow_provider_lakebase.operators.synced_table import (
+    LakebaseCreateSyncedTableOperator,
+    LakebaseSyncTableOperator,
+)
 from airflow_provider_lakebase.sensors.query import LakebaseQuerySensor
 from airflow_provider_lakebase.transfers.sql_to_lakebase import SqlToLakebaseOperator
 
@@ -56,6 +61,35 @@ OWN: dict[str, tuple[Any, list[str], list[str]]] = {
         ["shop.orders"],
         ["shop.copy"],
     ),
+    "create a synced table": (
+        LakebaseCreateSyncedTableOperator(
+            task_id="create",
+            synced_table="lake.shop.orders",
+            source="main.gold.orders",
+            key_columns="id",
+            policy="snapshot",
+        ),
+        ["unity:main.gold.orders"],
+        ["shop.orders"],
+    ),
+    "create a synced table elsewhere": (
+        LakebaseCreateSyncedTableOperator(
+            task_id="create_elsewhere",
+            synced_table="lake.shop.orders",
+            source="main.gold.orders",
+            key_columns="id",
+            policy="snapshot",
+            branch="projects/demo/branches/test",
+            postgres_database="app",
+        ),
+        ["unity:main.gold.orders"],
+        ["test:app.shop.orders"],
+    ),
+    "sync": (
+        LakebaseSyncTableOperator(task_id="sync", synced_table=["lake.shop.orders", "lake.shop.bills"]),
+        [],
+        ["shop.orders", "shop.bills"],
+    ),
 }
 OTHERS = {
     "SQLExecuteQueryOperator": SQLExecuteQueryOperator(task_id="others", conn_id="lakebase_default", sql=INSERT),
@@ -75,8 +109,13 @@ def extract(task: Any, state: TaskInstanceState) -> Any:
 
 def names(datasets: list[Any], emulator: LakebaseEmulator) -> list[str]:
     host = emulator.workspace_url.removeprefix("http://")
-    own = f"lakebase://{host}/demo/production:databricks_postgres."
-    return [f"{each.namespace}:{each.name}".removeprefix(own) for each in datasets]
+    project = f"lakebase://{host}/demo/"
+    return [
+        f"{each.namespace}:{each.name}".replace(f"databricks://{host}:", "unity:")
+        .removeprefix(project)
+        .removeprefix("production:databricks_postgres.")
+        for each in datasets
+    ]
 
 
 @pytest.fixture
@@ -114,6 +153,15 @@ def test_common_sqls_own_operators_tell_nothing_rather_than_wake_it(
     told = extract(OTHERS[name], state)
     assert (told.inputs, told.outputs) == ([], [])
     asks_nothing()
+
+
+def test_a_sync_tells_the_source_that_the_workspace_has_told(emulator: LakebaseEmulator):
+    task = LakebaseSyncTableOperator(task_id="sync", synced_table="lake.shop.orders")
+    spec, status = {"source_table_full_name": "main.gold.orders"}, {"project": "projects/demo"}
+    task._synced = [SyncedTable.of("synced_tables/lake.shop.orders", {"spec": spec, "status": status})]
+    told = extract(task, TaskInstanceState.SUCCESS)
+    assert names(told.inputs, emulator) == ["unity:main.gold.orders"]
+    assert names(told.outputs, emulator) == ["shop.orders"]
 
 
 def test_the_check_would_see_a_session(emulator: LakebaseEmulator, asks_nothing: Callable[[], None], hook: Any):

@@ -13,15 +13,20 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lakebase import links
 from airflow_provider_lakebase.emulator import LakebaseEmulator
+from airflow_provider_lakebase.operators.branch import LakebaseCreateBranchOperator, LakebaseDeleteBranchOperator
+from airflow_provider_lakebase.operators.endpoint import LakebaseUpdateEndpointOperator
 from airflow_provider_lakebase.operators.load import LakebaseExportOperator
 from airflow_provider_lakebase.operators.role import LakebaseRoleBootstrapOperator
+from airflow_provider_lakebase.operators.snapshot import LakebaseDeleteSnapshotOperator
 from airflow_provider_lakebase.operators.sql import LakebaseSQLOperator
+
+PROJECT = "projects/demo"
 
 
 class Task:
     """A task instance that keeps what is pushed."""
 
-    dag_id, run_id, task_id, map_index = "etl", "today", "sql", -1
+    dag_id, run_id, task_id, map_index, try_number = "etl", "today", "sql", -1, 1
 
     def __init__(self) -> None:
         self.task: Any = SimpleNamespace()
@@ -74,6 +79,33 @@ def test_loads_exports_and_the_role_bootstrap_keep_them_too(emulator: LakebaseEm
         run(operator, task)
         assert set(task.pushed[links.XCOM_KEY]) == {"project", "branch", "sql_editor"}
         assert operator.operator_extra_links == links.LINKS
+
+
+def test_operators_of_branches_and_endpoints_keep_those_of_their_branch(emulator: LakebaseEmulator):
+    branch, later = f"{PROJECT}/branches/linked", 3600
+    for operator in (
+        LakebaseCreateBranchOperator(task_id="create", branch_id="linked", ttl=later, wait_for_login=False),
+        LakebaseUpdateEndpointOperator(task_id="update", endpoint=branch, max_cu=2),
+        LakebaseDeleteBranchOperator(task_id="delete", branch_id="linked", purge=True),
+    ):
+        task = Task()
+        run(operator, task)
+        pages = task.pushed[links.XCOM_KEY]
+        assert set(pages) == {"project", "branch", "sql_editor"}
+        assert pages["branch"] != links_of_production(emulator)["branch"]
+        assert operator.operator_extra_links == links.LINKS
+
+
+def links_of_production(emulator: LakebaseEmulator) -> Any:
+    task = Task()
+    run(LakebaseSQLOperator(task_id="sql", sql="SELECT 1"), task)
+    return task.pushed[links.XCOM_KEY]
+
+
+def test_the_end_of_a_snapshot_has_no_links(emulator: LakebaseEmulator, task: Task):
+    operator = LakebaseDeleteSnapshotOperator(task_id="delete", snapshot_id="nothing")
+    run(operator, task)
+    assert (task.pushed, operator.operator_extra_links) == ({}, ())
 
 
 def test_a_task_whose_sql_fails_keeps_them_for_whoever_looks_into_it(emulator: LakebaseEmulator, task: Task):

@@ -209,16 +209,30 @@ def test_two_replacements_at_once_leave_the_rows_of_one(hook: LakebaseHook):
     hook.run("DROP SCHEMA load CASCADE")
 
 
-def test_an_error_of_a_trigger_shows_no_row(hook: LakebaseHook, table: str):
+@pytest.mark.parametrize("sqlstate", ["P0001", "U0001"])
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({}, "line 2 of the file"),
+        ({"mode": "replace"}, "a row"),
+        ({"mode": "replace", "replace_where": "true"}, "a row"),
+        ({"mode": "upsert", "key_columns": ["id"]}, "a row"),
+        ({"reject_limit": 1}, "a row"),
+    ],
+)
+def test_an_error_of_a_trigger_shows_no_row(
+    hook: LakebaseHook, table: str, options: dict[str, Any], place: str, sqlstate: str
+):
     hook.run(
         f"""CREATE FUNCTION load.refuse() RETURNS trigger LANGUAGE plpgsql AS
-        'BEGIN RAISE EXCEPTION ''no''; END'; CREATE TRIGGER refuse BEFORE INSERT ON {table}
-        FOR EACH ROW EXECUTE FUNCTION load.refuse()"""
+        'BEGIN RAISE EXCEPTION ''no %'', NEW.note USING ERRCODE = ''{sqlstate}''; END'; CREATE TRIGGER refuse
+        BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION load.refuse()"""
     )
-    with pytest.raises(LakebaseLoadError, match="rejects line 2 of the file") as refused:
-        hook.load(io.BytesIO(b"id,note\n1,confidential\n"), table)
+    with pytest.raises(LakebaseLoadError, match=f"rejects {place}") as refused:
+        hook.load(io.BytesIO(b"id,note\n1,confidential\n"), table, **options)
     assert "confidential" not in str(refused.value)
     assert refused.value.__suppress_context__
+    assert refused.value.sqlstate == sqlstate
 
 
 def test_an_error_carries_the_place_of_a_row(hook: LakebaseHook, table: str, tmp_path: Path):

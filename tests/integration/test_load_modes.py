@@ -209,3 +209,14 @@ def test_a_load_that_fails_leaves_no_table_of_its_own(hook: LakebaseHook):
     with pytest.raises(LakebaseLoadError, match="same key|duplicate"):
         hook.load(broken, "modes.made", create_table=True, key_columns=["id"])
     assert hook.get_first("SELECT to_regclass('modes.made')") == (None,)
+
+
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert"])
+def test_a_table_with_rules_is_refused_in_each_mode_since_copy_does_not_run_them(hook: LakebaseHook, mode: str):
+    hook.run("CREATE TABLE modes.t (id int PRIMARY KEY)")
+    hook.run("CREATE RULE r AS ON INSERT TO modes.t WHERE NEW.id = 2 DO INSTEAD NOTHING")
+    with pytest.raises(LakebaseLoadError, match=r"modes\.t has rules, which COPY does not run.*DISABLE RULE"):
+        hook.load([(1,), (2,)], "modes.t", mode=mode)
+    hook.run("ALTER TABLE modes.t DISABLE RULE r")
+    hook.load([(1,), (2,)], "modes.t", mode=mode)
+    assert found(hook) == [(1,), (2,)]

@@ -571,6 +571,7 @@ print(run(int(sys.argv[2])) - first)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("conn_id", ["postgres_source", "lakebase_default"])
 def test_memory_does_not_grow_with_the_rows(hook: LakebaseHook, postgres_source: str, conn_id: str):
     """A million rows of 200 bytes are 200 MB and more where a driver fetches them all."""

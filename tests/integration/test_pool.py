@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg_pool
 import pytest
+from _clock import Clock
 
 from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator
@@ -117,16 +118,6 @@ def test_a_pool_of_busy_connections_says_so(hook: LakebaseHook):
         pool.connection(timeout=0.2),
     ):
         pass
-
-
-class Clock:
-    """Seconds since 1970, and as many more as a test likes."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
 
 
 @pytest.fixture

@@ -45,3 +45,4 @@ def test_the_readmes_role_and_dag_and_a_file_work_one_after_the_other(
     exec(block("docs/loading.md", "def load_prices"), names)
     assert names["load_prices"]() == 2
     assert names["export_prices"]() == 2
+    LakebaseHook().run("DROP SCHEMA shop CASCADE")

@@ -65,7 +65,7 @@ def test_a_failure_shows_no_secret(
 ):
     principal = emulator.add_principal(f"fails by {name}") if name in ("wrong secret", "no workspace") else None
     fields = json.loads(emulator.connection(principal or emulator.service_principal))
-    fields["extra"]["wake_timeout"] = 3
+    fields["extra"]["wake_timeout"] = 1
     FAILURES[name](emulator, fields)
     monkeypatch.setenv("AIRFLOW_CONN_FAILING", json.dumps(fields))
     hook = LakebaseHook("failing")

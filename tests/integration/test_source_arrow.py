@@ -255,9 +255,9 @@ def test_a_value_arrives_from_arrow_data_as_it_does_row_by_row_or_is_refused(emu
 
         def stored(data: Any, column: str) -> str | None:
             try:
-                with target.transaction():
-                    load(target, data, "t", LoadOptions(mode="replace", columns=["v"]))
-                ((value,),) = target.execute("SELECT v::text FROM t").fetchall()
+                with target.transaction(force_rollback=True):
+                    load(target, data, "t", LoadOptions(mode="append", columns=["v"]))
+                    ((value,),) = target.execute("SELECT v::text FROM t").fetchall()
             except LakebaseLoadError:
                 return None
             return str(value)

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
+from airflow_provider_lakebase.hooks.workspace import LakebaseWorkspaceHook
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
@@ -67,6 +68,26 @@ CLEARED = """
 with DAG("cleared", schedule="@once", start_date=datetime.datetime(2026, 1, 1)):
     LakebaseSQLOperator(task_id="long", sql="SELECT pg_sleep(600)", deferrable=True)
 """
+BRANCHES = """
+import os, pathlib, signal
+from airflow_provider_lakebase.operators import _operation
+from airflow_provider_lakebase.operators.branch import LakebaseCreateBranchOperator
+
+wait_for = _operation.wait_for
+
+def die_once(*args, **kwargs):
+    marker = pathlib.Path("{marker}")
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    wait_for(*args, **kwargs)
+
+_operation.wait_for = die_once
+again = {{"retries": 2, "retry_delay": datetime.timedelta(seconds=1)}}
+with DAG("branches", schedule="@once", start_date=datetime.datetime(2026, 1, 1), default_args=again):
+    LakebaseCreateBranchOperator(task_id="in_worker", ttl=3600, if_exists="fail")
+    LakebaseCreateBranchOperator(task_id="in_triggerer", ttl=3600, if_exists="fail", deferrable=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +133,8 @@ def superuser(emulator: LakebaseEmulator) -> Iterator[psycopg.Connection[Any]]:
 
 def test_a_dag_waits_and_runs_sql_without_a_worker(stack: Stack, emulator: LakebaseEmulator):
     emulator.suspend()
-    emulator.wake_seconds = 3
+    # LocalExecutor reports a deferred task up to 5 s late. If its trigger has fired by then, Airflow fails the task.
+    emulator.wake_seconds = 8
     add_dag(stack, "waiting", WAITING)
     seen: dict[str, set[str]] = {}
     held = set()
@@ -231,3 +253,29 @@ def test_statements_are_applied_once_whatever_becomes_of_triggerers(
     for table in tables:
         assert hook.get_first(f"SELECT count(*), count(DISTINCT n) FROM stack.{table}") == (1000, 1000)
     assert hook.get_first("SELECT count(*) FROM stack.loads") == (1,)
+
+
+def test_a_branch_is_created_once_whatever_becomes_of_workers_and_triggerers(
+    stack: Stack, emulator: LakebaseEmulator, tmp_path: Path
+):
+    def posts() -> int:
+        return sum(each.method == "POST" and each.path.endswith("/branches") for each in emulator.requests)
+
+    posted = posts()
+    emulator.operation_seconds = 10
+    try:
+        add_dag(stack, "branches", BRANCHES.format(marker=tmp_path / "died"))
+        wait_until(lambda: stack.states("branches").get("in_triggerer") == "deferred", 90)
+        polls = sum("/operations/" in each.path for each in emulator.requests)
+        wait_until(lambda: sum("/operations/" in each.path for each in emulator.requests) > polls, 60)
+        stack.kill_triggerer()
+        stack.start_triggerer()
+        wait_until(lambda: stack.runs("branches") in (["success"], ["failed"]), 180, str(stack.states("branches")))
+    finally:
+        emulator.operation_seconds = 0
+        made = [each for each in LakebaseWorkspaceHook().list_branches() if "branches-in-" in str(each.name)]
+        for branch in made:
+            emulator.delete_branch(str(branch.name))
+    assert stack.runs("branches") == ["success"], stack.logs()[-20_000:]
+    assert (tmp_path / "died").exists()
+    assert (posts() - posted, len(made)) == (2, 2)
