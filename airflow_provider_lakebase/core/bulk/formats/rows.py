@@ -17,7 +17,7 @@ from psycopg.copy import Copy
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part, SourceFailed, UnfitValue
 from airflow_provider_lakebase.core.bulk.formats.binary_rows import BinaryRows
-from airflow_provider_lakebase.core.bulk.formats.binary_values import binary_encoding
+from airflow_provider_lakebase.core.bulk.formats.binary_values import Encoding, binary_encoding
 from airflow_provider_lakebase.core.bulk.formats.text_values import text_conversion
 from airflow_provider_lakebase.core.frame_values import from_numpy, is_null
 
@@ -122,7 +122,7 @@ class Rows(Part):
 
         :param rows: rows of one value per column
         """
-        encodings = [binary_encoding(column) for column in self.columns]
+        encodings = self._encodings()
         return None not in encodings and self._fits(rows, encodings)
 
     def _batches(self) -> Iterator[list[Sequence[Any]]]:
@@ -179,7 +179,7 @@ class Rows(Part):
 
     def _copy_binary(self, batches: Iterator[list[Any]], target: CopyTarget) -> list[Any] | None:
         """Send batches while they can be sent in binary; return the first one that cannot, None at the end."""
-        encodings = [binary_encoding(column) for column in self.columns]
+        encodings = self._encodings()
         batch = next(batches, None)
         if batch is None or None in encodings or not self._fits(batch, encodings):
             return batch
@@ -194,23 +194,24 @@ class Rows(Part):
             rows.end()
         return batch
 
+    def _encodings(self) -> list[Encoding | None]:
+        return [binary_encoding(column) for column in self.columns]
+
     def _text_converts(self) -> list[tuple[int, Callable[[Any], Any]]]:
         found = [text_conversion(column, json_strings=self.json_strings) for column in self.columns]
         return [(n, convert) for n, convert in enumerate(found) if convert]
 
     def _copy_text(self, batches: Iterable[list[Any]], target: CopyTarget) -> None:
-        converts = self._text_converts()
+        encodings, converts = self._encodings(), self._text_converts()
         self._copied_from = self.sent
         with target.copy(sql.SQL("FORMAT text")) as copy:
-            for batch in batches:
-                self._write(_without_frame_values(batch), converts, partial(_write_text, copy))
+            for batch in map(_without_frame_values, batches):
+                self._write(batch, self._needed(batch, encodings, converts), partial(_write_text, copy))
                 target.progress.add(rows=len(batch))
 
     def _copy_good_rows(self, target: CopyTarget) -> None:
         """Send rows as text, and leave out those that cannot be sent."""
-        converts = self._text_converts()
-        encodings = [binary_encoding(column) for column in self.columns]
-        # The text of all other values that fit is what psycopg makes of them.
+        encodings, converts = self._encodings(), self._text_converts()
         needed = [(n, convert) for n, convert in converts if self.columns[n].kind in _WITH_OTHER_TEXT]
         self._copied_from = self.before
         with target.copy(sql.SQL("FORMAT text")) as copy:
@@ -267,11 +268,22 @@ class Rows(Part):
 
     def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
         """Return whether each value of a batch of rows of equal length can be written in binary."""
+        return next(self._misfits(batch, encodings), None) is None
+
+    def _misfits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Encoding | None]) -> Iterator[int]:
+        """Yield the positions of the columns that have values which cannot be written in binary."""
         values, width = list(chain.from_iterable(batch)), len(encodings)
         types = list(map(type, values))
-        return all(
-            encoding.takes(types[n::width], lambda n=n: values[n::width]) for n, encoding in enumerate(encodings)
-        )
+        for n, encoding in enumerate(encodings):
+            if encoding is None or not encoding.takes(types[n::width], lambda n=n: values[n::width]):  # type: ignore[misc]
+                yield n
+
+    def _needed(
+        self, batch: Sequence[Sequence[Any]], encodings: Sequence[Encoding | None], converts: Sequence[tuple[int, Any]]
+    ) -> list[tuple[int, Callable[[Any], Any]]]:
+        """Return the conversions that the text of a batch needs: that of other values is what psycopg makes of them."""
+        misfits = set(self._misfits(batch, encodings))
+        return [each for each in converts if each[0] in misfits or self.columns[each[0]].kind in _WITH_OTHER_TEXT]
 
     def _blame(
         self, row: Sequence[Any], converts: Sequence[tuple[int, Any]], number: int, error: Exception
@@ -306,7 +318,7 @@ def describe_row(row: Any, names: Sequence[str]) -> str:
 
 def _without_frame_values(batch: list[Any]) -> list[Any]:
     """Return rows with the NULLs of pandas and numpy as None, and numpy's times as Python's."""
-    kinds = {type(value) for row in batch for value in row}
+    kinds = set(map(type, chain.from_iterable(batch)))
     if not any(kind.__name__ in _FRAME_VALUES for kind in kinds):
         return batch
     return [list(map(_plain, row)) for row in batch]
