@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache, partial
+from itertools import filterfalse
 from operator import attrgetter
 from typing import Any
 
@@ -83,6 +84,9 @@ def binary_encoding(column: Column) -> Encoding | None:
 def _fit_without_rounding(column: Column, fits: Callable[[Sequence[Any]], bool] | None, values: Sequence[Any]) -> bool:
     if fits is not None and not fits(values):
         return False
+    if column.kind == "numeric":
+        # Most numbers have as many decimal places as the column, and need no other check.
+        values = list(filterfalse(Decimal(1).scaleb(-column.scale).same_quantum, values))
     convert = text_conversion(column)
     try:
         for value in values:
