@@ -128,7 +128,8 @@ class LakebaseOperationOperator(BaseOperator):
         """
         with fail_without_retry():
             notes = TaskNotes(context)
-            notes.pop(_PAUSE, None)
+            for of_last_try in (_PAUSE, _LOGIN):
+                notes.pop(of_last_try, None)
             deadline = time.time() + read_wait("operation_timeout", self.operation_timeout)
             plan = self.plan(context, notes)
             if self.records_links_first:
@@ -187,8 +188,10 @@ class LakebaseOperationOperator(BaseOperator):
             show_branch_links(context, notes.get(_PAGES))
 
     def _advance(self, plan: Plan, notes: TaskNotes) -> Pending | None:
+        if notes.get(_LOGIN):  # that was the last wait
+            return None
         pending = advance(self.hook.workspace, plan, notes)
-        if pending is None and self.needs_login() and not notes.get(_LOGIN):
+        if pending is None and self.needs_login():
             return Pending(plan.resource, login=self.login_endpoint(plan), database=self.login_database())
         return pending
 
