@@ -123,6 +123,45 @@ def test_a_frame_makes_its_table(hook: LakebaseHook, source: Any):
     assert rows(hook) == ROWS
 
 
+# Arrow data of these would be addresses of Python objects, or numbers that only pandas can read.
+WITHOUT_TYPE = {
+    "objects of polars": lambda: pl.DataFrame({"v": pl.Series(["abc", "x"], dtype=pl.Object)}),
+    "lazy objects of polars": lambda: pl.DataFrame({"v": pl.Series(["abc", "x"], dtype=pl.Object)}).lazy(),
+    "integers of 128 bits": lambda: pl.DataFrame({"v": pl.Series([1], dtype=pl.Int128)}),
+    "periods": lambda: pd.DataFrame({"v": pd.period_range("2024-01", periods=2, freq="M")}),
+    "intervals": lambda: pd.DataFrame({"v": pd.interval_range(0, 2)}),
+    "several types": lambda: pd.DataFrame({"v": [1, "x"]}),
+}
+
+
+@pytest.mark.parametrize("source", WITHOUT_TYPE.values(), ids=WITHOUT_TYPE)
+def test_values_without_an_arrow_type_are_refused_with_their_column(hook: LakebaseHook, source: Any):
+    with pytest.raises(LakebaseLoadError, match="column 'v', for which Arrow has no type"):
+        hook.load(source(), "frames.made", create_table=True)
+    assert hook.get_first("SELECT to_regclass('frames.made')") == (None,)
+
+
+@pytest.mark.parametrize("v", [pa.array([None, None]), pa.array([], pa.null()), pa.array([[], [None]])])
+def test_a_column_without_values_makes_no_column_unless_its_type_is_named(hook: LakebaseHook, v: pa.Array):
+    source = pa.table({"v": v})
+    with pytest.raises(LakebaseSettingsError, match="no values for v, so it does not tell the type"):
+        hook.load(source, "frames.made", create_table=True)
+    kind = "bigint[]" if pa.types.is_list(v.type) else "bigint"
+    hook.load(source, "frames.made", create_table=True, casts={"v": kind})
+    made = "SELECT atttypid::regtype::text FROM pg_attribute WHERE attrelid = 'frames.made'::regclass AND attname = 'v'"
+    assert hook.get_first(made) == (kind,)
+
+
+def test_the_first_file_with_values_tells_the_type(hook: LakebaseHook, tmp_path: Path):
+    for number, values in enumerate([pa.array([None]), pa.array([7])]):
+        pq.write_table(pa.table({"v": values}), tmp_path / f"{number}.parquet")
+    hook.load(f"{tmp_path}/*.parquet", "frames.made", create_table=True)
+    assert hook.get_records("SELECT v, pg_typeof(v)::text FROM frames.made ORDER BY 1") == [
+        (7, "bigint"),
+        (None, "bigint"),
+    ]
+
+
 @pytest.mark.parametrize("df_type", ["pandas", "polars"])
 def test_chunks_of_a_query_are_frames(hook: LakebaseHook, df_type: Any):
     chunks = hook.get_df_by_chunks(

@@ -51,19 +51,25 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
 
 def _define_by_schemas(source: Source, options: LoadOptions, context: ErrorContext) -> list[tuple[str, str, bool]]:
     """Return the columns of all files, or of the rows. The first file that has a column decides its type."""
-    kinds: dict[str, str] = {}
+    kinds: dict[str, str | None] = {}
     required: list[set[str]] = []
     for each in _one_by_one(source):
         label, schema = _read_schema(each, context)
         columns = define_columns(schema, options, label, context)
         for name, kind, _ in columns:
-            kinds.setdefault(name, kind)
+            kinds[name] = kinds.get(name) or kind
         required.append({name for name, _, nullable in columns if not nullable})
     for name in _folders(source, options, kinds, context):
         kinds[name] = (options.casts or {}).get(name, "text")
+    if unknown := [name for name, kind in kinds.items() if kind is None]:
+        raise LakebaseSettingsError(
+            f"The source has no values for {', '.join(unknown)}, so it does not tell the type to create",
+            context=context,
+            hint=f"Name it: casts={{'{unknown[0]}': 'bigint'}}; or skip the column with 'columns'.",
+        )
     # A column that a file lacks may be NULL.
     never_null = set.intersection(*required)
-    return [(name, kind, name not in never_null) for name, kind in kinds.items()]
+    return [(name, kind, name not in never_null) for name, kind in kinds.items() if kind]
 
 
 def define_by_types(types: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, str, bool]]:
@@ -175,8 +181,10 @@ def _read_schema(source: Source, context: ErrorContext) -> tuple[str, Any]:
     )
 
 
-def define_columns(schema: Any, options: LoadOptions, label: str, context: ErrorContext) -> list[tuple[str, str, bool]]:
-    """Return name, Postgres type and nullability of each column to create.
+def define_columns(
+    schema: Any, options: LoadOptions, label: str, context: ErrorContext
+) -> list[tuple[str, str | None, bool]]:
+    """Return name, Postgres type and nullability of each column to create; None for the type of one without values.
 
     :param schema: Arrow schema of the source
     :param options: of the load
@@ -186,15 +194,15 @@ def define_columns(schema: Any, options: LoadOptions, label: str, context: Error
     fields = import_from_extra("arrow").fields_to_load(schema, options.columns, ())
     targets = match_names([field.name for field in fields], options.columns, label, optional=_optional(options))
     check_new_names([target for target in targets if target is not None], label, context)
-    postgres_type = import_from_extra("arrow_types").postgres_type
+    types = import_from_extra("arrow_types")
     definitions = []
     for field, target in zip(fields, targets, strict=True):
         if target is None:
             continue
-        kind = postgres_type(field.type)
-        if kind is None:
+        kind = (options.casts or {}).get(target) or types.postgres_type(field.type)
+        if kind is None and not types.has_no_values(field.type):
             what = f"Column {field.name} is of type {field.type}, which has no Postgres counterpart"
-            hint = "Create the table first, or skip the column with 'columns'."
+            hint = "Create the table first, name a type in 'casts', or skip the column with 'columns'."
             raise LakebaseSettingsError(what, context=context, hint=hint)
-        definitions.append((target, (options.casts or {}).get(target, kind), field.nullable))
+        definitions.append((target, kind, field.nullable))
     return definitions

@@ -8,11 +8,13 @@ import pyarrow as pa
 
 
 def postgres_type(kind: pa.DataType) -> str | None:
-    """Return the Postgres type for an Arrow type; None if there is none.
+    """Return the Postgres type for an Arrow type; None if there is none, as for the type of a column without values.
 
     :param kind: the Arrow type. Lists become arrays; structs, maps and lists of lists become ``jsonb``
     """
     types = pa.types
+    if has_no_values(kind):
+        return None
     if isinstance(kind, pa.UuidType):
         return "uuid"
     if isinstance(kind, pa.BaseExtensionType):
@@ -29,6 +31,16 @@ def postgres_type(kind: pa.DataType) -> str | None:
     return next((name for is_it, name in _POSTGRES_TYPES if is_it(kind)), None)
 
 
+def has_no_values(kind: pa.DataType) -> bool:
+    """Return whether an Arrow type tells that a column has no value but NULL, or only empty lists.
+
+    :param kind: the Arrow type
+    """
+    types = pa.types
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return has_no_values(kind.value_type) if is_list else types.is_null(kind)
+
+
 _POSTGRES_TYPES: Sequence[tuple[Callable[[pa.DataType], bool], str]] = (
     (pa.types.is_boolean, "boolean"),
     (lambda kind: kind in (pa.int8(), pa.int16(), pa.uint8()), "smallint"),
@@ -37,7 +49,7 @@ _POSTGRES_TYPES: Sequence[tuple[Callable[[pa.DataType], bool], str]] = (
     (pa.types.is_uint64, "numeric(20,0)"),
     (lambda kind: kind in (pa.float16(), pa.float32()), "real"),
     (pa.types.is_float64, "double precision"),
-    (lambda kind: kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null()), "text"),
+    (lambda kind: kind in (pa.string(), pa.large_string(), pa.string_view()), "text"),
     (lambda kind: kind in (pa.binary(), pa.large_binary()) or pa.types.is_fixed_size_binary(kind), "bytea"),
     (pa.types.is_date, "date"),
     (pa.types.is_time, "time"),

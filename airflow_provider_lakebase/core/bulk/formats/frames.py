@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -35,9 +36,9 @@ def lazy_frame_to_arrow(frame: Any) -> Iterator[pa.Table]:
     :param frame: of polars
     """
     if hasattr(frame, "collect_batches"):
-        yield from (batch.to_arrow() for batch in frame.collect_batches(maintain_order=True))
+        yield from map(_polars_to_arrow, frame.collect_batches(maintain_order=True))
     else:  # goes with polars before 1.34
-        yield frame.collect().to_arrow()
+        yield _polars_to_arrow(frame.collect())
 
 
 def frame_to_arrow(frame: Any, index: bool = False) -> pa.Table:
@@ -51,15 +52,41 @@ def frame_to_arrow(frame: Any, index: bool = False) -> pa.Table:
     if hasattr(type(frame), "to_arrow"):  # polars; a column of a pandas frame may have that name, too
         if index:
             raise LakebaseSettingsError("index is True, but a polars frame has no index", hint="Leave it out.")
-        return frame.to_arrow()
+        return _polars_to_arrow(frame)
     frame = _with_index(frame, index)
     try:
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
     except _UNFIT as error:
-        raise LakebaseLoadError(
-            f"The data frame has {_unfit_columns(frame)}, for which Arrow has no type ({type(error).__name__})",
-            hint="Give each column values of one type, for example with frame.astype({'column': 'string'}).",
-        ) from None
+        raise _no_type(_unfit_columns(frame), type(error).__name__) from None
+    # Periods and intervals: Arrow data holds a number that only pandas can read.
+    if found := [field for field in table.schema if str(field.type).startswith("extension<pandas.")]:
+        raise _no_type(_columns([field.name for field in found]), str(found[0].type)[10:-1])
+    return table
+
+
+def _polars_to_arrow(frame: Any) -> pa.Table:
+    # Arrow data would hold the addresses of Python objects.
+    if found := [name for name, kind in frame.schema.items() if _holds_objects(kind)]:
+        raise _no_type(_columns(found), "Object")
+    try:
+        return frame.to_arrow()
+    except _UNFIT as error:
+        unfit = [name for name in frame.columns if not _is_fit(frame[name].to_arrow)]
+        raise _no_type(_columns(unfit), type(error).__name__) from None
+
+
+def _holds_objects(kind: Any) -> bool:
+    within = [field.dtype for field in getattr(kind, "fields", ())]
+    if (inner := getattr(kind, "inner", None)) is not None:
+        within.append(inner)
+    return str(kind).startswith("Object") or any(map(_holds_objects, within))
+
+
+def _no_type(columns: str, reason: str) -> LakebaseLoadError:
+    return LakebaseLoadError(
+        f"The data frame has {columns}, for which Arrow has no type ({reason})",
+        hint="Give each column values of one type, for example of a str.",
+    )
 
 
 def _with_index(frame: Any, index: bool) -> Any:
@@ -92,10 +119,21 @@ def frames_to_arrow(frames: Iterator[Any], index: bool = False) -> Iterator[pa.T
 
 
 def _unfit_columns(frame: Any) -> str:
-    found = []
-    for position, name in enumerate(frame.columns):
-        try:
-            pa.Array.from_pandas(frame.iloc[:, position])
-        except _UNFIT:
-            found.append(f"'{name}'")
-    return f"column {', '.join(found)}" if found else "two columns of one name, or names that are not text"
+    found = [
+        name
+        for position, name in enumerate(frame.columns)
+        if not _is_fit(partial(pa.Array.from_pandas, frame.iloc[:, position]))
+    ]
+    return _columns(found) if found else "two columns of one name, or names that are not text"
+
+
+def _is_fit(convert: Callable[[], Any]) -> bool:
+    try:
+        convert()
+    except _UNFIT:
+        return False
+    return True
+
+
+def _columns(names: Sequence[Any]) -> str:
+    return "column " + ", ".join(f"'{name}'" for name in names)
