@@ -243,7 +243,7 @@ def read_settings(
     """Check the fields of an Airflow connection and return them as settings.
 
     :param fields: the Lakebase connection
-    :param endpoint: endpoint in place of the connection's, whose ``pg_host`` then does not count
+    :param endpoint: endpoint in place of the connection's, whose ``pg_host`` and ``project`` then do not count
     :param read_only: whether sessions only read, in place of the connection's
     :param databricks: the Databricks connection that it names, if it names one
     :raises LakebaseSettingsError: for a field that is missing, wrong or unknown; the message names it
@@ -259,11 +259,14 @@ def read_settings(
     if read_only is not None:
         known["read_only"] = read_only
     named = known.pop("endpoint", None)
+    if named is not None and known.get("project", named.project) != named.project:
+        hint = "Leave 'project' out: it is that of the endpoint."
+        raise wrong_field(conn_id, "project", f"is {known['project']}, but 'endpoint' is {named}", hint)
     if login["identity"] is not None and named is None:
         _refuse_misspelt_endpoint(conn_id, libpq)
     session = SessionSettings(
         database=fields.schema or DEFAULT_DATABASE,
-        port=whole_number(1, 65535)(conn_id, "Port", fields.port) if fields.port else DEFAULT_PORT,
+        port=whole_number(1, 65535)(conn_id, "Port", fields.port) if fields.port not in (None, "") else DEFAULT_PORT,
         user=login.get("user"),
         password=login.get("password"),
         libpq=MappingProxyType(libpq),
@@ -321,7 +324,8 @@ def _override_endpoint(conn_id: str, known: dict[str, Any], endpoint: str, *, is
             "A native Postgres login goes to 'pg_host': leave 'endpoint' out, or use a {connection} "
             "with an identity of the workspace.",
         )
-    known.pop("pg_host", None)
+    for of_connection in ("pg_host", "project"):
+        known.pop(of_connection, None)
     known["endpoint"] = named
 
 

@@ -52,6 +52,12 @@ def test_the_secret_is_not_in_the_repr():
     assert read().secrets == [SECRET]
 
 
+def test_another_endpoint_brings_its_own_project():
+    other = "projects/books/branches/production/endpoints/primary"
+    settings = read(endpoint=other, extra={"endpoint": ENDPOINT, "project": "shop"})
+    assert settings.require_project() == ResourceName("books")
+
+
 def test_strings_of_a_uri_are_read_as_numbers():
     extra = {"endpoint": ENDPOINT, "wake_timeout": "30.5", "credential_ttl": "600"}
     settings = read(port="6543", extra=extra)
@@ -99,11 +105,13 @@ def test_libpq_keywords_and_dbapi_hook_extras_pass():
         ({"host": "https://shop.cloud.databricks.com/?o=12"}, "'Host' holds more than"),
         ({"host": "https://user:word@shop.cloud.databricks.com"}, "'Host' holds more than"),
         ({"port": 0.5}, "'Port' is 0.5"),
+        ({"port": 0}, "'Port' is 0"),
         ({"port": "70000"}, "'Port' is '70000'"),
         ({"port": "x"}, "'Port' is 'x'"),
         ({"extra": {"endpoint": ENDPOINT, "sslmode": "disable"}}, "'sslmode' is 'disable'"),
         ({"extra": {"endpoint": ENDPOINT, "sslmode": "prefer"}}, "'sslmode' is 'prefer'"),
         ({"extra": {"endpoint": ENDPOINT, "pg_host": "ep-a-b-pooler.database.example"}}, "'pg_host' is a pooled host"),
+        ({"extra": {"endpoint": ENDPOINT, "project": "books"}}, "'project' is books, but 'endpoint' is"),
         ({"extra": {"endpoint": ENDPOINT, "pg_host": "a:5432"}}, "'pg_host' is not a single host name"),
         ({"extra": {"endpoint": ENDPOINT, "wake_timeout": "soon"}}, "'wake_timeout' is 'soon'"),
         ({"extra": {"endpoint": ENDPOINT, "wake_timeout": 0}}, "'wake_timeout' is 0"),
