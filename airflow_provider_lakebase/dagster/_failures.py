@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dagster import Failure
@@ -13,9 +13,10 @@ from airflow_provider_lakebase.exceptions import LakebaseError
 
 
 @contextmanager
-def fail_without_retry() -> Iterator[None]:
+def fail_without_retry(words: Mapping[str, str] = DAGSTER_WORDS) -> Iterator[None]:
     """Raise ``Failure(allow_retries=False)`` for errors that a retry cannot help; all others pass.
 
+    :param words: of their messages
     :raises Failure: with the message of the error, which is its cause
     """
     try:
@@ -24,7 +25,7 @@ def fail_without_retry() -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, LakebaseError):
-            error.words = DAGSTER_WORDS
+            error.words = words
         if not is_permanent(error):
             raise
         text = "\n".join([str(error), *getattr(error, "__notes__", ())])

@@ -16,6 +16,7 @@ from airflow_provider_lakebase.core.bulk.progress import Progress
 from airflow_provider_lakebase.dagster._failures import fail_without_retry
 from airflow_provider_lakebase.dagster._frames import find_kind, from_arrow, refuse_index
 from airflow_provider_lakebase.dagster._metadata import describe_load
+from airflow_provider_lakebase.dagster._owner import claim_table, name_owner
 from airflow_provider_lakebase.dagster._partitions import partition_condition
 from airflow_provider_lakebase.dagster.authentication import STRICT
 from airflow_provider_lakebase.dagster.resource import LakebaseResource
@@ -34,7 +35,8 @@ class LakebaseIOManager(ConfigurableIOManager):
 
     The type is ``pandas.DataFrame``, ``polars.DataFrame``, ``polars.LazyFrame``, ``pyarrow.Table`` or
     ``pyarrow.RecordBatchReader``. The last part of the asset's key is the table, the one before it the schema. Table
-    and schema are created if they do not exist. A materialization replaces all rows, or the rows of its partitions, in
+    and schema are created if they do not exist; the comment of such a table names the asset, and a write by another one
+    is refused. A materialization replaces all rows, or the rows of its partitions, in
     one transaction; the asset's metadata ``partition_expr`` says which column, or SQL expression, is partitioned. The
     metadata ``columns`` of an input selects its columns.
     """
@@ -75,7 +77,8 @@ class LakebaseIOManager(ConfigurableIOManager):
             condition = partition_condition(context, metadata)
             self._create_schema(table.schema)
             options = LoadOptions(mode="replace", replace_where=condition, create_table=True)
-        result = self.lakebase._load(obj, table.name, options, step_name=context.step_key)
+            claim = claim_table(name_owner(context))
+        result = self.lakebase._load(obj, table.name, options, step_name=context.step_key, before_rows=claim)
         database = self.lakebase.settings.session.database
         context.add_output_metadata(describe_load(result, database, is_partition=condition is not None))
 
@@ -100,7 +103,8 @@ class LakebaseIOManager(ConfigurableIOManager):
             return from_arrow(kind, found)
 
     def _table(self, context: OutputContext | InputContext, metadata: Mapping[str, Any]) -> TableName:
-        *prefix, name = context.asset_key.path if context.has_asset_key else (metadata.get("table", context.name),)
+        *prefix, last = context.asset_key.path if context.has_asset_key else (context.name,)
+        name = metadata.get("table") or last
         schema = metadata.get("schema") or self.schema_ or (prefix[-1] if prefix else DEFAULT_SCHEMA)
         for part in (str(schema), str(name)):
             if len(part.encode()) > MAX_NAME:

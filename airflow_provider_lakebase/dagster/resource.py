@@ -13,7 +13,7 @@ from dagster.components.lib.sql_component.sql_client import SQLClient
 from pydantic import Field, PrivateAttr
 
 from airflow_provider_lakebase.core.bulk.export import export
-from airflow_provider_lakebase.core.bulk.load import LoadResult, run_load
+from airflow_provider_lakebase.core.bulk.load import BeforeRows, LoadResult, run_load
 from airflow_provider_lakebase.core.bulk.option_signature import takes_options
 from airflow_provider_lakebase.core.bulk.options import ExportKeywords, ExportOptions, LoadKeywords, LoadOptions
 from airflow_provider_lakebase.core.connection.fields import (
@@ -37,6 +37,7 @@ from airflow_provider_lakebase.dagster._failures import fail_without_retry
 from airflow_provider_lakebase.dagster._identity import StepContext, is_direct, name_load, name_partition, op_context
 from airflow_provider_lakebase.dagster._metadata import describe_export, describe_load
 from airflow_provider_lakebase.dagster._storage import locate
+from airflow_provider_lakebase.dagster._words import DAGSTER_WORDS
 from airflow_provider_lakebase.dagster.authentication import (
     STRICT,
     AzureDevOpsOidc,
@@ -261,13 +262,22 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
             )
 
     def _load(
-        self, source: Any, table: str, options: LoadOptions, *, rejects_id: str | None = None, step_name: str = ""
+        self,
+        source: Any,
+        table: str,
+        options: LoadOptions,
+        *,
+        rejects_id: str | None = None,
+        step_name: str = "",
+        before_rows: BeforeRows | None = None,
+        words: Mapping[str, str] = DAGSTER_WORDS,
     ) -> LoadResult:
         retry_finds_out = options.load_id is not None or options.mode != "append"
         try:
-            with fail_without_retry(), self._open(step_name) as session:
+            with fail_without_retry(words), self._open(step_name) as session:
                 rejects_id = rejects_id if options.rejects_table else None
-                return run_load(session, locate(source), table, options, rejects_id=rejects_id)
+                source = locate(source)
+                return run_load(session, source, table, options, rejects_id=rejects_id, before_rows=before_rows)
         except Exception as error:
             cause = error.__cause__
             if retry_finds_out and isinstance(cause, LakebaseOutcomeUnknownError):

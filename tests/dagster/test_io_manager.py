@@ -14,12 +14,20 @@ from dagster import (
     AssetIn,
     AssetKey,
     DailyPartitionsDefinition,
+    Definitions,
     HourlyPartitionsDefinition,
+    In,
     MultiPartitionsDefinition,
+    Nothing,
+    Out,
     RetryPolicy,
     StaticPartitionsDefinition,
     asset,
+    define_asset_job,
+    graph_asset,
+    job,
     materialize,
+    op,
 )
 
 from airflow_provider_lakebase.dagster import LakebaseIOManager, LakebaseResource, resource
@@ -255,3 +263,114 @@ def test_a_value_without_rows_is_refused_without_a_retry(io_manager: LakebaseIOM
     failed = materialize([flights], resources={"io_manager": io_manager}, raise_on_error=False)
     (failure,) = failed.filter_events(lambda event: event.is_step_failure)
     assert "does not store or return values of type" in str(failure.event_specific_data.error)
+
+
+def failure_of(assets: list, **keywords: Any) -> str:
+    """Materialize assets, and return the error of the one step that fails."""
+    failed = materialize(assets, raise_on_error=False, **keywords)
+    (failure,) = failed.filter_events(lambda event: event.is_step_failure)
+    return str(failure.event_specific_data.error)
+
+
+def test_two_assets_do_not_share_a_table(io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str):
+    @asset(key=["crm", schema, "customers"])
+    def first() -> pyarrow.Table:
+        return pyarrow.table({"x": [1]})
+
+    @asset(key=["erp", schema, "customers"])
+    def second() -> pyarrow.Table:
+        return pyarrow.table({"x": [2]})
+
+    @asset(key=["erp", schema, "customers"], metadata={"table": "erp customers"})
+    def third() -> pyarrow.Table:
+        return pyarrow.table({"x": [3]})
+
+    @asset(ins={"customers": AssetIn(key=["erp", schema, "customers"])})
+    def read(customers: pyarrow.Table) -> None:
+        assert customers["x"].to_pylist() == [3]
+
+    resources = {"io_manager": io_manager}
+    for _ in range(2):
+        assert materialize([first], resources=resources).success
+    error = failure_of([second], resources=resources)
+    assert f'Table "{schema}"."customers" belongs to asset crm/{schema}/customers' in error
+    assert f"so asset erp/{schema}/customers cannot be stored in it" in error
+    assert "metadata 'table'" in error
+    assert query(lakebase, f"SELECT x FROM {schema}.customers") == [(1,)]
+    assert materialize([third, read], resources=resources).success
+    lakebase.connect_and_execute(f"COMMENT ON TABLE {schema}.customers IS NULL")
+    assert materialize([second], resources=resources).success
+    assert materialize([first], resources=resources).success
+
+
+def test_what_people_add_to_the_comment_is_kept(io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str):
+    @asset(key_prefix=schema)
+    def flights() -> pyarrow.Table:
+        return TABLE
+
+    materialize([flights], resources={"io_manager": io_manager})
+    comment = f"Stored by LakebaseIOManager for asset {schema}/flights"
+    text = f"SELECT obj_description('{schema}.flights'::regclass)"
+    assert query(lakebase, text) == [(comment,)]
+    lakebase.connect_and_execute(f"COMMENT ON TABLE {schema}.flights IS E'{comment}\\nFlights of all days'")
+    assert materialize([flights], resources={"io_manager": io_manager}).success
+    assert query(lakebase, text) == [(f"{comment}\nFlights of all days",)]
+
+
+def test_outputs_of_two_ops_do_not_share_a_table(lakebase: LakebaseResource, schema: str):
+    @op
+    def left():
+        return pyarrow.table({"x": [1]})
+
+    @op(ins={"after": In(Nothing)})
+    def right():
+        return pyarrow.table({"x": [2]})
+
+    @op(ins={"after": In(Nothing)}, out=Out(metadata={"table": "right"}))
+    def named():
+        return pyarrow.table({"x": [3]})
+
+    @op
+    def both(left: pyarrow.Table, right: pyarrow.Table) -> None:
+        assert (left["x"].to_pylist(), right["x"].to_pylist()) == ([1], [3])
+
+    def run(second: Any) -> Any:
+        @job(resource_defs={"io_manager": LakebaseIOManager(lakebase=lakebase, schema=schema)})
+        def compare():
+            first = left()
+            both(first, second(first))
+
+        return compare.execute_in_process(raise_on_error=False)
+
+    failed = run(right)
+    (failure,) = failed.filter_events(lambda event: event.is_step_failure)
+    error = str(failure.event_specific_data.error)
+    assert f'Table "{schema}"."result" belongs to output result of step left in job compare' in error
+    assert "so output result of step right in job compare cannot" in error
+    for _ in range(2):
+        assert run(named).success
+
+
+def test_every_job_may_run_the_graph_behind_an_asset(lakebase: LakebaseResource, schema: str):
+    @op
+    def fetch():
+        return pyarrow.table({"x": [1]})
+
+    @op(out=Out(metadata={"table": "final"}))
+    def double(fetched: pyarrow.Table):
+        return pyarrow.table({"x": [2 * value for value in fetched["x"].to_pylist()]})
+
+    @graph_asset
+    def doubled():
+        return double(fetch())
+
+    definitions = Definitions(
+        assets=[doubled],
+        jobs=[define_asset_job("one", [doubled]), define_asset_job("two", [doubled])],
+        resources={"io_manager": LakebaseIOManager(lakebase=lakebase, schema=schema)},
+    )
+    for name in ("one", "two"):
+        assert definitions.resolve_job_def(name).execute_in_process().success
+    assert query(lakebase, f"SELECT obj_description('{schema}.result'::regclass)") == [
+        ("Stored by LakebaseIOManager for output result of step fetch in asset doubled",)
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -40,6 +40,10 @@ _PRIVILEGES = {
     "replace": "SELECT, INSERT and DELETE (also UPDATE if foreign keys reference it)",
     "upsert": "SELECT, INSERT and UPDATE",
 }
+
+
+BeforeRows: TypeAlias = Callable[[psycopg.Connection[Any], Table, bool], None]
+"""Called in the load's transaction with the session, the target, and whether the load created the target."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def run_load(
     *,
     check: Callable[[], None] = lambda: None,
     rejects_id: str | None = None,
+    before_rows: BeforeRows | None = None,
 ) -> LoadResult:
     """Load a source and commit. A load whose ``load_id`` is in the ledger is not repeated.
 
@@ -82,6 +87,7 @@ def run_load(
     :param options: how; by default :class:`LoadOptions`' own defaults
     :param check: called on every block of data; raises to stop the load
     :param rejects_id: as for :func:`load`
+    :param before_rows: as for :func:`load`
     :raises LakebaseLoadError: as by :func:`load`; if the ledger can be neither created nor used
     :raises LakebaseSettingsError: as by :func:`load`; if the session is in autocommit mode
     :raises LakebaseOutcomeUnknownError: if a ``LakebaseSession`` is lost between COMMIT and its answer
@@ -92,7 +98,7 @@ def run_load(
         raise LakebaseSettingsError(what, context=session_context(connection), hint="Set autocommit to False.")
     if options.load_id is not None:
         prepare_ledger(connection, options.ledger_schema)
-    result = load(connection, source, table, options, check=check, rejects_id=rejects_id)
+    result = load(connection, source, table, options, check=check, rejects_id=rejects_id, before_rows=before_rows)
     connection.commit()
     if not result.already_loaded:
         analyze(connection, table, result.rows)
@@ -107,6 +113,7 @@ def load(
     *,
     check: Callable[[], None] = lambda: None,
     rejects_id: str | None = None,
+    before_rows: BeforeRows | None = None,
 ) -> LoadResult:
     """Load a source in the session's current transaction, which the caller commits: all of it, or nothing.
 
@@ -120,6 +127,7 @@ def load(
     :param check: called on every block of data; raises to stop the load
     :param rejects_id: identity of the load in ``rejects_table``, whose rows of the same identity are replaced; by
         default ``load_id``
+    :param before_rows: called before the table is changed; raises to refuse the load
     :raises LakebaseRejectLimitError: if more rows cannot be stored than ``reject_limit`` permits
     :raises LakebaseLoadError: for a value that the table cannot store exactly, naming row or line and column, never the
         value; if the table or a column is missing, or the role may not write to it
@@ -132,7 +140,7 @@ def load(
     progress = Progress(f"Loading into {table}", check)
     try:
         found = classify(source, options.format, options.index, allow_empty=options.allow_empty)
-        return _load(connection, found, table, options, progress, options.load_id or rejects_id)
+        return _load(connection, found, table, options, progress, options.load_id or rejects_id, before_rows)
     except LakebaseLoadError as error:
         error.table = table
         raise
@@ -155,19 +163,21 @@ def _load(
     options: LoadOptions,
     progress: Progress,
     rejects_id: str | None,
+    before_rows: BeforeRows | None,
 ) -> LoadResult:
     _check_file_options(source, options)
     if options.casts or options.create_table or options.new_columns == "add":
         # Begins the transaction: psycopg would commit a block of transaction() in which one begins.
         connection.execute("SELECT")
     check_types(connection, options.casts or {})
-    if options.create_table:
-        create_table_for(connection, source, name, options)
+    is_new = bool(options.create_table) and create_table_for(connection, source, name, options)
     table = find_table(connection, name)
     if table.has_rules:
         what = f"Table {name} has rules, which COPY does not run"
         hint = "Replace the rules by triggers, or disable them: ALTER TABLE … DISABLE RULE …."
         raise LakebaseLoadError(what, context=session_context(connection), hint=hint)
+    if before_rows is not None:
+        before_rows(connection, table, is_new)
     target = (table.oid, name)
     if options.load_id is not None:
         record = claim_load(connection, options.ledger_schema, options.load_id, target)

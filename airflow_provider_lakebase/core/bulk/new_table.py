@@ -22,8 +22,8 @@ from airflow_provider_lakebase.core.errors.session_context import session_contex
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError
 
 
-def create_table_for(connection: psycopg.Connection[Any], source: Source, table: str, options: LoadOptions) -> None:
-    """Create the target table unless it exists.
+def create_table_for(connection: psycopg.Connection[Any], source: Source, table: str, options: LoadOptions) -> bool:
+    """Create the target table unless it exists, and return whether it did not.
 
     :param connection: an open session
     :param source: the source to load
@@ -36,9 +36,9 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     types = dict(options.create_table) if isinstance(options.create_table, Mapping) else {}
     check_types(connection, types, "create_table")
     if table_exists(connection, table):
-        return
+        return False
     if isinstance(source, Files) and not source.files and ("*" in types or not types):
-        return  # no file names the columns
+        return False  # no file names the columns
     if types:
         names = _list_names(source, options, context) if "*" in types else list(types)
         definitions = define_by_types(types, names)
@@ -47,6 +47,7 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
     else:
         definitions = _define_by_schemas(source, options, context)
     create_table(connection, table, definitions, options.key_columns or ())
+    return True
 
 
 def _define_by_schemas(source: Source, options: LoadOptions, context: ErrorContext) -> list[tuple[str, str, bool]]:
