@@ -54,6 +54,16 @@ WORDS: Mapping[str, str] = {
     "update_endpoint": "Change it",
     "died_midway": "It can be missing because an earlier try died midway.",
     "unprotect": "",
+    "rename_or_add": "Map other names to them with 'columns', or set new_columns='add' or new_columns='ignore'",
+    "name_a_column": "Name at least one in 'columns'.",
+    "rename_column": "Rename it with 'columns': a mapping from the source's names, or a list in its order.",
+    "or_list_columns": ", or list the table's columns in the order of the source as 'columns'",
+    "name_type": "name its type in 'casts'",
+    "skip_column": "skip the column with 'columns'",
+    "correct_creation": "Correct the name and 'create_table', or create the table first.",
+    "other_row": "it does not match replace_where",
+    "kept_row": "a row that replace_where does not match",
+    "cast_to_text": "Cast its column to text in the query",
 }
 """What hints and messages call a thing, by the name that stands for it in their text, such as ``{login}``.
 

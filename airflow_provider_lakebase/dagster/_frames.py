@@ -44,6 +44,27 @@ def refuse_index(value: Any) -> None:
         raise LakebaseSettingsError(what, hint="Return frame.reset_index(), or reset_index(drop=True) to leave it out.")
 
 
+def column_names(value: Any) -> list[str]:
+    """Return the names of the columns of a value.
+
+    :param value: of any of the supported types
+    """
+    kind = find_kind(type(value))
+    if kind == "lazy":
+        return list(value.collect_schema().names())
+    return list(map(str, value.schema.names if kind in ("pyarrow", "batches") else value.columns))
+
+
+def empty(kind: str) -> Any:
+    """Return one of the supported types without rows and columns, as Dagster's own I/O managers do.
+
+    :param kind: from :func:`find_kind`
+    """
+    import pyarrow  # of the extra [arrow]
+
+    return from_arrow(kind, pyarrow.table({}))
+
+
 def from_arrow(kind: str, table: Any) -> Any:
     """Return an Arrow table as one of the supported types, with the same values.
 

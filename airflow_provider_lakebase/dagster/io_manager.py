@@ -6,18 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import psycopg
 from dagster import ConfigurableIOManager, InitResourceContext, InputContext, IOManagerDefinition, OutputContext
 from psycopg import sql
 from pydantic import Field
 
 from airflow_provider_lakebase.core.bulk import query_arrow
+from airflow_provider_lakebase.core.bulk.catalog import Table, table_exists
 from airflow_provider_lakebase.core.bulk.options import LoadOptions
 from airflow_provider_lakebase.core.bulk.progress import Progress
+from airflow_provider_lakebase.core.errors.session_context import session_context
 from airflow_provider_lakebase.dagster._failures import fail_without_retry
-from airflow_provider_lakebase.dagster._frames import find_kind, from_arrow, refuse_index
+from airflow_provider_lakebase.dagster._frames import column_names, empty, find_kind, from_arrow, refuse_index
 from airflow_provider_lakebase.dagster._metadata import describe_load
 from airflow_provider_lakebase.dagster._owner import claim_table, name_owner
-from airflow_provider_lakebase.dagster._partitions import partition_condition
+from airflow_provider_lakebase.dagster._partitions import check_column, check_expressions, partition_condition
+from airflow_provider_lakebase.dagster._words import IO_MANAGER_WORDS
 from airflow_provider_lakebase.dagster.authentication import STRICT
 from airflow_provider_lakebase.dagster.resource import LakebaseResource
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
@@ -70,7 +74,7 @@ class LakebaseIOManager(ConfigurableIOManager):
         :param obj: the rows
         :raises Failure: for an error that a retry cannot help
         """
-        with fail_without_retry():
+        with fail_without_retry(IO_MANAGER_WORDS):
             refuse_index(obj)
             metadata = context.definition_metadata or {}
             table = self._table(context, metadata)
@@ -78,24 +82,40 @@ class LakebaseIOManager(ConfigurableIOManager):
             self._create_schema(table.schema)
             options = LoadOptions(mode="replace", replace_where=condition, create_table=True)
             claim = claim_table(name_owner(context))
-        result = self.lakebase._load(obj, table.name, options, step_name=context.step_key, before_rows=claim)
+
+            def check(session: psycopg.Connection[Any], target: Table, is_new: bool) -> None:
+                claim(session, target, is_new)
+                check_column(target, column_names(obj), context, metadata)
+                check_expressions(session, target.identifier, context, metadata)
+
+        result = self.lakebase._load(
+            obj, table.name, options, step_name=context.step_key, before_rows=check, words=IO_MANAGER_WORDS
+        )
         database = self.lakebase.settings.session.database
         context.add_output_metadata(describe_load(result, database, is_partition=condition is not None))
 
     def load_input(self, context: InputContext) -> Any:
-        """Return the rows of the table, or of the partitions that the asset needs.
+        """Return the rows of the table, or of the partitions that the asset needs; none if it needs no partition.
 
         :param context: of the input
         :raises Failure: for an error that a retry cannot help
         """
-        with fail_without_retry():
+        with fail_without_retry(IO_MANAGER_WORDS):
             kind = find_kind(context.dagster_type.typing_type)
             upstream = context.upstream_output
             metadata = (upstream.definition_metadata if upstream else None) or {}
             table = self._table(context if context.has_asset_key else upstream or context, metadata)
             condition = partition_condition(context, metadata)
             query = select_rows(table, (context.definition_metadata or {}).get("columns"), condition)
-            with self.lakebase.get_connection() as session:
+            with self.lakebase._open() as session:
+                if not table_exists(session, table.name):
+                    if condition is not None and not context.asset_partition_keys:
+                        return empty(kind)
+                    hint = "Materialize what it stores first, or correct the metadata 'schema' and 'table'."
+                    raise LakebaseSettingsError(
+                        f"There is no table {table.name}", context=session_context(session), hint=hint
+                    )
+                check_expressions(session, sql.Identifier(*table), context, metadata)
                 with query_arrow.read_arrow(session, query, Progress(f"Reading {table.name}")) as (schema, batches):
                     import pyarrow  # of the extra [arrow]
 

@@ -13,6 +13,7 @@ from dagster import (
     AssetExecutionContext,
     AssetIn,
     AssetKey,
+    AssetSpec,
     DailyPartitionsDefinition,
     Definitions,
     HourlyPartitionsDefinition,
@@ -22,6 +23,7 @@ from dagster import (
     Out,
     RetryPolicy,
     StaticPartitionsDefinition,
+    TimeWindowPartitionMapping,
     asset,
     define_asset_job,
     graph_asset,
@@ -374,3 +376,187 @@ def test_every_job_may_run_the_graph_behind_an_asset(lakebase: LakebaseResource,
     assert query(lakebase, f"SELECT obj_description('{schema}.result'::regclass)") == [
         ("Stored by LakebaseIOManager for output result of step fetch in asset doubled",)
     ]
+
+
+DAYS = DailyPartitionsDefinition("2026-01-01", end_date="2026-01-05")
+
+
+def test_a_time_partition_of_a_column_of_another_type_is_refused(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str
+):
+    lakebase.connect_and_execute(f"""
+        CREATE SCHEMA {schema};
+        CREATE TABLE {schema}.texts AS SELECT '2026-01-0' || n AS day FROM generate_series(1, 3) AS n;
+        CREATE DOMAIN {schema}.a_day AS date; CREATE TABLE {schema}.days (day {schema}.a_day);
+    """)
+    seen = []
+
+    @asset(key_prefix=schema, partitions_def=DAYS, metadata={"partition_expr": "day"})
+    def texts(context: AssetExecutionContext) -> pyarrow.Table:
+        return pyarrow.table({"day": [context.partition_key]})
+
+    def reader(expression: str) -> list:
+        @asset(partitions_def=DAYS, ins={"texts": AssetIn(key=[schema, "texts"])})
+        def read(texts: pyarrow.Table) -> None:
+            seen.append(texts["day"].to_pylist())
+
+        spec = AssetSpec([schema, "texts"], partitions_def=DAYS, metadata={"partition_expr": expression})
+        return [spec, read]
+
+    @asset(key_prefix=schema, partitions_def=DAYS, metadata={"partition_expr": "day"})
+    def days(context: AssetExecutionContext) -> pyarrow.Table:
+        return pyarrow.table({"day": [datetime.date.fromisoformat(context.partition_key)]})
+
+    run = {"resources": {"io_manager": io_manager}, "partition_key": "2026-01-01"}
+    for assets in ([texts], reader("day")):
+        error = failure_of(assets, **run)
+        assert f"The partitions of asset {schema}/texts are of time" in error
+        assert "'partition_expr', day, is of type text" in error
+    assert query(lakebase, f"SELECT count(*) FROM {schema}.texts") == [(3,)]
+    assert materialize(reader("to_date(day, 'YYYY-MM-DD')"), **run).success
+    assert seen == [["2026-01-01"]]
+    assert materialize([days], **run).success
+
+
+def test_an_expression_of_lower_precedence_is_compared_as_a_whole(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str
+):
+    @asset(
+        key_prefix=schema,
+        partitions_def=StaticPartitionsDefinition(["true", "false"]),
+        metadata={"partition_expr": "a OR b"},
+    )
+    def flags() -> pyarrow.Table:
+        return pyarrow.table({"a": [True], "b": [False]})
+
+    resources = {"io_manager": io_manager}
+    for _ in range(2):
+        assert materialize([flags], resources=resources, partition_key="true").success
+    assert query(lakebase, f"SELECT count(*) FROM {schema}.flags") == [(1,)]
+    assert "it belongs to no partition that is written" in failure_of(
+        [flags], resources=resources, partition_key="false"
+    )
+
+
+@pytest.mark.parametrize("kind", [pandas.DataFrame, polars.DataFrame, polars.LazyFrame, pyarrow.Table])
+def test_the_first_partition_of_an_asset_that_depends_on_itself_gets_no_rows(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str, kind: type
+):
+    seen = []
+    before = AssetIn(
+        key=[schema, "running"], partition_mapping=TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+    )
+
+    @asset(key_prefix=schema, partitions_def=DAYS, metadata={"partition_expr": "day"}, ins={"running": before})
+    def running(context: AssetExecutionContext, running: kind) -> pyarrow.Table:
+        frame = running.collect() if kind is polars.LazyFrame else running
+        names = list(frame.schema.names if kind is pyarrow.Table else frame.columns)
+        seen.append((names, len(frame)))
+        return pyarrow.table({"day": [datetime.date.fromisoformat(context.partition_key)]})
+
+    # The first partition is materialized again once the table is there.
+    for day in ("2026-01-01", "2026-01-02", "2026-01-01"):
+        assert materialize([running], partition_key=day, resources={"io_manager": io_manager}).success
+    assert seen == [([], 0), (["day"], 1), (["day"], 0)]
+
+
+def test_a_table_that_is_not_there_is_named(io_manager: LakebaseIOManager, schema: str):
+    @asset(ins={"flights": AssetIn(key=[schema, "flights"])})
+    def read(flights: pyarrow.Table) -> None: ...
+
+    error = failure_of([AssetSpec([schema, "flights"]), read], resources={"io_manager": io_manager})
+    assert f'There is no table "{schema}"."flights"' in error
+    assert "Materialize what it stores first" in error
+
+
+def test_rows_without_the_partition_column_are_refused(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str
+):
+    rows: dict[str, Any] = {"Day": [datetime.date(2026, 1, 1)], "n": [1]}
+
+    def flights(expression: str, frame: Any) -> list:
+        @asset(key_prefix=schema, partitions_def=DAYS, metadata={"partition_expr": expression})
+        def flights():
+            return frame
+
+        return [flights]
+
+    run = {"resources": {"io_manager": io_manager}, "partition_key": "2026-01-01"}
+    for expression, frame in (("Day", pyarrow.table(rows)), ('"Day"', pandas.DataFrame({"n": [1]}))):
+        error = failure_of(flights(expression, frame), **run)
+        assert f"The metadata 'partition_expr' of asset {schema}/flights is {expression}, which is no column" in error
+        assert "double quotes" in error
+    assert materialize(flights('"Day"', pyarrow.table(rows)), **run).success
+    for frame in (pandas.DataFrame({"n": [1]}), polars.LazyFrame({"n": [1]}), pyarrow.table({"n": [1]})):
+        error = failure_of(flights('"Day"', frame), **run)
+        assert f"The rows of asset {schema}/flights lack the column 'Day', which its metadata 'partition_expr'" in error
+    lakebase.connect_and_execute(f"""ALTER TABLE {schema}.flights ALTER "Day" SET DEFAULT '2026-01-01'""")
+    assert materialize(flights('"Day"', pyarrow.table({"n": [2]})), **run).success
+    assert query(lakebase, f'SELECT n, "Day"::text FROM {schema}.flights') == [(2, "2026-01-01")]
+
+
+OPTIONS = (
+    "new_columns",
+    "replace_where",
+    "create_table",
+    "with 'columns'",
+    "in 'columns'",
+    "as 'columns'",
+    "the query",
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice"),
+    [
+        ({"a": [1], "more": [1]}, "Rename or drop others in the rows, or add them with ALTER TABLE"),
+        ({}, "Return rows with at least one of its columns"),
+        ({"a": [1], "twice": [1]}, "Leave it to the table: drop the column from the rows"),
+        ({"a": [1], "b" * 64: [1]}, "Rename or drop others in the rows"),
+    ],
+)
+def test_errors_name_what_the_asset_can_do(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str, rows: dict, advice: str
+):
+    lakebase.connect_and_execute(f"""
+        CREATE SCHEMA {schema};
+        CREATE TABLE {schema}.flights (a bigint, twice bigint GENERATED ALWAYS AS (a * 2) STORED)
+    """)
+
+    @asset(key_prefix=schema)
+    def flights() -> pandas.DataFrame:
+        return pandas.DataFrame(rows)
+
+    error = failure_of([flights], resources={"io_manager": io_manager})
+    message = error.partition("Stack Trace")[0]
+    assert advice in message
+    assert not [name for name in OPTIONS if name in message]
+
+
+def test_an_error_of_a_new_table_names_what_the_asset_can_do(io_manager: LakebaseIOManager, schema: str):
+    @asset(key_prefix=schema)
+    def flights() -> pyarrow.Table:
+        return pyarrow.table({"b" * 64: [1]})
+
+    @asset(key_prefix=schema)
+    def odd() -> pyarrow.Table:
+        return pyarrow.table({"n": pyarrow.array([1], pyarrow.run_end_encoded(pyarrow.int32(), pyarrow.int8()))})
+
+    resources = {"io_manager": io_manager}
+    assert "Rename it in the rows." in failure_of([flights], resources=resources)
+    error = failure_of([odd], resources=resources)
+    assert "Create the table first, or drop the column from the rows." in error
+
+
+def test_an_error_of_reading_names_what_the_asset_can_do(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str
+):
+    lakebase.connect_and_execute(
+        f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.flights AS SELECT 'infinity'::date AS day"
+    )
+
+    @asset(ins={"flights": AssetIn(key=[schema, "flights"])})
+    def read(flights: pyarrow.Table) -> None: ...
+
+    error = failure_of([AssetSpec([schema, "flights"]), read], resources={"io_manager": io_manager})
+    assert "Leave its column out with the input's metadata 'columns', or read it as text in SQL" in error

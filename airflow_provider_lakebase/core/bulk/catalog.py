@@ -263,7 +263,7 @@ def _creation_hint(error: psycopg.Error) -> str:
         return "Create the schema first{create_schema}, or correct its name."
     if isinstance(error, errors.InsufficientPrivilege):
         return "Grant the role CREATE on the schema, or create the table first."
-    return "Correct the name and 'create_table', or create the table first."
+    return "{correct_creation}"
 
 
 def has_type(connection: psycopg.Connection[Any], kind: str) -> bool:

@@ -186,14 +186,11 @@ class ColumnMapper:
         known = ", ".join(self.table.loadable)
         if name in {column.name for column in self.table.columns}:
             what = f"Column '{name}' of table {self.table.name} is generated, so {label} cannot fill it"
-            return self.error(what, "Skip it with a mapping as 'columns'.")
+            return self.error(what, "Leave it to the table: {skip_column}.")
         if self.options.columns:
             what = f"columns names '{name}', which table {self.table.name} does not have"
             return LakebaseSettingsError(what, context=self.context, hint=f"Its columns are {known}.")
-        hint = (
-            f"The table's columns are {known}. Map other names to them with 'columns', or set new_columns='add' or "
-            "new_columns='ignore'"
-        )
+        hint = f"The table's columns are {known}. {{rename_or_add}}"
         if not is_header:
             return self.error(f"Table {self.table.name} has no column '{name}', which {label} has", f"{hint}.")
         # The first line may be a row of values, which must not be quoted.
@@ -240,7 +237,7 @@ def match_names(
 
 def _check_repeated_names(names: Sequence[str], label: str) -> None:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        hint = "Give each a name of its own, or list the table's columns in the order of the source as 'columns'."
+        hint = "Give each a name of its own{or_list_columns}."
         raise LakebaseSettingsError(f"{label} has two columns named '{repeated[0]}'", hint=hint)
 
 
@@ -259,7 +256,7 @@ def check_new_names(names: Sequence[str], label: str, context: ErrorContext, don
             raise LakebaseLoadError(
                 f"{what}, so no {'table' if done == 'created' else 'column'} can be {done}",
                 context=context,
-                hint="Rename it with 'columns': a mapping from the source's names, or a list in its order.",
+                hint="{rename_column}",
                 source=label,
             )
 

@@ -107,7 +107,7 @@ class LoadExecution:
             ((written, others),) = self._execute(statement).fetchall()
         if others:
             staging.check_condition(condition)
-            raise BadValue("it does not match replace_where", None)
+            raise BadValue("{other_row}", None)
         return int(written)
 
     @contextmanager
@@ -150,7 +150,7 @@ class LoadExecution:
         self._check_identity(staging, plan.stable_key)
         if plan.replace_where is not None:
             if self._execute(mode_sql.find_kept_outside(plan, staging)).fetchone() is not None:
-                raise BadValue("the table has its key in a row that replace_where does not match", None)
+                raise BadValue("the table has its key in {kept_row}", None)
         try:
             with self.connection.transaction():
                 gone = sql.SQL("NOT {}").format(mode_sql.has_staged_row(plan, staging))

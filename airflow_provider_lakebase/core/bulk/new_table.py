@@ -66,7 +66,7 @@ def _define_by_schemas(source: Source, options: LoadOptions, context: ErrorConte
         raise LakebaseSettingsError(
             f"The source has no values for {', '.join(unknown)}, so it does not tell the type to create",
             context=context,
-            hint=f"Name it: casts={{'{unknown[0]}': 'bigint'}}; or skip the column with 'columns'.",
+            hint="Create the table first, {name_type}, or {skip_column}.",
         )
     # A column that a file lacks may be NULL.
     never_null = set.intersection(*required)
@@ -203,7 +203,7 @@ def define_columns(
         kind = (options.casts or {}).get(target) or types.postgres_type(field.type)
         if kind is None and not types.has_no_values(field.type):
             what = f"Column {field.name} is of type {field.type}, which has no Postgres counterpart"
-            hint = "Create the table first, name a type in 'casts', or skip the column with 'columns'."
+            hint = "Create the table first, {name_type}, or {skip_column}."
             raise LakebaseSettingsError(what, context=context, hint=hint)
         definitions.append((target, kind, field.nullable))
     return definitions

@@ -88,7 +88,7 @@ def make_plan(
         raise LakebaseLoadError(
             f"{without[0].label} fills no column of table {table.name}",
             context=context,
-            hint="Name at least one in 'columns'.",
+            hint="{name_a_column}",
             table=table.name,
         )
     key_columns: Sequence[str] = ()

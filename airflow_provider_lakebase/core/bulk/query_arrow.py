@@ -63,7 +63,7 @@ def _translating(arrow_query: ModuleType, batches: Iterator[Any], context: Error
         raise LakebaseExportError(
             f"The result contains a value that no Arrow type holds ({type(error).__name__})",
             context=context,
-            hint="Cast its column to text in the query: NaN in a numeric, infinite dates and arrays of arrays need it.",
+            hint="{cast_to_text}: NaN in a numeric, infinite dates and arrays of arrays need it.",
         ) from None
 
 

@@ -263,7 +263,7 @@ class Staging:
         """
         with suppress(psycopg.Error), self.connection.transaction():
             others = sql.SQL("({}) IS NOT TRUE").format(sql.SQL(condition))
-            self._reject_first([Check("", others, "it does not match replace_where")])
+            self._reject_first([Check("", others, "{other_row}")])
 
     def locate(self, number: int) -> tuple[str, str, int]:
         """Return source, unit and number of a staged row.
