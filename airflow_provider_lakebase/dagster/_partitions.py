@@ -114,7 +114,7 @@ def _find_type(
     # WHERE, since the condition on partitions takes fewer expressions than a SELECT returns.
     query = sql.SQL("SELECT ({0}) FROM {1} WHERE ({0}) IS NULL LIMIT 0").format(sql.SQL(expression), table)
     try:
-        description = session.execute(query).description or ()
+        columns = session.execute(query).description or []
     except psycopg.errors.InsufficientPrivilege:
         raise
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
@@ -125,7 +125,7 @@ def _find_type(
             hint="Return rows with that column, or correct 'partition_expr'. It is SQL: a name with capital letters or "
             "spaces needs double quotes.",
         ) from None
-    return description[0].type_code
+    return columns[0].type_code
 
 
 def _column_name(expression: str) -> str:

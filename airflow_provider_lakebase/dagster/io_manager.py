@@ -116,10 +116,7 @@ class LakebaseIOManager(ConfigurableIOManager):
                         f"There is no table {table.name}", context=session_context(session), hint=hint
                     )
                 check_expressions(session, sql.Identifier(*table), context, metadata)
-                with query_arrow.read_arrow(session, query, Progress(f"Reading {table.name}")) as (schema, batches):
-                    import pyarrow  # of the extra [arrow]
-
-                    found = pyarrow.Table.from_batches(batches, schema)
+                found = _read(session, table, query)
             return from_arrow(kind, found)
 
     def _table(self, context: OutputContext | InputContext, metadata: Mapping[str, Any]) -> TableName:
@@ -155,6 +152,20 @@ class TableName(NamedTuple):
     def name(self) -> str:
         """Both, as in SQL."""
         return ".".join('"{}"'.format(each.replace('"', '""')) for each in self)
+
+
+def _read(session: psycopg.Connection[Any], table: TableName, query: sql.Composed) -> Any:
+    import pyarrow  # of the extra [arrow]
+
+    try:
+        with query_arrow.read_arrow(session, query, Progress(f"Reading {table.name}")) as (schema, batches):
+            return pyarrow.Table.from_batches(batches, schema)
+    except psycopg.errors.UndefinedColumn as error:
+        raise LakebaseSettingsError(
+            f"The metadata 'columns' of the input does not suit table {table.name}: {error.diag.message_primary}",
+            context=session_context(session),
+            hint="Name columns of the table, upper and lower case included.",
+        ) from None
 
 
 def select_rows(table: TableName, columns: Sequence[str] | None, condition: str | None) -> sql.Composed:

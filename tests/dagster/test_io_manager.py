@@ -2,6 +2,8 @@
 
 # Without `from __future__ import annotations`: Dagster reads the annotation of `context` of a function in a function.
 import datetime
+import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -493,6 +495,44 @@ def test_rows_without_the_partition_column_are_refused(
     lakebase.connect_and_execute(f"""ALTER TABLE {schema}.flights ALTER "Day" SET DEFAULT '2026-01-01'""")
     assert materialize(flights('"Day"', pyarrow.table({"n": [2]})), **run).success
     assert query(lakebase, f'SELECT n, "Day"::text FROM {schema}.flights') == [(2, "2026-01-01")]
+
+
+def test_partitions_that_create_their_table_at_the_same_time_are_all_stored(
+    io_manager: LakebaseIOManager, lakebase: LakebaseResource, schema: str
+):
+    @asset(key_prefix=schema, partitions_def=DAYS, metadata={"partition_expr": "day"})
+    def flights(context: AssetExecutionContext) -> pyarrow.Table:
+        return pyarrow.table({"day": [datetime.date.fromisoformat(context.partition_key)]})
+
+    def run() -> bool:
+        return materialize([flights], partition_key="2026-01-02", resources={"io_manager": io_manager}).success
+
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+    lakebase.connect_and_execute(f"CREATE SCHEMA {schema}")
+    with ThreadPoolExecutor() as pool:
+        with lakebase.get_connection() as session:
+            session.execute(f"CREATE TABLE {schema}.flights AS SELECT date '2026-01-01' AS day")
+            comment = f"Stored by LakebaseIOManager for asset {schema}/flights"
+            session.execute(f"COMMENT ON TABLE {schema}.flights IS '{comment}'")
+            second = pool.submit(run)
+            until = time.monotonic() + 60
+            while query(lakebase, waiting) == [(0,)] and time.monotonic() < until:
+                time.sleep(0.05)
+        assert second.result()
+    assert query(lakebase, f"SELECT count(*) FROM {schema}.flights") == [(2,)]
+
+
+def test_a_column_of_an_input_that_the_table_lacks_is_refused(io_manager: LakebaseIOManager, schema: str):
+    @asset(key_prefix=schema)
+    def flights() -> pyarrow.Table:
+        return TABLE
+
+    @asset(ins={"flights": AssetIn(key=[schema, "flights"], metadata={"columns": ["nope"]})})
+    def read(flights: pyarrow.Table) -> None: ...
+
+    error = failure_of([flights, read], resources={"io_manager": io_manager})
+    assert f'The metadata \'columns\' of the input does not suit table "{schema}"."flights"' in error
+    assert "DECLARE" not in error.partition("Stack Trace")[0]
 
 
 OPTIONS = (

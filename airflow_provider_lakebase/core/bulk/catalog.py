@@ -225,8 +225,8 @@ def create_table(
     name: str,
     definitions: Sequence[tuple[str, str, bool]],
     key_columns: Sequence[str],
-) -> None:
-    """Create a table, unless one of that name exists.
+) -> bool:
+    """Create a table, unless one of that name exists; return whether no other session did so at the same time.
 
     :param connection: an open session
     :param name: as in SQL
@@ -254,8 +254,12 @@ def create_table(
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
+        # IF NOT EXISTS does not see what another session is creating.
+        if isinstance(error, errors.UniqueViolation) and table_exists(connection, name):
+            return False
         what = f"Table {name} cannot be created: {error.diag.message_primary}"
         raise LakebaseLoadError(what, context=context, hint=_creation_hint(error)) from error
+    return True
 
 
 def _creation_hint(error: psycopg.Error) -> str:

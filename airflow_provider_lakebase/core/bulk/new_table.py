@@ -46,8 +46,7 @@ def create_table_for(connection: psycopg.Connection[Any], source: Source, table:
         definitions = _define_by_query(connection, source.names, source.types, options)
     else:
         definitions = _define_by_schemas(source, options, context)
-    create_table(connection, table, definitions, options.key_columns or ())
-    return True
+    return create_table(connection, table, definitions, options.key_columns or ())
 
 
 def _define_by_schemas(source: Source, options: LoadOptions, context: ErrorContext) -> list[tuple[str, str, bool]]:
