@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date, time
+from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
+from uuid import UUID
 
+import psycopg
 from dagster import (
     AssetKey,
     AssetMaterialization,
@@ -18,7 +23,9 @@ from dagster import (
     sensor,
 )
 
-from airflow_provider_lakebase.core.sql.binding import bind
+from airflow_provider_lakebase.core.session.connections import LakebaseSession
+from airflow_provider_lakebase.core.sql.binding import bind, hide_values
+from airflow_provider_lakebase.core.sql.split import split_statements
 from airflow_provider_lakebase.core.workspace.client import Workspace
 from airflow_provider_lakebase.core.workspace.synced_tables import SyncedTable, read_table, synced_table_name
 from airflow_provider_lakebase.dagster.resource import LakebaseResource
@@ -27,6 +34,10 @@ from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 Rows = Sequence[tuple[Any, ...]]
 DEFAULT_SECONDS = 60
 MAX_ROWS = 1000
+_QUERIES = (("SELECT",), ("WITH",), ("VALUES",), ("TABLE",))
+# The text of others, such as bytes or lists, is Python's own. JSON of any kind may look like one of these.
+_CURSORS = (str, int, float, Decimal, date, time, UUID, IPv4Address, IPv4Network, IPv6Address, IPv6Network)
+_JSON = ("json", "jsonb")
 
 
 def build_rows_sensor(
@@ -45,13 +56,14 @@ def build_rows_sensor(
 
     The first column of the last row is the cursor: the query gets it as ``%(cursor)s``, at first NULL, and must return
     the rows after it, in its order: ``SELECT id FROM orders WHERE id > coalesce(%(cursor)s, '0')::bigint ORDER BY id``.
-    At most 1,000 rows are read at once; the next evaluation reads on.
+    At most 1,000 rows are read at once; the next evaluation reads on. Rows of the same cursor are read together, so no
+    more than 1,000 rows may have the same one.
 
     Each query opens a session. While the endpoint is suspended, the sensor asks only for its state, and wakes nothing.
     But a query more often than the suspend timeout keeps the endpoint from suspending.
 
     :param name: of the sensor
-    :param sql: the query
+    :param sql: one query, which is read through a cursor of Postgres
     :param target: jobs or assets to run
     :param run_requests: returns the runs for new rows; by default one run for all of them, with the cursor as run key
     :param wake: query a suspended endpoint too, which wakes it
@@ -59,7 +71,10 @@ def build_rows_sensor(
     :param minimum_interval_seconds: between two evaluations
     :param default_status: whether it runs once it is deployed
     :param sensor_arguments: further arguments of :func:`dagster.sensor`
+    :raises LakebaseSettingsError: if the SQL is not one query
     """
+    if [each.words[:1] in _QUERIES for each in split_statements(sql)] != [True]:
+        raise LakebaseSettingsError(f"The SQL of the sensor {name} is not one query", hint="Give one SELECT.")
 
     @sensor(
         name=name,
@@ -73,20 +88,65 @@ def build_rows_sensor(
         lakebase: LakebaseResource = getattr(context.resources, resource_key)
         if not wake and (state := lakebase.endpoint_status().state) != "ACTIVE":
             return SkipReason(f"The endpoint is {state}, and the sensor does not wake it.")
-        with lakebase.get_connection() as session, session.cursor() as cursor:
-            cursor.execute(bind(session, sql, {"cursor": context.cursor}).encode())
-            rows = cursor.fetchmany(MAX_ROWS)
+        with lakebase.get_connection() as session:
+            rows, kind = _read(session, name, sql, context.cursor)
         if not rows:
             return SkipReason("The query found no new rows.")
+        rows = _whole_cursors(name, rows, kind)
         position = rows[-1][0]
-        if position is None:
-            raise LakebaseSettingsError(
-                "The first column of the last row is NULL, so it is no cursor", hint="Leave such rows out of the query."
-            )
         requests = run_requests(rows) if run_requests else [RunRequest(run_key=f"{name}:{position}")]
         return SensorResult(run_requests=list(requests), cursor=str(position))
 
     return look_for_rows
+
+
+def _read(session: LakebaseSession, name: str, sql: str, position: str | None) -> tuple[Rows, str]:
+    """Return one row more than an evaluation reads, if there are so many, and the type of their first column."""
+    try:
+        with hide_values(position), session.cursor(name="lakebase_rows") as cursor:
+            cursor.execute(bind(session, sql, {"cursor": position}).encode())
+            rows = cursor.fetchmany(MAX_ROWS + 1)
+            return rows, cursor.description[0].type_display if cursor.description else ""
+    except psycopg.DataError as error:
+        # The original quotes the value.
+        raise LakebaseSettingsError(
+            f"Sensor {name}: the query meets a value that does not fit ({type(error).__name__})",
+            context=session.context,
+            hint="Check its casts, such as that of %(cursor)s, and leave out what Python does not hold, such as "
+            "infinite times. If the query was changed, reset the sensor's cursor.",
+        ) from None
+
+
+def _whole_cursors(name: str, rows: Rows, kind: str) -> Rows:
+    """Return the rows without those that the next evaluation reads, which are all of their cursor.
+
+    :param name: of the sensor
+    :param rows: at most one more than an evaluation reads
+    :param kind: type of their first column in Postgres
+    """
+    last = rows[-1][0]
+    if any(row[0] is None for row in rows):
+        raise LakebaseSettingsError(
+            f"Sensor {name}: the first column of a row is NULL, so it is no cursor",
+            hint="Leave such rows out of the query.",
+        )
+    if not isinstance(last, _CURSORS) or kind in _JSON:
+        raise LakebaseSettingsError(
+            f"Sensor {name}: the first column is of type {kind}, which cannot be read back from the cursor's text",
+            hint="Select a number, a text, a time or a UUID first, and order by it; or cast the column to text.",
+        )
+    if len(rows) <= MAX_ROWS:
+        return rows
+    # NaN is equal to itself in Postgres only.
+    whole = [row for row in rows[:MAX_ROWS] if row[0] != last and str(row[0]) != str(last)]
+    if not whole:
+        what = f"more than {MAX_ROWS:,} rows have the same cursor, which cannot tell which of them were found"
+        raise LakebaseSettingsError(
+            f"Sensor {name}: {what}",
+            hint="Select a first column that is unique, such as an id, and order by it; or combine several columns in "
+            "one text, such as time and id; or return one row for all of them with GROUP BY.",
+        )
+    return whole
 
 
 def build_synced_tables_sensor(
