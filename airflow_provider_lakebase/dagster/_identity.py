@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from dagster import AssetCheckExecutionContext, AssetExecutionContext, DagsterRun, DagsterRunStatus, OpExecutionContext
@@ -26,6 +26,17 @@ def name_load(context: StepContext, part: str | None) -> str | None:
     # Quoted, no value can look like another one, or like the next fact.
     quoted = {name: "/".join(quote(value, safe=":") for value in values) for name, values in facts.items()}
     return " ".join(f"{name}={values}" for name, values in quoted.items())
+
+
+def name_attempt(context: StepContext) -> tuple[Any, ...] | None:
+    """Return what tells this attempt at a step from every other one; None outside a run.
+
+    :param context: of the asset or op
+    """
+    step = op_context(context)
+    if is_direct(step):
+        return None
+    return step.run_id, step.op_handle, step.get_mapping_key(), step.retry_number
 
 
 def is_direct(step: OpExecutionContext) -> bool:

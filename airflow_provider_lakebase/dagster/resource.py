@@ -34,7 +34,7 @@ from airflow_provider_lakebase.core.sql.last_query import run_up_to_last
 from airflow_provider_lakebase.core.workspace.client import Workspace
 from airflow_provider_lakebase.core.workspace.endpoints import EndpointStatus, read_endpoint
 from airflow_provider_lakebase.dagster._failures import fail_without_retry
-from airflow_provider_lakebase.dagster._identity import StepContext, is_direct, name_load, name_partition, op_context
+from airflow_provider_lakebase.dagster._identity import StepContext, name_attempt, name_load, name_partition, op_context
 from airflow_provider_lakebase.dagster._metadata import describe_export, describe_load
 from airflow_provider_lakebase.dagster._storage import locate
 from airflow_provider_lakebase.dagster._words import DAGSTER_WORDS
@@ -59,6 +59,9 @@ AnyAuthentication = Union[  # noqa: UP007
 ]
 _TEXTS = ("endpoint", "project", "pg_host", "group_name", "sslmode", "sslrootcert")
 _NUMBERS = ("read_only", "wake_timeout", "credential_ttl")
+_LOADED: set[tuple[Any, ...]] = set()
+"""The ledger's loads in this process: attempt at a step, load, ledger, database and table. A step may have several
+resources, and write the name of a table in several ways."""
 
 
 class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-arg] # it is its own value
@@ -96,7 +99,6 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
         default={}, repr=False, description="Further keywords of libpq, such as options: -c statement_timeout=5min."
     )
 
-    _loaded: set[tuple[int, str, str]] = PrivateAttr(default_factory=set)
     _job_name: str = PrivateAttr(default="")
     _run_id: str = PrivateAttr(default="")
 
@@ -240,11 +242,8 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
             if options.get("load_id") is None and exactly_once and options.get("mode", "append") == "append":
                 options["load_id"] = name
             checked = LoadOptions(**options)
-            attempt = 0 if is_direct(step) else step.retry_number
-            self._refuse_same_part(attempt, checked.load_id, table)
-        result = self._load(source, table, checked, rejects_id=name, step_name=step.op_def.name)
-        if checked.load_id is not None:
-            self._loaded.add((attempt, checked.load_id, table))
+        attempt = name_attempt(context)
+        result = self._load(source, table, checked, rejects_id=name, step_name=step.op_def.name, attempt=attempt)
         if result.already_loaded:
             context.log.warning(
                 f"The ledger has a record of this load into {table}, so nothing was written. It does not know whether "
@@ -252,14 +251,6 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
             )
         settings = self.settings
         return describe_load(result, settings.session.database, is_partition=bool(name_partition(step)))
-
-    def _refuse_same_part(self, attempt: int, load_id: str | None, table: str) -> None:
-        """Refuse a second load that the ledger would take for the first one."""
-        if load_id is not None and (attempt, load_id, table) in self._loaded:
-            raise LakebaseSettingsError(
-                f"This asset already appended to {table}, so the ledger would take this load for a repetition",
-                hint="Give each load a name of its own, as 'part', or load all sources at once.",
-            )
 
     def _load(
         self,
@@ -269,6 +260,7 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
         *,
         rejects_id: str | None = None,
         step_name: str = "",
+        attempt: tuple[Any, ...] | None = None,
         before_rows: BeforeRows | None = None,
         words: Mapping[str, str] = DAGSTER_WORDS,
     ) -> LoadResult:
@@ -277,7 +269,10 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
             with fail_without_retry(words), self._open(step_name) as session:
                 rejects_id = rejects_id if options.rejects_table else None
                 source = locate(source)
-                return run_load(session, source, table, options, rejects_id=rejects_id, before_rows=before_rows)
+                result = run_load(session, source, table, options, rejects_id=rejects_id, before_rows=before_rows)
+                if attempt is not None and options.load_id is not None:
+                    _refuse_same_load(session, attempt, options, result)
+                return result
         except Exception as error:
             cause = error.__cause__
             if retry_finds_out and isinstance(cause, LakebaseOutcomeUnknownError):
@@ -341,3 +336,18 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
 
     def _application_name(self, step_name: str) -> str:
         return name_statements(self._job_name, step_name or "resource", self._run_id) if self._run_id else PRODUCT
+
+
+def _refuse_same_load(
+    session: LakebaseSession, attempt: tuple[Any, ...], options: LoadOptions, result: LoadResult
+) -> None:
+    """Refuse a load that the ledger took for another one of the same attempt, and so did not write."""
+    place = (session.info.host, session.info.port, session.info.dbname, result.target)
+    load = (attempt, options.load_id, options.ledger_schema, place)
+    if result.already_loaded and load in _LOADED:
+        raise LakebaseSettingsError(
+            f"This step already loaded into {'.'.join(result.target or ())}, so the ledger takes this load for a "
+            "repetition, and nothing of it was written",
+            hint="Give each load a name of its own, as 'part' or 'load_id', or load all sources at once.",
+        )
+    _LOADED.add(load)

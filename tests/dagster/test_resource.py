@@ -184,11 +184,44 @@ def test_several_sources_need_names(lakebase: LakebaseResource, table: str, rows
         lakebase.load(context, ROWS, table, part="second")
         lakebase.load(context, ROWS, table, exactly_once=False)
         lakebase.load(context, ROWS, table)
-        with pytest.raises(Failure, match="already appended"):
+        with pytest.raises(Failure, match="already loaded into"):
             lakebase.load(context, ROWS, table)
 
     assert materialize([flights], resources={"lakebase": lakebase}).success
     assert rows() == 8
+
+
+def test_several_sources_need_names_in_whatever_way_resource_and_table_are_named(
+    lakebase: LakebaseResource, table: str, rows: Callable[[], int]
+):
+    schema = table.partition(".")[0]
+    fields = {name: getattr(lakebase, name) for name in LakebaseResource.model_fields}
+    by_branch = LakebaseResource(**{**fields, "endpoint": lakebase.endpoint.partition("/endpoints/")[0]})
+    in_schema = LakebaseResource(**{**fields, "libpq": {"options": f"-c search_path={schema}"}})
+    tries = []
+
+    @asset(retry_policy=RetryPolicy(max_retries=1))
+    def flights(
+        context: AssetExecutionContext,
+        lakebase: LakebaseResource,
+        by_branch: LakebaseResource,
+        in_schema: LakebaseResource,
+    ):
+        lakebase.load(context, ROWS, table)
+        for resource, name in [(lakebase, f'{schema}."flights"'), (by_branch, table), (in_schema, "FLIGHTS")]:
+            with pytest.raises(Failure, match=f"already loaded into {table}"):
+                resource.load(context, ROWS, name)
+        in_schema.load(context, ROWS, table, part="second")
+        lakebase.load(context, ROWS, table, ledger_schema=schema)
+        tries.append(1)
+        if len(tries) == 1:
+            raise RuntimeError("killed after the commits")
+
+    resources = {"lakebase": lakebase, "by_branch": by_branch, "in_schema": in_schema}
+    for _ in range(2):
+        assert materialize([flights], resources=resources).success
+    assert len(tries) == 3
+    assert rows() == 12
 
 
 def test_an_op_and_an_asset_that_is_called_directly_load_too(
