@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Union, Unpack
 
 from dagster import ConfigurableResource, EnvVar, InitResourceContext, ResourceDefinition
@@ -229,8 +230,8 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
             iterable of tables or record batches; data frame of pandas or polars; object with ``__arrow_c_stream__``,
             such as a relation of DuckDB; or an iterable of those
         :param table: target, as in SQL: ``schema.table``, quoted where necessary
-        :param part: name of this load, where one asset appends several sources to one table
-        :param exactly_once: use the ledger for ``append``
+        :param part: name of this load, where one asset loads several sources into one table; without ``load_id``
+        :param exactly_once: use the ledger for ``append``; if not, there is neither ``part`` nor ``load_id``
         :param options: fields of ``LoadOptions``
         :raises Failure: for an error that a retry cannot help
         :returns: metadata for ``MaterializeResult``: rows as ``dagster/row_count``, of a partition as
@@ -238,10 +239,11 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
         """
         with fail_without_retry():
             step = op_context(context)
-            name = name_load(context, part)
-            if options.get("load_id") is None and exactly_once and options.get("mode", "append") == "append":
-                options["load_id"] = name
             checked = LoadOptions(**options)
+            _check_names(part, exactly_once, checked)
+            name = name_load(context, part)
+            if checked.load_id is None and exactly_once and checked.mode == "append":
+                checked = replace(checked, load_id=name)
         attempt = name_attempt(context)
         result = self._load(source, table, checked, rejects_id=name, step_name=step.op_def.name, attempt=attempt)
         if result.already_loaded:
@@ -336,6 +338,24 @@ class LakebaseResource(ConfigurableResource, SQLClient):  # type: ignore[type-ar
 
     def _application_name(self, step_name: str) -> str:
         return name_statements(self._job_name, step_name or "resource", self._run_id) if self._run_id else PRODUCT
+
+
+def _check_names(part: str | None, exactly_once: bool, options: LoadOptions) -> None:
+    """Refuse names of a load that would not count."""
+    if part is not None and not part.strip():
+        raise LakebaseSettingsError("part is empty", hint="Give each load a name of its own, or None.")
+    if part is not None and options.load_id is not None:
+        what = "part and load_id are both given, and each is the name of the load"
+        raise LakebaseSettingsError(what, hint="Leave one of them out.")
+    if not exactly_once and (part is not None or options.load_id is not None):
+        given = "load_id" if part is None else "part"
+        what = f"{given} is given with exactly_once=False, and names the load in a ledger that is not used"
+        raise LakebaseSettingsError(what, hint=f"Leave out '{given}', or 'exactly_once'.")
+    if part is not None and options.mode == "replace" and options.replace_where is None:
+        raise LakebaseSettingsError(
+            "part is given with mode 'replace', which would delete the rows of the other parts",
+            hint="Load all sources at once, select the rows of this part with 'replace_where', or use mode 'append'.",
+        )
 
 
 def _refuse_same_load(

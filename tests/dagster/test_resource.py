@@ -3,6 +3,7 @@
 # Without `from __future__ import annotations`: Dagster reads the annotation of `context` of a function in a function.
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -189,6 +190,41 @@ def test_several_sources_need_names(lakebase: LakebaseResource, table: str, rows
 
     assert materialize([flights], resources={"lakebase": lakebase}).success
     assert rows() == 8
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"part": ""}, "part is empty"),
+        ({"part": "a", "load_id": "L"}, "part and load_id are both given"),
+        ({"part": "a", "exactly_once": False}, "part is given with exactly_once=False"),
+        ({"load_id": "L", "exactly_once": False}, "load_id is given with exactly_once=False"),
+        ({"part": "a", "mode": "replace"}, "delete the rows of the other parts"),
+    ],
+    ids=str,
+)
+def test_a_name_that_would_not_count_is_refused(
+    lakebase: LakebaseResource, table: str, rows: Callable[[], int], names: dict[str, Any], message: str
+):
+    @asset
+    def flights(context: AssetExecutionContext, lakebase: LakebaseResource):
+        lakebase.load(context, ROWS, table)
+        with pytest.raises(Failure, match=message):
+            lakebase.load(context, [(3, "c")], table, **names)
+
+    assert materialize([flights], resources={"lakebase": lakebase}).success
+    assert rows() == 2
+
+
+def test_each_part_may_replace_its_own_rows(lakebase: LakebaseResource, table: str, rows: Callable[[], int]):
+    @asset
+    def flights(context: AssetExecutionContext, lakebase: LakebaseResource):
+        for number, name in ROWS:
+            lakebase.load(context, [(number, name)], table, mode="replace", part=name, replace_where=f"id = {number}")
+
+    for _ in range(2):
+        assert materialize([flights], resources={"lakebase": lakebase}).success
+    assert rows() == 2
 
 
 def test_several_sources_need_names_in_whatever_way_resource_and_table_are_named(
