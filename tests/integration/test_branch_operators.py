@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -136,6 +136,24 @@ def case(request: pytest.FixtureRequest, workspace: LakebaseEmulator) -> Case:
 @pytest.fixture(params=[False, True], ids=["worker", "triggerer"])
 def deferrable(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
+
+
+@contextmanager
+def losing_an_answer(method: str) -> Iterator[None]:
+    """Lose the answer to the first request that changes a branch: databricks-sdk sends it again."""
+    send, lost = requests.adapters.HTTPAdapter.send, []
+
+    def lose(self: Any, request: Any, **arguments: Any) -> Any:
+        answer = send(self, request, **arguments)
+        if request.method == method and "/branches" in request.url and not lost:
+            lost.append(answer)
+            raise requests.ConnectionError("Connection aborted")
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests.adapters.HTTPAdapter, "send", lose)
+        yield
+    assert lost
 
 
 # ── each operator, in each situation ──
@@ -294,6 +312,53 @@ def test_a_passing_failure_changes_nothing(case: Case, part: str, fault: int | s
     run(case.make())
     assert changes.seen == case.changes
     assert case.is_done(branches)
+
+
+DELETIONS = {
+    "replace": (lambda: create(if_exists="replace"), False, True),
+    "reset": (reset, False, True),
+    "purge": (lambda: delete(purge=True), False, False),
+    "purge what is deleted": (lambda: delete(purge=True), True, False),
+    "create over what is deleted": (create, True, True),
+}
+
+
+@pytest.mark.parametrize("name", DELETIONS)
+def test_a_deletion_whose_answer_was_lost_is_taken_as_done(name: str, workspace: Any, branches: Any):
+    make, is_deleted, ends_with_branch = DELETIONS[name]
+    workspace.create_branch("try-it")
+    former = branches.get_branch("try-it").uid
+    if is_deleted:
+        branches.delete_branch("try-it")
+    workspace.operation_seconds = 0
+    store = Store()
+    with losing_an_answer("DELETE"):
+        run(make(), context(store))
+    left = {each.name: each.uid for each in branches.list_branches(show_deleted=True)}
+    assert (BRANCH in left) is ends_with_branch
+    assert left.get(BRANCH) != former
+    assert store.values == {}
+
+
+def test_a_retry_of_a_reset_whose_deletion_is_refused_keeps_what_to_put_back(
+    workspace: LakebaseEmulator, branches: LakebaseWorkspaceHook
+) -> None:
+    run(create(ttl=None, no_expiry=True))
+    branches.protect_branch("try-it")
+    store = Store()
+    with dying(WAIT):  # its protection is removed
+        reset().execute(context(store))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise LakebaseWorkspaceRefusedError("The branch is frozen")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(AirflowFailException, match="is frozen"):
+        patch.setattr("airflow_provider_lakebase.core.workspace.branches.delete", refuse)
+        run(reset(), context(store))
+    run(reset(), context(store))
+    status = branches.get_branch("try-it").status
+    assert status is not None
+    assert status.is_protected
 
 
 @pytest.mark.parametrize("status", [500, 504])
@@ -518,21 +583,9 @@ def test_of_two_tasks_that_create_it_at_once_one_has_created_it(store: Any, work
     assert changes.seen == ["POST branches"]
 
 
-def test_a_branch_whose_first_answer_was_lost_is_the_tasks_own(
-    workspace: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    send, lost = requests.adapters.HTTPAdapter.send, []
-
-    def lose_an_answer(self: Any, request: Any, **arguments: Any) -> Any:
-        answer = send(self, request, **arguments)
-        if request.method == "POST" and "branch_id" in request.url and not lost:
-            lost.append(answer)
-            raise requests.ConnectionError("Connection aborted")
-        return answer
-
-    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", lose_an_answer)
-    assert run(create(if_exists="fail"), context(Store()))["created"] is True
-    assert lost
+def test_a_branch_whose_first_answer_was_lost_is_the_tasks_own(workspace: LakebaseEmulator) -> None:
+    with losing_an_answer("POST"):
+        assert run(create(if_exists="fail"), context(Store()))["created"] is True
 
 
 def test_a_task_that_was_cleared_begins_anew(workspace: LakebaseEmulator):

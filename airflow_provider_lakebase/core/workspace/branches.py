@@ -73,7 +73,7 @@ class CreateBranch:
         if not self.is_own(branch, notes):
             if self.if_exists == "replace":
                 require_deletable(workspace, branch)
-                return Pending.of(self.resource, delete(workspace, self.resource, purge=True))
+                return _purge(workspace, self.resource)
             self._require_usable(workspace, branch)
         # Its endpoint appears together with it; but nobody promises that.
         return None if find_primary(workspace, self.resource) else Pending(self.resource)
@@ -143,8 +143,10 @@ class DeleteBranch:
         if not is_settled(branch):
             return Pending(self.resource)
         require_deletable(workspace, branch)
+        if self.purge:
+            return _purge(workspace, self.resource)
         try:
-            return Pending.of(self.resource, delete(workspace, self.resource, **_purge(self.purge)))
+            return Pending.of(self.resource, delete(workspace, self.resource))
         except LakebaseResourceNotFoundError:  # it has expired meanwhile, or someone else has deleted it
             return None
 
@@ -223,7 +225,7 @@ class ResetBranch:
         require_no_children(workspace, self.resource)
         if status_of(branch).get("is_protected"):
             return _protect(workspace, self.resource, protected=False)
-        return Pending.of(self.resource, delete(workspace, self.resource, purge=True))
+        return _purge(workspace, self.resource)
 
     def _create(self, workspace: Workspace, former: Mapping[str, Any]) -> Pending:
         try:
@@ -303,15 +305,20 @@ def purge_deleted(workspace: Workspace, name: str) -> Pending | None:
     if not any(each.get("name") == name and is_deleted(each) for each in branches):
         return None
     log.info("Branch %s is deleted and could be undeleted; it is purged, so that its name is free", name)
-    return Pending.of(name, delete(workspace, name, purge=True))
+    return _purge(workspace, name)
+
+
+def _purge(workspace: Workspace, name: str) -> Pending:
+    """Delete a branch for good, unless it is gone: then the next step finds that out, and goes on."""
+    try:
+        return Pending.of(name, delete(workspace, name, purge=True))
+    # It has expired, someone else has deleted it, or the answer was lost and databricks-sdk has sent the request again.
+    except LakebaseResourceNotFoundError:
+        return Pending(name)
 
 
 def _protect(workspace: Workspace, name: str, *, protected: bool) -> Pending:
     return Pending.of(name, update(workspace, name, {"spec": {"is_protected": protected}}, "spec.is_protected"))
-
-
-def _purge(purge: bool) -> dict[str, Any]:
-    return {"purge": True} if purge else {}
 
 
 def _is_same(wanted: str, found: str) -> bool:

@@ -168,9 +168,11 @@ def noting(notes: Notes, name: str, value: Any = True) -> Iterator[None]:
     the note of a resource that another task has created at the same time. But if the note is older than the request, or
     an answer was lost, the resource is the task's own.
 
+    A note of how the resource was, which an earlier request has left, is kept: that request may have changed it.
+
     :param notes: the notes
     :param name: of the note, which is left as it is if it is there
-    :param value: its value
+    :param value: True to claim a resource that is missing; else how one is before it is changed
     """
     is_first = name not in notes
     if is_first:
@@ -182,7 +184,8 @@ def noting(notes: Notes, name: str, value: Any = True) -> Iterator[None]:
             notes.pop(name, None)
         raise
     except LakebaseError as error:
-        if not error.retryable or isinstance(error, LakebaseLimitError):
+        is_void = is_first or value is True  # what was missing still is: no earlier request has made it
+        if is_void and (not error.retryable or isinstance(error, LakebaseLimitError)):
             notes.pop(name, None)
         raise
 
