@@ -37,6 +37,7 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import (
     LakebaseAuthenticationError,
     LakebaseConflictError,
+    LakebaseError,
     LakebaseLimitError,
     LakebaseOperationError,
     LakebaseOperationTimeoutError,
@@ -540,7 +541,9 @@ def test_a_branch_that_exists_is_replaced(
     workspace.create_branch("try-it")
     uid = branches.get_branch("try-it").uid
     changes = Changes(workspace)
-    assert run(create(if_exists="replace", deferrable=deferrable), context(Store()))["created"] is True
+    now = datetime.now(UTC)
+    replace = create(if_exists="replace", source="production", source_time=now, deferrable=deferrable)
+    assert run(replace, context(Store()))["created"] is True
     assert changes.seen == ["DELETE try-it", "POST branches"]
     assert branches.get_branch("try-it").uid != uid
 
@@ -609,6 +612,32 @@ def test_a_protected_branch_is_not_replaced(workspace: LakebaseEmulator, branche
     changes = Changes(workspace)
     with pytest.raises(AirflowFailException, match="is protected"):
         run(create(if_exists="replace"))
+    assert changes.seen == []
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"source": "nothing"}, "does not exist"),
+        ({"source_snapshot": "nothing"}, "does not exist"),
+        ({"source": "try-it"}, "be its own source"),
+        ({"source": "expires"}, "a branch that expires"),
+        ({"source": "deleted"}, "a branch that is deleted"),
+        ({"source_time": "2020-01-01T00:00:00Z"}, "source_time is 2020.*the history of the source is from"),
+        ({"source": "production", "source_time": "2999-01-01T00:00:00Z"}, "source_time is 2999"),
+    ],
+)
+def test_a_branch_is_not_replaced_from_a_source_that_cannot_be_copied(
+    source: Any, words: str, workspace: LakebaseEmulator
+) -> None:
+    workspace.create_branch("try-it")
+    LakebaseWorkspaceHook().create_branch("expires", ttl=3600)
+    LakebaseWorkspaceHook().create_branch("deleted", ttl=3600)
+    LakebaseWorkspaceHook().delete_branch("deleted")
+    changes = Changes(workspace)
+    with pytest.raises(AirflowFailException, match=words) as failed:
+        run(create(if_exists="replace", **source))
+    assert isinstance(failed.value.__cause__, LakebaseError)
     assert changes.seen == []
 
 

@@ -6,9 +6,9 @@ This module is light: operators import it, and what it calls is a :class:`Worksp
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_lakebase.core.workspace.endpoint_changes import endpoint_settings
@@ -28,6 +28,7 @@ from airflow_provider_lakebase.core.workspace.specs import update_paths
 from airflow_provider_lakebase.exceptions import (
     LakebaseResourceExistsError,
     LakebaseResourceNotFoundError,
+    LakebaseSettingsError,
     LakebaseWorkspaceRefusedError,
 )
 
@@ -64,6 +65,7 @@ class CreateBranch:
         """Take the next step.
 
         :raises LakebaseResourceExistsError: for ``if_exists="fail"``, and for ``"use"`` if it has another source
+        :raises LakebaseError: for ``"replace"``, before the branch is deleted, if it or its source does not allow that
         """
         branch = find(workspace, self.resource)
         if branch is None:
@@ -73,6 +75,7 @@ class CreateBranch:
         if not self.is_own(branch, notes):
             if self.if_exists == "replace":
                 require_deletable(workspace, branch)
+                require_source(workspace, self.resource, self.spec)
                 return _purge(workspace, self.resource)
             self._require_usable(workspace, branch)
         # Its endpoint appears together with it; but nobody promises that.
@@ -211,7 +214,7 @@ class ResetBranch:
                 hint="Only a branch that was created from another branch can be reset.",
             )
         require_no_children(workspace, self.resource)
-        read(workspace, status["source_branch"])
+        require_source(workspace, self.resource, {"source_branch": status["source_branch"]})
         endpoints = list_all(workspace, self.resource, "endpoints")
         expiry = {"expire_time": status["expire_time"]} if status.get("expire_time") else {"no_expiry": True}
         return {
@@ -292,6 +295,61 @@ def require_no_children(workspace: Workspace, name: str) -> None:
             f"The branch has child branches: {', '.join(children)}",
             context=workspace.about(name).context,
             hint="Delete these first.",
+        )
+
+
+def require_source(workspace: Workspace, name: str, spec: Mapping[str, Any]) -> None:
+    """Refuse a source that cannot be copied, as far as that shows without copying it.
+
+    A branch that is to be deleted and created again is lost if its source turns out to be wrong only then.
+
+    :param workspace: the workspace
+    :param name: resource name of the branch that is to be created again
+    :param spec: its source, as fields of its ``spec``
+    :raises LakebaseResourceNotFoundError: if the source does not exist
+    :raises LakebaseWorkspaceRefusedError: if it is deleted or expires
+    :raises LakebaseSettingsError: if it is the branch itself, or does not reach back to the time that is asked for
+    """
+    if snapshot := spec.get("source_snapshot"):
+        read(workspace, snapshot)
+        return
+    source, time = spec.get("source_branch"), spec.get("source_branch_time")
+    begins = [_require_copyable(workspace, name, source)] if source else []
+    if time:
+        _require_history(workspace, name, datetime.fromisoformat(time), begins)
+
+
+def _require_copyable(workspace: Workspace, name: str, source: str) -> str | None:
+    """Return when the source was created, if that is known."""
+    context = workspace.about(source).context
+    if source == name:
+        hint = "Choose another source. To give the branch the data that its parent has now, reset it."
+        raise LakebaseSettingsError("The branch would be its own source", context=context, hint=hint)
+    found = read(workspace, source)
+    if is_deleted(found):
+        hint = "Undelete it, or choose another source."
+        raise LakebaseWorkspaceRefusedError("The source is a branch that is deleted", context=context, hint=hint)
+    if status_of(found).get("expire_time"):
+        raise LakebaseWorkspaceRefusedError(
+            "The source is a branch that expires, and such a branch cannot be copied",
+            context=context,
+            hint="Choose a source without an expiry, or remove its expiry.",
+        )
+    return found.get("create_time")
+
+
+def _require_history(workspace: Workspace, name: str, time: datetime, begins: Iterable[str | None]) -> None:
+    project = read(workspace, parent_of(name))
+    now, kept = datetime.now(UTC), status_of(project).get("history_retention_duration")
+    oldest = [datetime.fromisoformat(each) for each in (project.get("create_time"), *begins) if each]
+    if kept:
+        oldest.append(now - timedelta(seconds=float(kept.removesuffix("s"))))
+    if time > now or any(time < each for each in oldest):
+        begin = f"from {max(oldest).isoformat(timespec='seconds')} " if oldest else ""
+        raise LakebaseSettingsError(
+            f"source_time is {time.isoformat()}, and the history of the source is {begin}to now",
+            context=workspace.about(name).context,
+            hint="Choose a time within it. The branch was not replaced.",
         )
 
 
