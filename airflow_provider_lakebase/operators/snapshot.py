@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class LakebaseCreateSnapshotOperator(LakebaseOperationOperator):
     """Create a snapshot of a branch: its data, to go back to. A snapshot that exists is used. Its storage is billed.
 
+    The workspace does not tell of what moment a snapshot is. So with ``source_time`` or ``source_lsn``, one that exists
+    is used with a warning, or refused if it was taken before ``source_time``.
+
     To go back, create a branch from it: ``LakebaseCreateBranchOperator(source_snapshot=…)``.
 
     :param snapshot_id: ID of the snapshot; by default one derived from DAG, task and run, the same in each try

@@ -535,6 +535,25 @@ def test_a_branch_of_another_source_is_not_used(workspace: LakebaseEmulator):
     assert isinstance(failed.value.__cause__, LakebaseResourceExistsError)
 
 
+@pytest.mark.parametrize("name", ["source_snapshot", "source_time", "source_lsn"])
+def test_a_branch_of_no_such_moment_is_not_used(name: str, workspace: Any, branches: LakebaseWorkspaceHook):
+    branches.create_snapshot("before", "production", ttl=3600)
+    workspace.create_branch("try-it")
+    source = {"source_snapshot": "before", "source_time": datetime.now(UTC), "source_lsn": "0/1"}[name]
+    with pytest.raises(AirflowFailException, match="The branch exists, and it has no source_") as failed:
+        run(create(**{name: source}))
+    assert isinstance(failed.value.__cause__, LakebaseResourceExistsError)
+    run(create(branch_id="same", **{name: source}))
+    assert run(create(branch_id="same", **{name: source}))["created"] is False
+
+
+def test_a_branch_of_a_snapshot_is_not_used_for_one_of_a_branch(workspace: Any, branches: LakebaseWorkspaceHook):
+    branches.create_snapshot("before", "production", ttl=3600)
+    run(create(source_snapshot="before"))
+    with pytest.raises(AirflowFailException, match="it has no source_branch, but .*production is asked for"):
+        run(create(source="production"))
+
+
 def test_a_branch_that_exists_is_replaced(
     deferrable: bool, workspace: LakebaseEmulator, branches: LakebaseWorkspaceHook
 ):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -505,6 +506,19 @@ def test_a_snapshot_has_by_default_the_branch_of_the_connection_and_the_name_of_
         assert result["snapshot"].startswith(f"{PROJECT}/snapshots/etl-branch-")
     finally:
         hook.delete_snapshot(result["snapshot"])
+
+
+def test_a_snapshot_that_may_be_of_another_moment_is_used_with_a_warning(
+    workspace: LakebaseEmulator, hook: LakebaseWorkspaceHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    moment = datetime.now(UTC)
+    run(take(source_time=moment), context(Store()))
+    assert "does not tell of what moment" not in caplog.text
+    assert run(take(source_time=moment), context(Store()))["created"] is False
+    assert "does not tell of what moment" in caplog.text
+    with pytest.raises(AirflowFailException, match="so it has no data of") as failed:
+        run(take(source_time=moment + timedelta(hours=1)))
+    assert isinstance(failed.value.__cause__, LakebaseResourceExistsError)
 
 
 @pytest.mark.parametrize(

@@ -111,14 +111,12 @@ class CreateBranch:
             problem, hint = "The branch exists", "Choose another branch_id, or if_exists='use' or 'replace'."
             raise LakebaseResourceExistsError(problem, context=workspace.about(self.resource).context, hint=hint)
         status = status_of(branch)
-        for name in _COMPARED:
-            wanted, found = self.spec.get(name), status.get(name)
-            if wanted and found and not _is_same(wanted, found):
-                raise LakebaseResourceExistsError(
-                    f"The branch exists, and its {name} is {found}, not {wanted}",
-                    context=workspace.about(self.resource).context,
-                    hint="Choose another branch_id, or if_exists='replace'.",
-                )
+        if difference := _differs(self.spec, status):
+            raise LakebaseResourceExistsError(
+                f"The branch exists, and {difference}",
+                context=workspace.about(self.resource).context,
+                hint="Choose another branch_id, or if_exists='replace'.",
+            )
         log.info(
             "Branch %s exists and is used; it expires at %s", self.resource, status.get("expire_time") or "no time"
         )
@@ -377,6 +375,21 @@ def _purge(workspace: Workspace, name: str) -> Pending:
 
 def _protect(workspace: Workspace, name: str, *, protected: bool) -> Pending:
     return Pending.of(name, update(workspace, name, {"spec": {"is_protected": protected}}, "spec.is_protected"))
+
+
+def _differs(spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    """Return in words how a branch's source differs from the one that is asked for; an empty text if it does not."""
+    for name in _COMPARED:
+        wanted, found = spec.get(name), status.get(name)
+        if not wanted:
+            continue
+        if not found:
+            return f"it has no {name}, but {wanted} is asked for"
+        if not _is_same(wanted, found):
+            return f"its {name} is {found}, not {wanted}"
+    if spec.get("source_branch") and (snapshot := status.get("source_snapshot")):
+        return f"its source_snapshot is {snapshot}, but a branch is asked for"
+    return ""
 
 
 def _is_same(wanted: str, found: str) -> bool:
