@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakebase.core.workspace.branches import (
@@ -101,10 +102,7 @@ class LakebaseCreateBranchOperator(LakebaseOperationOperator):
             source_snapshot=self.source_snapshot,
         )
         expiry = expiry_spec(ttl=self.ttl, expire_time=self.expire_time, no_expiry=self.no_expiry)
-        # Before Airflow 3.3, only its age tells the branch of an earlier try.
-        is_unknown = not notes.outlive_a_try and "dag_run" in context and context["ti"].try_number > 1
-        begun_at = context["dag_run"].start_date if is_unknown else None
-        return CreateBranch(branch, {**source, **expiry}, self.if_exists, begun_at)
+        return CreateBranch(branch, {**source, **expiry}, self.if_exists, _begun_at(context, notes))
 
     def needs_login(self) -> bool:
         """Return whether the task is done only when a login works."""
@@ -159,10 +157,12 @@ class LakebaseResetBranchOperator(LakebaseOperationOperator):
     """Give a branch the data that its parent has now. What was written on the branch is lost.
 
     The API has no reset, so the branch is purged and created again under its name. Its expiry, its protection and the
-    settings of its endpoints are put back. A branch with child branches, or without a parent, is refused.
+    settings of its endpoints are put back. A branch with child branches, one without a parent, and the default branch
+    are refused.
 
-    If a try dies while the branch does not exist, the next one creates it; before Airflow 3.3 it cannot know how, and
-    fails.
+    If a try dies, the next one goes on. Before Airflow 3.3 that one does not know how the branch was: it fails if the
+    branch does not exist, and logs a warning if it was created or changed after the run began, because its protection,
+    endpoint settings and read-only endpoints may be lost.
 
     :param branch_id: ID or resource name of the branch (templated)
     :param kwargs: ``lakebase_conn_id``, ``project``, ``operation_timeout`` and ``deferrable`` of
@@ -178,10 +178,16 @@ class LakebaseResetBranchOperator(LakebaseOperationOperator):
 
     def plan(self, context: Context, notes: TaskNotes) -> ResetBranch:
         """Check the arguments, and return the branch to reset."""
-        return ResetBranch(self.hook.branch_name(self.branch_id))
+        return ResetBranch(self.hook.branch_name(self.branch_id), _begun_at(context, notes))
 
     def result(self, plan: Plan, notes: TaskNotes) -> dict[str, Any]:
         """Return ``branch``, ``endpoint`` and ``host``; the host may differ from the former one."""
         endpoint = find_primary(self.hook.workspace, plan.resource) or {}
         host = (status_of(endpoint).get("hosts") or {}).get("host")
         return {"branch": plan.resource, "endpoint": endpoint.get("name"), "host": host}
+
+
+def _begun_at(context: Context, notes: TaskNotes) -> datetime | None:
+    """Return when the run began, if the try has no notes of those before it: what is younger may be theirs."""
+    is_unknown = not notes.outlive_a_try and "dag_run" in context and context["ti"].try_number > 1
+    return context["dag_run"].start_date if is_unknown else None

@@ -887,6 +887,69 @@ def test_a_branch_with_children_or_without_a_parent_is_not_reset(workspace: Lake
     assert changes.seen == []
 
 
+def test_a_protected_default_branch_is_refused_before_it_is_changed(workspace: Any, branches: LakebaseWorkspaceHook):
+    run(create(ttl=None, no_expiry=True))
+    branches.protect_branch("try-it")
+
+    def make_default(name: str) -> None:
+        spec = {"spec": {"default_branch": name}}
+        plan = plans.OneOperation(PROJECT, lambda where: operations.update(where, PROJECT, spec, "spec.default_branch"))
+        plans.carry_out(branches.workspace, plan, timeout=10)
+
+    make_default(BRANCH)
+    changes = Changes(workspace)
+    try:
+        with pytest.raises(AirflowFailException, match="Make another branch the default one") as failed:
+            run(reset())
+        assert isinstance(failed.value.__cause__, LakebaseWorkspaceRefusedError)
+        assert changes.seen == []
+    finally:
+        make_default(PRODUCTION)
+
+
+def test_a_reset_after_a_failed_deletion_puts_back_what_holds_by_then(workspace: Any, branches: LakebaseWorkspaceHook):
+    run(create(ttl=None, no_expiry=True))
+    branches.protect_branch("try-it")
+    store = Store()
+    workspace.faults.fail_operations("delete_branch")
+    with pytest.raises(LakebaseOperationError):
+        run(reset(), context(store))
+    branches.update_endpoint(BRANCH, min_cu=2, max_cu=4)
+    run(reset(), context(store))
+    branch, endpoint = branches.get_branch("try-it").status, branches.get_endpoint(BRANCH).status
+    assert branch is not None
+    assert endpoint is not None
+    assert branch.is_protected
+    assert (endpoint.autoscaling_limit_min_cu, endpoint.autoscaling_limit_max_cu) == (2, 4)
+
+
+def test_a_branch_that_was_made_anew_after_a_failed_deletion_is_reset(workspace: Any, branches: LakebaseWorkspaceHook):
+    run(create())
+    store = Store()
+    workspace.faults.fail_operations("delete_branch")
+    with pytest.raises(LakebaseOperationError):
+        run(reset(), context(store))
+    run(create(if_exists="replace"))
+    made = branches.get_branch("try-it").uid
+    run(reset(), context(store))
+    assert branches.get_branch("try-it").uid != made
+
+
+@pytest.mark.parametrize("is_older", [False, True], ids=["younger than the run", "older than the run"])
+def test_without_a_store_a_retry_warns_if_an_earlier_try_may_have_lost_settings(
+    is_older: bool, workspace: LakebaseEmulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace.create_branch("try-it")
+    begun_at = datetime.now(UTC) + (timedelta(minutes=1) if is_older else -timedelta(minutes=1))
+    this_run = SimpleNamespace(start_date=begun_at)
+    first, retry = context(dag_run=this_run), context(dag_run=this_run)
+    retry["ti"].try_number = 2
+    run(reset(), first)
+    assert "was created or changed after this run began" not in caplog.text
+    run(reset(), retry)
+    assert ("was created or changed after this run began" in caplog.text) is not is_older
+
+
 def test_without_a_store_a_reset_that_died_midway_says_that_the_branch_is_gone(workspace: LakebaseEmulator):
     workspace.create_branch("try-it")
     with dying(WAIT):

@@ -42,6 +42,8 @@ READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
 REQUESTED = "requested"
 """Note that this task has requested the branch, so that one that exists is its own."""
 _FORMER = "former"
+_GONE = "gone"
+"""Note that the branch to reset was seen to be gone, so that one that exists has the data that it is to have."""
 _COMPARED = ("source_branch", "source_branch_time", "source_branch_lsn", "source_snapshot")
 
 
@@ -175,33 +177,52 @@ class ResetBranch:
     The API has no reset: the branch is purged and created again.
 
     :param resource: resource name
+    :param begun_at: when the task's run began, for a retry that has no notes of the tries before it; else None
     """
 
     resource: str
+    begun_at: datetime | None = None
 
     def advance(self, workspace: Workspace, notes: Notes) -> Pending | None:
         """Take the next step.
 
-        :raises LakebaseWorkspaceRefusedError: for a branch without a parent, or with children
+        :raises LakebaseWorkspaceRefusedError: for a branch without a parent, with children, or the default branch
         """
-        former: dict[str, Any] | None = notes.get(_FORMER)
+        noted: dict[str, Any] | None = notes.get(_FORMER)
         branch = find(workspace, self.resource)
-        if former is None:
-            if branch is None:
+        if branch is None:
+            if noted is None:
                 raise LakebaseResourceNotFoundError(
                     "The branch to reset does not exist",
                     context=workspace.about(self.resource).context,
                     hint="Create it. {died_midway}",
                 )
-            former = self._describe(workspace, branch)
-        if branch is None:
-            return self._create(workspace, former)
+            notes[_GONE] = True
+            return self._create(workspace, noted)
         if not is_settled(branch):
             return Pending(self.resource)
-        if branch.get("uid") == former["uid"]:
-            with noting(notes, _FORMER, former):
-                return self._delete(workspace, branch)
-        return self._put_back(workspace, branch, former)
+        if noted and notes.get(_GONE):
+            return self._put_back(workspace, branch, noted)
+        former = self._describe(workspace, branch)
+        if noted is None:
+            self._warn_if_unknown(branch)
+        else:  # others may have changed it, or made it anew, since a failed try has noted it
+            is_same = branch.get("uid") == noted["uid"]
+            former["is_protected"] |= is_same and noted["is_protected"]  # this the try may have changed itself
+            notes[_FORMER] = former
+        with noting(notes, _FORMER, former):
+            return self._delete(workspace, branch)
+
+    def _warn_if_unknown(self, branch: Resource) -> None:
+        """Warn if an earlier try may have changed the branch, which cannot be told from changes by others."""
+        times = [datetime.fromisoformat(branch[name]) for name in ("create_time", "update_time") if branch.get(name)]
+        if self.begun_at and times and max(times) >= self.begun_at:
+            log.warning(
+                "Branch %s was created or changed after this run began. If an earlier try of this task has done that "
+                "and died midway, the branch's protection, endpoint settings and read-only endpoints from before are "
+                "not put back: check them",
+                self.resource,
+            )
 
     def _describe(self, workspace: Workspace, branch: Resource) -> dict[str, Any]:
         status = status_of(branch)
@@ -211,6 +232,7 @@ class ResetBranch:
                 context=workspace.about(self.resource).context,
                 hint="Only a branch that was created from another branch can be reset.",
             )
+        require_not_default(workspace, branch)
         require_no_children(workspace, self.resource)
         require_source(workspace, self.resource, {"source_branch": status["source_branch"]})
         endpoints = list_all(workspace, self.resource, "endpoints")
@@ -223,7 +245,6 @@ class ResetBranch:
         }
 
     def _delete(self, workspace: Workspace, branch: Resource) -> Pending:
-        require_no_children(workspace, self.resource)
         if status_of(branch).get("is_protected"):
             return _protect(workspace, self.resource, protected=False)
         return _purge(workspace, self.resource)
@@ -273,10 +294,21 @@ def require_deletable(workspace: Workspace, branch: Resource) -> None:
     if status.get("is_protected"):
         hint = "Remove its protection first{unprotect}."
         raise LakebaseWorkspaceRefusedError("The branch is protected", context=context, hint=hint)
-    if status.get("default"):
+    require_not_default(workspace, branch)
+    require_no_children(workspace, name)
+
+
+def require_not_default(workspace: Workspace, branch: Resource) -> None:
+    """Refuse to delete the project's default branch.
+
+    :param workspace: the workspace
+    :param branch: the branch
+    :raises LakebaseWorkspaceRefusedError: if it is that
+    """
+    if status_of(branch).get("default"):
+        context = workspace.about(str(branch["name"])).context
         hint = "Make another branch the default one first, or delete the project."
         raise LakebaseWorkspaceRefusedError("It is the project's default branch", context=context, hint=hint)
-    require_no_children(workspace, name)
 
 
 def require_no_children(workspace: Workspace, name: str) -> None:
