@@ -585,7 +585,7 @@ def test_an_error_of_a_new_table_names_what_the_asset_can_do(io_manager: Lakebas
     resources = {"io_manager": io_manager}
     assert "Rename it in the rows." in failure_of([flights], resources=resources)
     error = failure_of([odd], resources=resources)
-    assert "Create the table first, or drop the column from the rows." in error
+    assert "Create the table first, give it a type in the rows, or drop the column from the rows." in error
 
 
 def test_an_error_of_reading_names_what_the_asset_can_do(
