@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any
 
 from dagster import Component, ComponentLoadContext, Definitions, Model, ResolutionContext, Resolvable, Resolver
 
 # SqlComponent accepts subclasses of this class only, and Dagster exports it nowhere else.
 from dagster.components.lib.sql_component.sql_client import SQLClient
-from pydantic import Field, create_model
+from pydantic import BaseModel, Discriminator, Field, ValidationError, create_model, model_validator
 
-from airflow_provider_lakebase.dagster.authentication import Authentication
+from airflow_provider_lakebase.dagster.authentication import STRICT, Authentication
 from airflow_provider_lakebase.dagster.resource import AnyAuthentication, LakebaseResource
 
 _FIELDS = LakebaseResource.model_fields
 
 
-def _resolve(context: ResolutionContext, model: Authentication) -> Authentication:
+def _resolve(context: ResolutionContext, model: Any) -> Any:
+    if not isinstance(model, Authentication):
+        return model  # a text, which the component refuses
     return type(model)(**context.resolve_value(model.model_dump()))
 
 
 def _fields() -> dict[str, Any]:
-    """Return the resource's fields. A component's may also be templates, which a discriminated union cannot be."""
+    """Return the resource's fields. A component's may also be templates, so only the YAML's union is discriminated."""
     own = {name: (each.annotation, each) for name, each in _FIELDS.items()}
-    kinds = Annotated[AnyAuthentication, Resolver(_resolve, model_field_type=AnyAuthentication)]
+    tagged = Annotated[AnyAuthentication, Discriminator("auth_type")]
+    kinds = Annotated[AnyAuthentication, Resolver(_resolve, model_field_type=tagged)]
     return {**own, "authentication": (kinds, Field(description=_FIELDS["authentication"].description))}
 
 
-_Fields = create_model("_Fields", __base__=Model, **_fields())
+class _Strict(Model):
+    model_config = STRICT
+
+
+def _hide_inputs(attributes: Any, check: Callable[[Any], Any]) -> Any:
+    """Raise errors of attributes without their values, and once for a field, which may also be a template.
+
+    Dagster shows the inputs of errors, whatever the model's configuration says.
+    """
+    try:
+        return check(attributes)
+    except ValidationError as error:
+        errors = [each for each in error.errors() if each["loc"][1:] != ("str",)]
+        # The parts between are members of unions.
+        places = [(*each["loc"][:1], *each["loc"][2:][-1:]) for each in errors]
+        details: list[Any] = [{**each, "loc": place, "input": ...} for each, place in zip(errors, places, strict=True)]
+        raise ValidationError.from_exception_data(error.title, details, hide_input=True) from None
+
+
+@cache
+def _hiding(model: type[BaseModel]) -> type[BaseModel]:
+    validators: dict[str, Any] = {"_hide_inputs": model_validator(mode="wrap")(_hide_inputs)}
+    return create_model(model.__name__, __base__=model, __validators__=validators)
+
+
+_Fields = create_model("_Fields", __base__=_Strict, **_fields())
 
 
 class LakebaseConnectionComponent(Component, Resolvable, _Fields, SQLClient):  # type: ignore[misc, valid-type]
@@ -39,6 +69,11 @@ class LakebaseConnectionComponent(Component, Resolvable, _Fields, SQLClient):  #
     resource_key: str | None = Field(
         default=None, description="Key of the resource that assets of the project use, such as lakebase."
     )
+
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        """Return the model of the component's YAML; its errors show no values, as one may be a secret."""
+        return _hiding(super().model())
 
     @property
     def resource(self) -> LakebaseResource:

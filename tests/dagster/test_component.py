@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 
 PAGE = (Path(__file__).parents[2] / "docs" / "dagster.md").read_text()
 BLOCKS = {name: code for name, code in re.findall(r"```{code-block} \w+\n:\w+: (\S+)\n\n(.*?)```", PAGE, re.DOTALL)}
+SECRET = "s3cret"
 PROJECT = """
 [tool.dg]
 directory_type = "project"
@@ -93,6 +95,38 @@ def test_the_resource_of_a_component_hides_its_configuration(monkeypatch: pytest
     (definition,) = definitions.resources.values()
     assert isinstance(definition, ResourceDefinition)
     assert "hidden" not in repr(component)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ('port: "{{ secret }}"', "port\n.*valid integer"),
+        ("libpq: {sslpassword: 987654}", r"libpq\.sslpassword at .*:2`\n.*valid string"),
+        ("endpont: s3cret", r"endpont at .*:2\n.*not permitted"),
+        ("authentication: s3cret", "authentication.*\n.*valid dictionary"),
+        ('authentication: "{{ kind }}"', "pasword\n.*not permitted"),
+        (
+            "authentication: {auth_type: oauth-m2m, client_id: a, client_secret: s3cret, client_secrett: s3cret}",
+            r"^1 validation error .*\n`authentication\.client_secrett at .*:1`\n.*not permitted",
+        ),
+        (
+            "authentication: {auth_type: oauth, client_id: a, client_secret: s3cret}",
+            r"^1 validation error .*\nauthentication at .*:1\n.*'oauth' .*expected tags: 'oauth-m2m'",
+        ),
+        ("authentication: {client_id: a, client_secret: s3cret}", "^1 validation error .*\n.*\n.*'auth_type'"),
+        ("authentication: {auth_type: password, user: a, password: 987654}", r"authentication\.password at"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated:DeprecationWarning")  # Dagster calls it
+def test_an_error_in_a_component_names_the_field_and_hides_its_value(attributes: str, message: str):
+    known = "authentication: {auth_type: oauth-m2m, client_id: a, client_secret: s3cret}"
+    kind = {"auth_type": "password", "user": "a", "pasword": SECRET}
+    text = attributes if attributes.startswith("authentication") else f"{known}\n{attributes}"
+    with pytest.raises(Exception, match=message) as refused:
+        LakebaseConnectionComponent.resolve_from_yaml(text, scope={"secret": SECRET, "kind": kind})
+    shown = "".join(traceback.format_exception(refused.value))
+    assert SECRET not in shown
+    assert "987654" not in shown
 
 
 def test_the_page_names_all_fields_and_kinds_of_authentication():
