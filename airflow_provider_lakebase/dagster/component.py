@@ -53,8 +53,8 @@ def _hide_inputs(attributes: Any, check: Callable[[Any], Any]) -> Any:
 
 @cache
 def _hiding(model: type[BaseModel]) -> type[BaseModel]:
-    validators: dict[str, Any] = {"_hide_inputs": model_validator(mode="wrap")(_hide_inputs)}
-    return create_model(model.__name__, __base__=model, __validators__=validators)
+    wrap: Any = model_validator(mode="wrap")  # its type wants a method
+    return create_model(model.__name__, __base__=model, __validators__={"_hide_inputs": wrap(_hide_inputs)})
 
 
 _Fields = create_model("_Fields", __base__=_Strict, **_fields())
