@@ -33,6 +33,7 @@ _NEUTRAL_KEYWORDS: Mapping[str, str] = {
     "require_auth": "password,scram-sha-256,md5",
     "sslcertmode": "allow",
 }
+_ZERO_IS_THE_SYSTEMS = ("keepalives_idle", "keepalives_interval", "keepalives_count")
 _NO_FILE = os.path.join(os.devnull, "none")
 # Without it, a statement of a killed worker runs on until it next writes to the lost session.
 _ABANDONED_SESSION_OPTION = "-c client_connection_check_interval=2s"
@@ -66,10 +67,11 @@ def libpq_keywords(settings: LakebaseSettings, application_name: str) -> dict[st
         for option in defaults
         if option.envvar and option.envvar.decode() in os.environ
     }
+    given = {**overridden, **_DEFAULT_KEYWORDS, **session.libpq}
+    # libpq documents 0 as the system's default, and passes it to the socket, which refuses it.
+    zeros = [name for name in _ZERO_IS_THE_SYSTEMS if given[name].strip() == "0"]
     return {
-        **overridden,
-        **_DEFAULT_KEYWORDS,
-        **session.libpq,
+        **{name: value for name, value in given.items() if name not in zeros},
         **_tls_keywords(session),
         **_options(session),
         "dbname": session.database,

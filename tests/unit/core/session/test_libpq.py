@@ -31,6 +31,11 @@ def test_a_keyword_of_the_connection_overrides_the_provider_s_default():
     assert keywords(libpq={"keepalives_idle": "90"})["keepalives_idle"] == "90"
 
 
+@pytest.mark.parametrize("keyword", ["keepalives_idle", "keepalives_interval", "keepalives_count"])
+def test_a_keepalive_of_0_is_the_systems_own(keyword: str):
+    assert keyword not in keywords(libpq={keyword: "0"})
+
+
 def test_a_keyword_that_libpq_does_not_know_is_refused_with_the_nearest():
     with pytest.raises(LakebaseSettingsError, match="'keepalive_idle' is unknown.*Did you mean 'keepalives_idle'"):
         keywords(libpq={"keepalive_idle": "90"})
