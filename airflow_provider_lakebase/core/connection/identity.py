@@ -109,6 +109,11 @@ DATABRICKS_KINDS = (
 https://airflow.apache.org/docs/apache-airflow-providers-databricks/stable/connections/databricks.html
 """
 
+DATABRICKS_FIELDS = frozenset({"host", "login", "password", "use_azure_managed_identity"}).union(
+    *({*kind.required, *kind.optional, kind.chosen_by} for kind in DATABRICKS_KINDS)
+) - {"Login", "Password"}
+"""All fields of a Databricks connection that some kind of :data:`DATABRICKS_KINDS` reads, by their names in JSON."""
+
 SECRET_KEYWORDS = frozenset({"client_secret", "password", "token", "azure_client_secret"})
 """Keywords whose values are secrets."""
 AUTH_FIELDS = tuple(dict.fromkeys(name for kind in AUTH_KINDS.values() for name in (*kind.required, *kind.optional)))
