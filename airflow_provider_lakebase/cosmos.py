@@ -7,9 +7,11 @@ The process of dbt does, in the adapter ``lakebase``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import Asset
 from cosmos import dataset
@@ -17,18 +19,62 @@ from cosmos.exceptions import CosmosValueError
 from cosmos.profiles import BaseProfileMapping
 
 from airflow_provider_lakebase.assets import SCHEME, branch_of
-from airflow_provider_lakebase.core.connection.fields import CONNECTION_TYPE, DBAPI_HOOK_EXTRAS, DEFAULT_DATABASE
-from airflow_provider_lakebase.core.connection.identity import DATABRICKS_KINDS, NATIVE, SECRET_KEYWORDS
+from airflow_provider_lakebase.core.connection.fields import (
+    CONNECTION_TYPE,
+    DBAPI_HOOK_EXTRAS,
+    DEFAULT_DATABASE,
+    EXTRA_FIELDS,
+    unknown_field,
+)
+from airflow_provider_lakebase.core.connection.identity import DATABRICKS_FIELDS, NATIVE, SECRET_KEYWORDS
 from airflow_provider_lakebase.core.connection.settings import ConnectionFields, databricks_conn_id, read_settings
 from airflow_provider_lakebase.hooks._connection import connection_fields
 from airflow_provider_lakebase.hooks._masking import mask
 
-_SECRETS = SECRET_KEYWORDS | {"oauth_client_secret", "sslpassword"}
-_NOT_FOR_DBT = DBAPI_HOOK_EXTRAS | {"databricks_conn_id"}
-# A Databricks connection may hold more, also secrets, and none of that is for a file.
-_DATABRICKS_EXTRAS = {"host", "use_azure_managed_identity"}.union(
-    *({*kind.required, *kind.optional, kind.chosen_by} for kind in DATABRICKS_KINDS)
+_SECRETS = SECRET_KEYWORDS | {"oauth_client_secret", "scram_client_key", "scram_server_key", "sslpassword"}
+# Named one by one: whatever else is given may be a secret, and is not for a file. A DAG file cannot ask libpq.
+_LIBPQ = frozenset(
+    {
+        "channel_binding",
+        "gssdelegation",
+        "gssencmode",
+        "gsslib",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_hosts",
+        "max_protocol_version",
+        "min_protocol_version",
+        "oauth_client_id",
+        "oauth_issuer",
+        "oauth_scope",
+        "options",
+        "replication",
+        "requirepeer",
+        "requiressl",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "sslcert",
+        "sslcertmode",
+        "sslcompression",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslkeylogfile",
+        "sslsni",
+        "target_session_attrs",
+        "tcp_user_timeout",
+    }
 )
+_NOT_FOR_DBT = DBAPI_HOOK_EXTRAS | {"databricks_conn_id"}
+_EXTRAS = (_LIBPQ | EXTRA_FIELDS.keys()) - _NOT_FOR_DBT
+_PROFILE_ARGS = _EXTRAS | {
+    *("type", "schema", "threads", "role", "search_path", "application_name", "autocommit"),
+    *("host", "client_id", "port", "database", "dbname"),
+}
 _MOCK = {
     "host": "https://mock",
     "endpoint": "projects/mock/branches/mock/endpoints/mock",
@@ -47,7 +93,7 @@ class LakebaseProfileMapping(BaseProfileMapping):  # type: ignore[misc]  # Cosmo
 
     :param conn_id: Airflow connection of type ``lakebase``
     :param profile_args: further fields of the profile, for example ``schema`` and ``threads``; or fields in place of
-        the connection's, for example ``database``. No secrets
+        the connection's, for example ``database``. Anything else is refused, since it may be a secret
     """
 
     airflow_connection_type = CONNECTION_TYPE
@@ -93,9 +139,16 @@ class LakebaseProfileMapping(BaseProfileMapping):  # type: ignore[misc]  # Cosmo
 
     def _validate_profile_args(self) -> None:
         super()._validate_profile_args()
-        nested = [each for each in self.profile_args.values() if isinstance(each, Mapping)]
-        for name in sorted(_SECRETS & {*self.profile_args}.union(*nested)):
-            raise CosmosValueError(f"profile_args must not contain {name}: enter it in connection '{self.conn_id}'")
+        for name, value in self.profile_args.items():
+            if name not in _PROFILE_ARGS:
+                raise CosmosValueError(
+                    f"profile_args must not contain {name}, which is a secret or not a field of the profile. "
+                    f"Enter secrets in connection '{self.conn_id}'."
+                )
+            if not isinstance(value, str | int | float | None):
+                raise CosmosValueError(
+                    f"profile_args holds a {type(value).__name__} as {name}. Give a text, a number or a boolean."
+                )
 
     def _fields(self) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Give the fields that are set, by their place in the profile.
@@ -106,13 +159,17 @@ class LakebaseProfileMapping(BaseProfileMapping):  # type: ignore[misc]  # Cosmo
         source = databricks_conn_id(own)
         databricks = connection_fields(source, type(self)(source).conn, "databricks") if source else None
         read_settings(own, databricks=databricks)
-        kept = {name: value for name, value in own.extra.items() if name not in _NOT_FOR_DBT}
+        kept = {
+            name: value for name, value in own.extra.items() if name not in _NOT_FOR_DBT and value not in (None, "")
+        }
+        for name in sorted(kept.keys() - _EXTRAS - _SECRETS):
+            raise unknown_field(self.conn_id, name, _LIBPQ)
         mine = {"host": own.host, "client_id": own.login, "client_secret": own.password, "port": own.port, **kept}
         yield ("database",), own.schema or DEFAULT_DATABASE
         yield from (((name,), value) for name, value in mine.items() if value not in (None, ""))
         if databricks:
             theirs = {"host": databricks.host, "login": databricks.login, "password": databricks.password}
-            theirs |= {name: value for name, value in databricks.extra.items() if name in _DATABRICKS_EXTRAS}
+            theirs |= {name: value for name, value in databricks.extra.items() if name in DATABRICKS_FIELDS}
             yield from ((("databricks", name), value) for name, value in theirs.items() if value not in (None, ""))
 
 
@@ -147,5 +204,23 @@ def _namespace(profile: Mapping[str, Any]) -> str:
     return f"{SCHEME}://{'/'.join(branch or ())}"
 
 
-# Cosmos names the assets of the adapters that it knows, and has no public place for others.
+def _outlet_uris(
+    compute: Callable[[str | Path, str], dict[str, list[str]]], manifest_path: str | Path, namespace: str
+) -> dict[str, list[str]]:
+    """Return the URIs of the assets of each node, as Cosmos computes them; for Lakebase encoded as loads do it."""
+    found = compute(manifest_path, namespace)
+    if not found or not namespace.startswith(f"{SCHEME}://"):
+        return found
+    nodes = json.loads(Path(manifest_path).read_text())["nodes"]
+    return {name: [f"{namespace}/{_path(nodes[name])}"] for name in found}
+
+
+def _path(node: Mapping[str, Any]) -> str:
+    names = (node["database"], node["schema"], node.get("alias") or node["name"])
+    return "/".join(quote(each, safe="") for each in names)
+
+
+# Cosmos names the assets of the adapters that it knows, and has no public place for others; nor has it one for the
+# names of tables, in which it takes each dot and slash for the end of a name.
+dataset.compute_model_outlet_uris = partial(_outlet_uris, dataset.compute_model_outlet_uris)
 dataset._ADAPTER_NAMESPACE_RESOLVERS[LakebaseProfileMapping.dbt_profile_type] = _namespace

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
-from cosmos import ProfileConfig
+from cosmos import ProfileConfig, dataset
 from cosmos.dataset import get_dataset_namespace
 from cosmos.exceptions import CosmosValueError
+from psycopg.pq import Conninfo
 
-from airflow_provider_lakebase.cosmos import LakebaseProfileMapping, emit_assets
+from airflow_provider_lakebase.assets import create_asset
+from airflow_provider_lakebase.core.connection.fields import RESERVED_LIBPQ_KEYWORDS
+from airflow_provider_lakebase.cosmos import _EXTRAS, _SECRETS, LakebaseProfileMapping, emit_assets
 from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from dbt.adapters.lakebase import LakebaseCredentials
@@ -139,12 +142,48 @@ def test_cosmos_names_assets_as_loads_do(connection: str, namespace: str | None,
     assert get_dataset_namespace(profile) == namespace
 
 
-@pytest.mark.parametrize("name", ["client_secret", "token", "sslpassword"])
+@pytest.mark.parametrize("name", ["client_secret", "token", "sslpassword", "pass", "password", "secrt"])
 @pytest.mark.parametrize("place", [None, "databricks", "extra"])
 def test_a_secret_in_the_dag_file_is_refused(name: str, place: str | None):
     secret = {name: "s3cret"}
-    with pytest.raises(CosmosValueError, match=f"profile_args must not contain {name}"):
+    with pytest.raises(CosmosValueError, match=f"profile_args must not contain {place or name}") as raised:
         LakebaseProfileMapping("shop", profile_args={place: secret} if place else secret)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_secret_below_a_field_of_the_profile_is_refused():
+    with pytest.raises(CosmosValueError, match="profile_args holds a dict as endpoint"):
+        LakebaseProfileMapping("shop", profile_args={"endpoint": {"token": "s3cret"}})
+
+
+def test_an_unknown_extra_of_the_connection_is_named_and_gets_into_no_file(monkeypatch: pytest.MonkeyPatch):
+    connection = {**SERVICE_PRINCIPAL, "extra": {**ENDPOINT, "sslpasword": "hunter2"}}
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps(connection))
+    with pytest.raises(LakebaseSettingsError, match="Field 'sslpasword' is unknown") as raised:
+        LakebaseProfileMapping("shop").get_profile_file_contents("shop")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_each_keyword_of_libpq_is_a_field_or_a_secret_or_reserved():
+    keywords = {each.keyword.decode() for each in Conninfo.get_defaults()}
+    named = _EXTRAS | _SECRETS | RESERVED_LIBPQ_KEYWORDS
+    assert keywords - named == set()
+    # Those whose values libpq itself hides.
+    hidden = {each.keyword.decode() for each in Conninfo.get_defaults() if each.dispchar == b"*"}
+    assert hidden <= _SECRETS
+
+
+@pytest.mark.parametrize("alias", ["plain", "a.b", "a/b", "Über % x", "a%2Fb"])
+def test_a_model_of_any_name_has_the_asset_that_loads_name(alias: str, tmp_path: Path):
+    node = {"resource_type": "model", "database": "db", "schema": "marts.x", "name": "model", "alias": alias}
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"nodes": {"model.shop.model": node, "test.shop.t": {"resource_type": "test"}}}))
+    place = {"host": "w", "project": "shop", "branch": "production", "database": "db", "schema": "marts.x"}
+    uris = dataset.compute_model_outlet_uris(manifest, "lakebase://w/shop/production")
+    assert uris == {"model.shop.model": [create_asset(**place, table=alias).uri]}
+    # Other adapters' are as Cosmos has them.
+    others = dataset.compute_model_outlet_uris(manifest, "postgres://w:5432")
+    assert others["model.shop.model"][0].startswith("postgres://w:5432/db/marts/x/")
 
 
 def test_a_wrong_field_of_the_connection_is_named(monkeypatch: pytest.MonkeyPatch):
