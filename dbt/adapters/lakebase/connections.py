@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, cast
 
 import psycopg
@@ -15,8 +16,9 @@ from dbt.adapters.events.logging import AdapterLogger
 from dbt.adapters.postgres.connections import PostgresConnectionManager
 from dbt_common.dataclass_schema import ValidationError
 from dbt_common.exceptions import DbtDatabaseError, DbtRuntimeError
+from psycopg.pq import Conninfo
 
-from airflow_provider_lakebase.core.connection.fields import DBAPI_HOOK_EXTRAS, EXTRA_FIELDS
+from airflow_provider_lakebase.core.connection.fields import EXTRA_FIELDS, RESERVED_LIBPQ_KEYWORDS
 from airflow_provider_lakebase.core.connection.identity import (
     AUTH_FIELDS,
     DATABRICKS_FIELDS,
@@ -41,7 +43,12 @@ _TYPES = {
     "databricks": "Write the fields of the Databricks connection below it.",
     "extra": "Write fields below it, or remove it.",
 }
-_FOR_AIRFLOW = {"databricks_conn_id": "Write the fields of that connection below 'databricks'."}
+_WHAT_TO_USE = {
+    "databricks_conn_id": "Write the fields of that connection below 'databricks'.",
+    "pass": "Use 'client_secret'.",
+    "retries": "Use 'wake_timeout': opening a session repeats what can succeed later for so long.",
+}
+_NEAR = 0.8
 _TEXT = "Give a text: put the value in quotes."
 DBT_WORDS = {
     **WORDS,
@@ -130,9 +137,7 @@ class LakebaseCredentials(Credentials):
     @property
     def settings(self) -> LakebaseSettings:
         """The fields, checked; the workspace is not asked."""
-        for name in ("databricks_conn_id", *sorted(DBAPI_HOOK_EXTRAS)):
-            if self.extra.get(name) not in (None, ""):
-                raise wrong_field("", name, "is for Airflow", _FOR_AIRFLOW.get(name, "Remove it."))
+        self._refuse_unknown_fields()
         own = ConnectionFields(
             # The target is no connection of Airflow, and dbt names it.
             conn_id="",
@@ -161,6 +166,17 @@ class LakebaseCredentials(Credentials):
 
     def _connection_keys(self) -> tuple[str, ...]:
         return ("host", "client_id", "port", "database", "schema", "role", "search_path", "application_name")
+
+    def _refuse_unknown_fields(self) -> None:
+        libpq = {each.keyword.decode() for each in Conninfo.get_defaults()} - RESERVED_LIBPQ_KEYWORDS
+        known = {each.name for each in fields(self)} | EXTRA_FIELDS.keys() | libpq
+        known -= {"databricks_conn_id", "extra"}
+        # The core says what to use in place of a reserved keyword.
+        given = {name for name, value in self.extra.items() if value not in (None, "")} - RESERVED_LIBPQ_KEYWORDS
+        for name in sorted(given - known):
+            near = get_close_matches(name, known, n=1, cutoff=_NEAR)
+            hint = f"Did you mean '{near[0]}'?" if near else "Remove it."
+            raise wrong_field("", name, "is unknown", _WHAT_TO_USE.get(name, hint))
 
     def _refuse_two_identities(self) -> None:
         own = {"host": self.host, "client_id": self.client_id, "client_secret": self.client_secret, **self.extra}
