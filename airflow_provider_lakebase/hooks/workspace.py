@@ -55,6 +55,7 @@ from airflow_provider_lakebase.core.workspace.specs import (
     compute_spec,
     expiry_spec,
     read_duration,
+    require_within,
     resource_name,
     source_spec,
 )
@@ -183,7 +184,7 @@ class LakebaseWorkspaceHook(BaseHook):
         """Return the resource name of a branch.
 
         :param branch: ID or resource name
-        :raises LakebaseSettingsError: if it is malformed
+        :raises LakebaseSettingsError: if it is malformed, or belongs to another project
         """
         return resource_name(self._project_of(branch), "branches", branch)
 
@@ -192,12 +193,12 @@ class LakebaseWorkspaceHook(BaseHook):
 
         :param endpoint: resource name of an endpoint, or of a branch, which means its ``primary``; by default the
             connection's
-        :raises LakebaseSettingsError: if it is malformed, or none is named
+        :raises LakebaseSettingsError: if it is malformed, belongs to another project, or none is named
         """
-        if not endpoint:
+        if endpoint is None:
             endpoint = str(self.settings.require_endpoint())
-        branch, _, endpoint_id = str(endpoint).partition("/endpoints/")
-        return resource_name(self.branch_name(branch), "endpoints", endpoint_id or "primary")
+        branch, names_endpoint, endpoint_id = str(endpoint).partition("/endpoints/")
+        return resource_name(self.branch_name(branch), "endpoints", endpoint_id if names_endpoint else "primary")
 
     def endpoint_to_delete(self, endpoint: str) -> str:
         """Return the resource name of an endpoint that is named in full: nothing is deleted by default.
@@ -214,7 +215,7 @@ class LakebaseWorkspaceHook(BaseHook):
         """Return the resource name of a snapshot.
 
         :param snapshot: ID or resource name
-        :raises LakebaseSettingsError: if it is malformed
+        :raises LakebaseSettingsError: if it is malformed, or belongs to another project
         """
         return resource_name(self._project_of(snapshot), "snapshots", snapshot)
 
@@ -223,9 +224,10 @@ class LakebaseWorkspaceHook(BaseHook):
 
         :param change_feed: ID or resource name
         :param branch: ID or resource name of its branch; by default that of the connection's endpoint
-        :raises LakebaseSettingsError: if it is malformed, or no branch is named
+        :raises LakebaseSettingsError: if it is malformed, belongs to another project or branch, or no branch is named
         """
-        return feed_name(lambda: self._branch_or_default(branch), change_feed)
+        name = feed_name(lambda: self._branch_or_default(branch), change_feed)
+        return require_within(self._project_of(name) if branch is None else self._branch_or_default(branch), name)
 
     def get_branch(self, branch: str) -> Branch:
         """Return a branch.
@@ -771,12 +773,18 @@ class LakebaseWorkspaceHook(BaseHook):
 
     def _branch_or_default(self, branch: str | None) -> str:
         """Return a branch, given by ID or resource name, also that of an endpoint; by default the connection's."""
-        return self.branch_name(str(branch).partition("/endpoints/")[0]) if branch else parent_of(self.endpoint_name())
+        return parent_of(self.endpoint_name(branch))
 
     def _project_of(self, resource: str) -> str:
-        """Return the project that a full name contains, else the hook's."""
+        """Return the project that a full name contains, which must be the hook's if it names one; else the hook's."""
         segments = str(resource).split("/")
-        return self.project_name(segments[1] if segments[0] == "projects" and len(segments) > 1 else None)
+        if segments[0] != "projects" or len(segments) == 1:
+            return self.project_name()
+        project = self.project_name(segments[1])
+        if self.project and project != self.project_name():
+            hint = "Name one of this project, or leave out 'project'. By default, the connection's 'endpoint' is meant."
+            raise LakebaseSettingsError(f"{resource} does not belong to {self.project_name()}", hint=hint)
+        return project
 
 
 def _name(what: str, name: str) -> str:

@@ -72,7 +72,7 @@ class LakebaseCreateDatabaseOperator(LakebaseOperationOperator):
         """Check the arguments, and return the database to create."""
         return self.hook._database_plan(
             self.database,
-            branch=self.branch or None,
+            branch=self.branch,
             owner=self.owned_by or None,
             identity_type=self.identity_type or None,
         )

@@ -410,7 +410,7 @@ def _run_began(context: Context) -> float | None:
 
 def _branch_of(operator: LakebaseCreateSyncedTableOperator | LakebaseDeleteSyncedTableOperator) -> str | None:
     """Return the resource name of the branch that the task names, if it names one."""
-    return operator.hook.branch_name(operator.branch) if operator.branch else None
+    return operator.hook.branch_name(operator.branch) if operator.branch is not None else None
 
 
 def _task_name(context: Context) -> str:

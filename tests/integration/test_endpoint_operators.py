@@ -429,6 +429,11 @@ def test_without_former_values_nothing_is_restored(former: Any, workspace: Any):
         ({"no_suspension": True}, "Give one of them"),
         ({"endpoint": "Primary!"}, "is not the ID"),
         ({"endpoint": 7}, "is not the ID"),
+        ({"endpoint": ""}, "is not the ID"),
+        ({"endpoint": 0}, "is not the ID"),
+        ({"endpoint": f"{PRODUCTION}/endpoints/"}, "is not the ID"),
+        ({"project": "other"}, f"{PRODUCTION} does not belong to projects/other"),
+        ({"project": "other", "endpoint": PRIMARY}, f"{PRODUCTION} does not belong to projects/other"),
     ],
 )
 def test_wrong_settings_fail_before_anything_is_sent(arguments: Any, words: str, workspace: LakebaseEmulator):
@@ -436,6 +441,23 @@ def test_wrong_settings_fail_before_anything_is_sent(arguments: Any, words: str,
     with pytest.raises(AirflowFailException, match=words) as failed:
         run(update(**arguments))
     assert isinstance(failed.value.__cause__, LakebaseSettingsError)
+    assert len(workspace.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "parent"),
+    [
+        ("create", {"branch_id": "other", "endpoint_id": READER}, f"{PROJECT}/branches/other"),
+        ("create", {"project": "other", "branch_id": PRODUCTION}, "projects/other"),
+        ("delete", {"project": "other"}, "projects/other"),
+        ("restore", {"project": "other"}, "projects/other"),
+        ("drop", {"project": "other", "snapshot_id": SNAPSHOT}, "projects/other"),
+    ],
+)
+def test_a_resource_of_another_place_is_refused(make: str, arguments: Any, parent: str, workspace: LakebaseEmulator):
+    before = len(workspace.requests)
+    with pytest.raises(AirflowFailException, match=f"does not belong to {parent}"):
+        run(globals()[make](**arguments))
     assert len(workspace.requests) == before
 
 

@@ -125,6 +125,15 @@ def test_without_a_name_the_connections_endpoint_is_meant(workspace: LakebaseEmu
     assert branches.get_endpoint().name == workspace.endpoint
 
 
+def test_a_change_feed_of_another_branch_is_refused(workspace: LakebaseEmulator, branches: LakebaseWorkspaceHook):
+    feed = branches.change_feed_name("orders", "production")
+    assert branches.change_feed_name(feed, "production") == feed
+    with pytest.raises(LakebaseSettingsError, match="does not belong to projects/demo/branches/other"):
+        branches.change_feed_name(feed, "other")
+    with pytest.raises(LakebaseSettingsError, match="does not belong to projects/other"):
+        LakebaseWorkspaceHook(project="other").change_feed_name(feed)
+
+
 def test_a_branch_is_made_from_a_snapshot(workspace: LakebaseEmulator, branches: LakebaseWorkspaceHook):
     made = branches.create_snapshot("before", "production", ttl=timedelta(days=60))
     changes = Changes(workspace)

@@ -34,15 +34,28 @@ def resource_name(parent: str, collection: str, given: str) -> str:
     :param parent: resource name of the project or branch it belongs to
     :param collection: ``branches``, ``endpoints`` or ``snapshots``
     :param given: its ID, or its full name
-    :raises LakebaseSettingsError: if it is neither
+    :raises LakebaseSettingsError: if it is neither, or the name of a resource of another project or branch
     """
     if re.fullmatch(RESOURCE_ID, str(given)):
         return f"{parent}/{collection}/{given}"
     above = f"/branches/{RESOURCE_ID}" if collection == "endpoints" else ""
     if re.fullmatch(f"projects/{RESOURCE_ID}{above}/{collection}/{RESOURCE_ID}", str(given)):
-        return str(given)
+        return require_within(parent, str(given))
     hint = "Use lower-case letters, digits and hyphens, at most 63, beginning with a letter; or the full resource name."
     raise LakebaseSettingsError(f"{given!r} is not the ID of {_KINDS[collection]}", hint=hint)
+
+
+def require_within(parent: str, name: str) -> str:
+    """Return a full name, if it is that of a resource of a project or branch.
+
+    :param parent: resource name of the project or branch
+    :param name: the full name
+    :raises LakebaseSettingsError: if it belongs to another one
+    """
+    if not name.startswith(f"{parent}/"):
+        hint = f"Name a resource of {parent}, or another project or branch."
+        raise LakebaseSettingsError(f"{name} does not belong to {parent}", hint=hint)
+    return name
 
 
 def expiry_spec(
@@ -100,8 +113,8 @@ def source_spec(
         clash = " and ".join(points if len(points) > 1 else ("source", "source_snapshot"))
         raise LakebaseSettingsError(f"{clash} are given", hint="Give one of them.")
     if source_snapshot:
-        return {"source_snapshot": _source_name(project, "snapshots", source_snapshot)}
-    spec: dict[str, Any] = {"source_branch": _source_name(project, "branches", source)} if source else {}
+        return {"source_snapshot": resource_name(project, "snapshots", source_snapshot)}
+    spec: dict[str, Any] = {"source_branch": resource_name(project, "branches", source)} if source else {}
     if source_time:
         spec["source_branch_time"] = write_time(read_time("source_time", source_time))
     if source_lsn:
@@ -292,14 +305,6 @@ def write_time(time: datetime) -> str:
     :param time: with its time zone
     """
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _source_name(project: str, collection: str, source: str) -> str:
-    name = resource_name(project, collection, source)
-    if not name.startswith(f"{project}/"):
-        hint = "Data is copied within a project only."
-        raise LakebaseSettingsError(f"The source {name} does not belong to {project}", hint=hint)
-    return name
 
 
 def _present(**values: Any) -> dict[str, Any]:
