@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from airflow_provider_lakebase.core.workspace.plans import (
     wait_for,
 )
 from airflow_provider_lakebase.core.workspace.specs import Duration, check_flags, read_wait
+from airflow_provider_lakebase.exceptions import LakebaseSettingsError
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.hooks._login import wait_for_login
 from airflow_provider_lakebase.hooks.workspace import LakebaseWorkspaceHook
@@ -34,6 +36,7 @@ from airflow_provider_lakebase.triggers.operation import LakebaseOperationTrigge
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
 
+_PLANNED = "planned"
 _PENDING = "pending"
 _LOGIN = "login"
 _PAUSE = "pause"
@@ -132,6 +135,7 @@ class LakebaseOperationOperator(BaseOperator):
                 notes.pop(of_last_try, None)
             deadline = time.time() + read_wait("operation_timeout", self.operation_timeout)
             plan = self.plan(context, notes)
+            notes[_PLANNED] = {"resource": plan.resource, "fields": self._digests()}
             if self.records_links_first:
                 self._record_links_first(context, plan, notes)
             return self._go_on(context, plan, notes, self._unfinished(notes), deadline)
@@ -147,6 +151,7 @@ class LakebaseOperationOperator(BaseOperator):
             outcome = require_success(event)
             kept = TaskNotes(context, outcome["notes"])
             plan, pending = self.plan(context, kept), Pending(**kept[_PENDING])
+            self._require_same(plan, kept)
             show_branch_links(context, kept.get(_PAGES))
             workspace = self.hook.workspace
             if outcome["is_late"]:
@@ -194,6 +199,23 @@ class LakebaseOperationOperator(BaseOperator):
         if pending is None and self.needs_login():
             return Pending(plan.resource, login=self.login_endpoint(plan), database=self.login_database())
         return pending
+
+    def _digests(self) -> dict[str, int]:
+        """Return what tells whether a template field has changed, without its value."""
+        return {name: zlib.crc32(repr(getattr(self, name, None)).encode()) for name in self.template_fields}
+
+    def _require_same(self, plan: Plan, notes: TaskNotes) -> None:
+        """Refuse a plan for another resource than before the deferral, after which Airflow renders templates anew."""
+        planned = notes[_PLANNED]
+        if plan.resource == planned["resource"]:
+            return
+        fields = [name for name, digest in self._digests().items() if planned["fields"].get(name) != digest]
+        cause = f"{' and '.join(fields)} rendered differently" if fields else "The connection has changed"
+        raise LakebaseSettingsError(
+            f"The task deferred to wait for {planned['resource']}, and now names {plan.resource}",
+            hint=f"{cause} after the wait: use what stays the same in a run. "
+            "What was begun goes on in the workspace, and nothing was begun on the other.",
+        )
 
     def _unfinished(self, notes: TaskNotes) -> Pending | None:
         """Return the operation that an earlier try has started and that is still in progress."""

@@ -302,6 +302,17 @@ def test_a_conflict_that_lasts_defers_a_task_less_and_less_often(
     assert pauses[-1] == plans.FIRST_PAUSE_SECONDS
 
 
+def test_a_template_that_renders_anew_after_a_deferral_makes_no_second_branch(workspace: LakebaseEmulator):
+    kept, changes = context(Store()), Changes(workspace)
+    with pytest.raises(TaskDeferred) as deferred:
+        create(branch_id="first", deferrable=True).execute(kept)
+    with pytest.raises(AirflowFailException, match="branch_id rendered differently after the wait") as failed:
+        resume(create(branch_id="second", deferrable=True), deferred.value, kept)
+    assert isinstance(failed.value.__cause__, LakebaseSettingsError)
+    assert f"wait for {PROJECT}/branches/first, and now names {PROJECT}/branches/second" in str(failed.value)
+    assert changes.seen == ["POST branches"]
+
+
 @pytest.mark.parametrize("fault", [429, 503, "drop"])
 @pytest.mark.parametrize("part", ["branches", "operations"])
 def test_a_passing_failure_changes_nothing(case: Case, part: str, fault: int | str, workspace: Any, branches: Any):
