@@ -23,8 +23,9 @@ from airflow_provider_lakebase.core.workspace.plans import (
     poll,
     wait_for,
 )
+from airflow_provider_lakebase.core.workspace.resources import is_deleted, read
 from airflow_provider_lakebase.core.workspace.specs import Duration, check_flags, read_wait
-from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.exceptions import LakebaseResourceNotFoundError, LakebaseSettingsError
 from airflow_provider_lakebase.hooks._failures import fail_without_retry
 from airflow_provider_lakebase.hooks._login import wait_for_login
 from airflow_provider_lakebase.hooks.workspace import LakebaseWorkspaceHook
@@ -36,8 +37,11 @@ from airflow_provider_lakebase.triggers.operation import LakebaseOperationTrigge
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
 
+    from airflow_provider_lakebase.core.workspace.client import Workspace
+
 _PLANNED = "planned"
 _PENDING = "pending"
+_NOTED = "noted"
 _LOGIN = "login"
 _PAUSE = "pause"
 _PAGES = "pages"
@@ -135,6 +139,9 @@ class LakebaseOperationOperator(BaseOperator):
                 notes.pop(of_last_try, None)
             deadline = time.time() + read_wait("operation_timeout", self.operation_timeout)
             plan = self.plan(context, notes)
+            if _PLANNED in notes and notes[_PLANNED]["resource"] != plan.resource:
+                notes.forget()  # they tell nothing about this resource
+                plan = self.plan(context, notes)
             notes[_PLANNED] = {"resource": plan.resource, "fields": self._digests()}
             if self.records_links_first:
                 self._record_links_first(context, plan, notes)
@@ -150,7 +157,7 @@ class LakebaseOperationOperator(BaseOperator):
         with fail_without_retry():
             outcome = require_success(event)
             kept = TaskNotes(context, outcome["notes"])
-            plan, pending = self.plan(context, kept), Pending(**kept[_PENDING])
+            plan, pending = self.plan(context, kept), _pending_of(kept)
             self._require_same(plan, kept)
             show_branch_links(context, kept.get(_PAGES))
             workspace = self.hook.workspace
@@ -170,7 +177,6 @@ class LakebaseOperationOperator(BaseOperator):
         while pending := unfinished or self._advance(plan, notes):
             unfinished = None
             self.log.info("Waiting for %s", pending)
-            notes[_PENDING] = pending.as_dict()
             if self.deferrable and pending.finished is None:
                 self._defer(pending, notes, deadline)
             if pending.login:
@@ -195,9 +201,13 @@ class LakebaseOperationOperator(BaseOperator):
     def _advance(self, plan: Plan, notes: TaskNotes) -> Pending | None:
         if notes.get(_LOGIN):  # that was the last wait
             return None
+        before = dict(notes)
         pending = advance(self.hook.workspace, plan, notes)
         if pending is None and self.needs_login():
-            return Pending(plan.resource, login=self.login_endpoint(plan), database=self.login_database())
+            pending = Pending(plan.resource, login=self.login_endpoint(plan), database=self.login_database())
+        if pending is not None:
+            noted = [name for name, value in notes.items() if before.get(name) != value]
+            notes[_PENDING] = {**pending.as_dict(), _NOTED: noted}
         return pending
 
     def _digests(self) -> dict[str, int]:
@@ -218,13 +228,23 @@ class LakebaseOperationOperator(BaseOperator):
         )
 
     def _unfinished(self, notes: TaskNotes) -> Pending | None:
-        """Return the operation that an earlier try has started and that is still in progress."""
-        pending = Pending(**notes[_PENDING]) if _PENDING in notes else None
+        """Return the operation that an earlier try has started and that is still in progress.
+
+        One that has failed is no reason to fail again. What was noted with it is dropped: others may have created or
+        changed the resource since.
+        """
+        pending = _pending_of(notes) if _PENDING in notes else None
         if pending is None or not pending.operation:
             return None
-        operation = read_operation(self.hook.workspace.about(pending.resource), pending.operation)
-        # One that has failed is no reason to fail again.
-        return pending if operation is not None and not operation.is_done else None
+        workspace = self.hook.workspace.about(pending.resource)
+        operation = read_operation(workspace, pending.operation)
+        if operation is None:
+            return None
+        # A resource that is gone can only be made again from what was noted.
+        if operation.error_code and _is_there(workspace, pending.resource):
+            for name in notes[_PENDING][_NOTED]:
+                notes.pop(name, None)
+        return None if operation.is_done else pending
 
     def _note(self, notes: TaskNotes, pending: Pending) -> None:
         if pending.login:
@@ -243,3 +263,15 @@ class LakebaseOperationOperator(BaseOperator):
             ),
             method_name="execute_complete",
         )
+
+
+def _pending_of(notes: TaskNotes) -> Pending:
+    """Return what the task waits for, as it was noted."""
+    return Pending(**{name: value for name, value in notes[_PENDING].items() if name != _NOTED})
+
+
+def _is_there(workspace: Workspace, name: str) -> bool:
+    try:
+        return not is_deleted(read(workspace, name))
+    except LakebaseResourceNotFoundError:
+        return False

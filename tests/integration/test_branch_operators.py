@@ -719,6 +719,38 @@ def test_a_refused_request_leaves_no_claim_on_the_name(workspace: LakebaseEmulat
         run(create(if_exists="fail"), context(store))
 
 
+def test_a_failed_operation_leaves_no_claim_on_the_name(workspace: LakebaseEmulator):
+    store = Store()
+    workspace.faults.fail_operations("create_branch")
+    with pytest.raises(LakebaseOperationError):
+        run(create(if_exists="fail"), context(store))
+    workspace.create_branch("try-it", source=PRODUCTION)  # someone else's
+    with pytest.raises(AirflowFailException, match="The branch exists"):
+        run(create(if_exists="fail"), context(store))
+
+
+def test_a_claim_on_another_name_is_none_on_this_one(workspace: LakebaseEmulator):
+    store = Store()
+    with dying(WAIT):
+        create(branch_id="first", if_exists="fail").execute(context(store))
+    workspace.create_branch("second", source=PRODUCTION)
+    with pytest.raises(AirflowFailException, match="The branch exists"):
+        run(create(branch_id="second", if_exists="fail"), context(store))
+
+
+def test_a_branch_that_was_made_anew_after_a_failed_reset_is_reset(workspace: LakebaseEmulator, branches: Any):
+    workspace.create_branch("try-it", source=PRODUCTION)
+    store = Store()
+    workspace.faults.fail_operations("delete_branch")
+    with pytest.raises(LakebaseOperationError):
+        run(reset(), context(store))
+    branches.delete_branch("try-it", purge=True)
+    workspace.create_branch("try-it", source=PRODUCTION)
+    changes = Changes(workspace)
+    run(reset(), context(store))
+    assert changes.seen == ["DELETE try-it", "POST branches"]
+
+
 def test_too_many_branches_are_an_error_that_a_retry_helps(workspace: LakebaseEmulator):
     workspace.operation_seconds = 0
     for number in range(10 - len(LakebaseWorkspaceHook().list_branches())):

@@ -366,6 +366,20 @@ def test_a_retry_still_knows_the_former_values(workspace: Any, hook: Any):
     assert (result["max_cu"], result["suspend_timeout"]) == (former["max_cu"], former["suspend_timeout"])
 
 
+@pytest.mark.parametrize("endpoint", [READER, PRIMARY], ids=["another", "the same"])
+def test_a_try_that_failed_tells_no_later_one_the_former_values(endpoint: str, workspace: Any, hook: Any):
+    store = Store()
+    workspace.faults.fail_operations("update_endpoint")
+    with pytest.raises(LakebaseOperationError):
+        run(update(max_cu=6), context(store))
+    workspace.faults.clear()
+    if endpoint == READER:
+        hook.create_endpoint("production", "reader", max_cu=2)
+    else:
+        hook.update_endpoint(endpoint, max_cu=2)
+    assert run(update(endpoint=endpoint, suspend_timeout=None), context(store)) == {"endpoint": endpoint, "max_cu": 2}
+
+
 def test_without_a_store_a_retry_says_that_it_does_not_know_them(workspace: Any, task_log: Callable[[], str]):
     workspace.operation_seconds = 0
     second = context()
