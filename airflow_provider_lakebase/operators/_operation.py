@@ -252,7 +252,7 @@ class LakebaseOperationOperator(BaseOperator):
         del notes[_PENDING]
 
     def _defer(self, pending: Pending, notes: TaskNotes, deadline: float) -> None:
-        if pending.cause is None:
+        if pending.operation or pending.login:
             notes.pop(_PAUSE, None)
         else:  # each repeated step is a deferral: what lasts must not occupy workers more and more often
             notes[_PAUSE] = longer(notes.get(_PAUSE))

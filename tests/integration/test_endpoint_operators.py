@@ -14,6 +14,7 @@ from _operations import PROJECT, Changes, Store, context, dying, first_event, re
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_lakebase.core.workspace import plans
+from airflow_provider_lakebase.core.workspace.endpoint_changes import UpdateEndpoint
 from airflow_provider_lakebase.emulator import LakebaseEmulator
 from airflow_provider_lakebase.exceptions import (
     LakebaseConflictError,
@@ -378,6 +379,39 @@ def test_a_try_that_failed_tells_no_later_one_the_former_values(endpoint: str, w
     else:
         hook.update_endpoint(endpoint, max_cu=2)
     assert run(update(endpoint=endpoint, suspend_timeout=None), context(store)) == {"endpoint": endpoint, "max_cu": 2}
+
+
+def test_an_update_that_someone_else_has_undone_is_made_again(
+    deferrable: bool, workspace: Any, hook: Any, task_log: Callable[[], str]
+):
+    former, store = settings(hook), Store()
+    with dying(WAIT):
+        update().execute(context(store))
+    workspace.operation_seconds = 0
+    hook.update_endpoint(max_cu=2, suspend_timeout=900)
+    changes = Changes(workspace)
+    result = run(update(deferrable=deferrable), context(store))
+    assert is_updated(hook)
+    assert changes.seen == ["PATCH primary"]
+    assert (result["max_cu"], result["suspend_timeout"]) == (former["max_cu"], former["suspend_timeout"])
+    assert "someone else has changed them since" in task_log()
+
+
+def test_a_resource_that_settles_slowly_defers_a_task_less_and_less_often(workspace: Any):
+    kept, pauses = context(Store()), []
+    operator = update(deferrable=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UpdateEndpoint, "advance", lambda *_: plans.Pending(PRIMARY))
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(kept)
+        for _ in range(3):
+            trigger: Any = deferred.value.trigger
+            pauses.append(trigger.pause)
+            event = asyncio.run(first_event(trigger)).payload
+            with pytest.raises(TaskDeferred) as deferred:
+                operator.execute_complete(kept, event)
+    assert pauses == sorted(pauses)
+    assert pauses[0] < pauses[-1]
 
 
 def test_without_a_store_a_retry_says_that_it_does_not_know_them(workspace: Any, task_log: Callable[[], str]):

@@ -5,6 +5,7 @@ This module is light: operators import it, and what it calls is a :class:`Worksp
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from airflow_provider_lakebase.exceptions import LakebaseResourceExistsError
 
 if TYPE_CHECKING:
     from airflow_provider_lakebase.core.workspace.client import Workspace
+
+log = logging.getLogger(__name__)
 
 READ_ONLY = "ENDPOINT_TYPE_READ_ONLY"
 FORMER = "former"
@@ -48,8 +51,8 @@ class UpdateEndpoint:
             notes.setdefault(FORMER, found)
             return None
         check_spread({**found, **self.spec})
-        if self._is_sent(workspace, changed, notes):  # it is done, but does not show yet
-            return Pending(self.resource)
+        if pending := self._follow(workspace, changed, notes):
+            return pending
         with noting(notes, FORMER, found):
             operation = update(workspace, self.resource, {"spec": changed}, *update_paths(changed))
         notes[_SENT] = {"spec": changed, "operation": operation.name}
@@ -62,12 +65,24 @@ class UpdateEndpoint:
         """
         return _SENT in notes
 
-    def _is_sent(self, workspace: Workspace, changed: Mapping[str, Any], notes: Notes) -> bool:
+    def _follow(self, workspace: Workspace, changed: Mapping[str, Any], notes: Notes) -> Pending | None:
+        """Return what to wait for if these changes are requested; None if they are to be requested."""
         sent = notes.get(_SENT)
         if not sent or sent["spec"] != changed:
-            return False
+            return None
         operation = read_operation(workspace.about(self.resource), sent["operation"])
-        return operation is None or not operation.error_code
+        if operation is not None and operation.error_code:
+            return None
+        if operation is not None and not operation.is_done:
+            return Pending.of(self.resource, operation)
+        if not sent.get("is_over"):  # it is done, but may not show yet
+            notes[_SENT] = {**sent, "is_over": True}
+            return Pending(self.resource)
+        log.warning(
+            "%s was updated, and does not have the settings: someone else has changed them since. They are set again",
+            self.resource,
+        )
+        return None
 
 
 @dataclass(frozen=True)
