@@ -52,6 +52,7 @@ from airflow_provider_lakebase.core.workspace.specs import (
     Duration,
     Time,
     check_flags,
+    check_if_exists,
     compute_spec,
     expiry_spec,
     read_duration,
@@ -280,6 +281,7 @@ class LakebaseWorkspaceHook(BaseHook):
         :raises LakebaseSettingsError: unless exactly one expiry is given, and for other arguments that are wrong
         :raises LakebaseResourceExistsError: if a branch of that name exists which is not to be used
         """
+        check_if_exists(if_exists)
         name = self.branch_name(branch)
         project = parent_of(name)
         source_fields = source_spec(

@@ -14,8 +14,14 @@ from airflow_provider_lakebase.core.workspace.branches import (
     find_primary,
 )
 from airflow_provider_lakebase.core.workspace.resources import parent_of, read, status_of
-from airflow_provider_lakebase.core.workspace.specs import Duration, Time, check_flags, expiry_spec, source_spec
-from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.core.workspace.specs import (
+    Duration,
+    Time,
+    check_flags,
+    check_if_exists,
+    expiry_spec,
+    source_spec,
+)
 from airflow_provider_lakebase.operators._derived_id import id_of_task
 from airflow_provider_lakebase.operators._notes import TaskNotes
 from airflow_provider_lakebase.operators._operation import LakebaseOperationOperator
@@ -88,12 +94,12 @@ class LakebaseCreateBranchOperator(LakebaseOperationOperator):
         self.if_exists = if_exists
         self.wait_for_login = wait_for_login
         check_flags(no_expiry=no_expiry, wait_for_login=wait_for_login)
-        if if_exists not in ("use", "replace", "fail"):
-            raise LakebaseSettingsError(f"if_exists is {if_exists!r}", hint="It must be 'use', 'replace' or 'fail'.")
+        check_if_exists(if_exists)
 
     def plan(self, context: Context, notes: TaskNotes) -> CreateBranch:
         """Check the arguments, and return the branch to create."""
-        branch = self.hook.branch_name(self.branch_id or id_of_task(context, "branch_id"))
+        branch_id = id_of_task(context, "branch_id") if self.branch_id in (None, "") else self.branch_id
+        branch = self.hook.branch_name(branch_id)
         source = source_spec(
             parent_of(branch),
             source=self.source,

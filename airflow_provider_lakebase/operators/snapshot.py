@@ -73,8 +73,9 @@ class LakebaseCreateSnapshotOperator(LakebaseOperationOperator):
 
     def plan(self, context: Context, notes: TaskNotes) -> CreateSnapshot:
         """Check the arguments, and return the snapshot to create."""
-        source = self.hook.branch_name(self.source) if self.source else parent_of(self.hook.endpoint_name())
-        name = self.hook.snapshot_name(self.snapshot_id or id_of_task(context, "snapshot_id"))
+        source = parent_of(self.hook.endpoint_name()) if self.source in (None, "") else self.source
+        snapshot_id = id_of_task(context, "snapshot_id") if self.snapshot_id in (None, "") else self.snapshot_id
+        name = self.hook.snapshot_name(snapshot_id)
         expiry = expiry_spec(ttl=self.ttl, expire_time=self.expire_time, no_expiry=self.no_expiry, longest=None)
         data = source_spec(parent_of(name), source=source, source_time=self.source_time, source_lsn=self.source_lsn)
         return CreateSnapshot(name, {**data, **expiry})

@@ -780,6 +780,7 @@ def test_a_branch_id_is_derived_from_the_task(workspace: LakebaseEmulator):
         ({"ttl": None}, "No expiry is given"),
         ({"no_expiry": True}, "ttl and no_expiry are given"),
         ({"branch_id": "Try It"}, "is not the ID of a branch"),
+        ({"branch_id": 0}, "is not the ID of a branch"),
         ({"branch_id": None}, "no task instance"),
         ({"source_lsn": "5"}, "log sequence number"),
     ],

@@ -596,6 +596,8 @@ def test_a_snapshot_that_may_be_of_another_moment_is_used_with_a_warning(
     [
         ({"ttl": None}, "No expiry is given"),
         ({"snapshot_id": "Before!"}, "is not the ID of a snapshot"),
+        ({"snapshot_id": 0}, "is not the ID of a snapshot"),
+        ({"source": 0}, "is not the ID of a branch"),
         ({"source_time": "noon"}, "ISO 8601"),
         ({"snapshot_id": None}, "no task instance to derive snapshot_id from"),
     ],

@@ -125,6 +125,12 @@ def test_without_a_name_the_connections_endpoint_is_meant(workspace: LakebaseEmu
     assert branches.get_endpoint().name == workspace.endpoint
 
 
+@pytest.mark.parametrize("if_exists", ["Replace", "FAIL", None])
+def test_an_unknown_way_to_treat_a_branch_that_exists_is_refused(if_exists: Any, branches: LakebaseWorkspaceHook):
+    with pytest.raises(LakebaseSettingsError, match="'use', 'replace' or 'fail'"):
+        branches.create_branch("try-it", ttl=60, if_exists=if_exists)
+
+
 def test_a_change_feed_of_another_branch_is_refused(workspace: LakebaseEmulator, branches: LakebaseWorkspaceHook):
     feed = branches.change_feed_name("orders", "production")
     assert branches.change_feed_name(feed, "production") == feed

@@ -83,7 +83,7 @@ def expiry_spec(
         seconds = read_duration("ttl", ttl)
         _check("ttl", ttl, 0 < seconds <= (longest or timedelta.max).total_seconds(), f"more than 0{far}")
         return {"ttl": f"{seconds}s"}
-    if expire_time:
+    if expire_time is not None and expire_time != "":
         time = read_time("expire_time", expire_time)
         life = time - datetime.now(UTC)
         _check("expire_time", expire_time, timedelta(0) < life <= (longest or life), f"in the future{far} away")
@@ -109,20 +109,32 @@ def source_spec(
     :raises LakebaseSettingsError: if more than one of time, log sequence number and snapshot is given
     """
     points = _present(source_time=source_time, source_lsn=source_lsn, source_snapshot=source_snapshot)
-    if len(points) > 1 or (source and source_snapshot):
+    given = _present(source=source, **points)
+    if len(points) > 1 or {"source", "source_snapshot"} <= set(given):
         clash = " and ".join(points if len(points) > 1 else ("source", "source_snapshot"))
         raise LakebaseSettingsError(f"{clash} are given", hint="Give one of them.")
-    if source_snapshot:
-        return {"source_snapshot": resource_name(project, "snapshots", source_snapshot)}
-    spec: dict[str, Any] = {"source_branch": resource_name(project, "branches", source)} if source else {}
-    if source_time:
-        spec["source_branch_time"] = write_time(read_time("source_time", source_time))
-    if source_lsn:
+    if "source_snapshot" in given:
+        return {"source_snapshot": resource_name(project, "snapshots", given["source_snapshot"])}
+    spec: dict[str, Any] = {}
+    if "source" in given:
+        spec["source_branch"] = resource_name(project, "branches", given["source"])
+    if "source_time" in given:
+        spec["source_branch_time"] = write_time(read_time("source_time", given["source_time"]))
+    if "source_lsn" in given:
         _check(
             "source_lsn", source_lsn, re.fullmatch(_LSN, str(source_lsn)), "a log sequence number, such as 16/B374D848"
         )
         spec["source_branch_lsn"] = source_lsn
     return spec
+
+
+def check_if_exists(if_exists: Any) -> None:
+    """Refuse what is none of the ways to treat a branch that exists.
+
+    :param if_exists: the argument
+    :raises LakebaseSettingsError: unless it is ``use``, ``replace`` or ``fail``
+    """
+    _check("if_exists", if_exists, if_exists in ("use", "replace", "fail"), "'use', 'replace' or 'fail'")
 
 
 def compute_spec(
@@ -284,17 +296,19 @@ def read_number(name: str, value: float | str, wanted: str = "a number") -> floa
 
 
 def read_time(name: str, value: Time) -> datetime:
-    """Return a time with its time zone.
+    """Return a time in UTC.
 
     :param name: of the argument, for messages
     :param value: a ``datetime``, or a text in ISO 8601
-    :raises LakebaseSettingsError: if it is something else, or has no time zone
+    :raises LakebaseSettingsError: if it is something else, has no time zone, or has no counterpart in UTC
     """
     time: datetime | None = None
-    with suppress(ValueError):
-        time = datetime.fromisoformat(value) if isinstance(value, str) else value
-    if not isinstance(time, datetime) or time.tzinfo is None:
-        hint = "It must be a datetime with a time zone, or such a text in ISO 8601."
+    with suppress(ValueError, OverflowError):
+        given = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(given, datetime) and given.tzinfo is not None:
+            time = given.astimezone(UTC)
+    if time is None:
+        hint = "It must be a datetime with a time zone, or such a text in ISO 8601, in the years 1 to 9999 of UTC."
         raise LakebaseSettingsError(f"{name} is {value!r}", hint=hint)
     return time
 

@@ -63,6 +63,14 @@ def test_a_wrong_expiry_is_refused(arguments: dict[str, Any], words: str):
         expiry_spec(**arguments)
 
 
+@pytest.mark.parametrize("wrong", [0, False, [], "0001-01-01T00:00:00+12:00", "9999-12-31T23:59:59-12:00"])
+def test_what_is_no_time_is_refused(wrong: Any):
+    with pytest.raises(LakebaseSettingsError, match="expire_time is "):
+        expiry_spec(expire_time=wrong, longest=None)
+    with pytest.raises(LakebaseSettingsError, match="source_time is "):
+        source_spec(PROJECT, source_time=wrong)
+
+
 def test_a_snapshot_may_live_longer():
     assert expiry_spec(ttl=timedelta(days=90), longest=None) == {"ttl": "7776000s"}
     assert expiry_spec(expire_time=SOON + timedelta(days=400), longest=None)["expire_time"]
@@ -92,6 +100,11 @@ def test_a_source_is_written_by_its_full_name(arguments: dict[str, Any], spec: d
         {"source_snapshot": "s", "source": "production"},
         {"source_lsn": "12345"},
         {"source_lsn": 7},
+        {"source_lsn": 0},
+        {"source_time": 0},
+        {"source_time": False},
+        {"source_snapshot": 0},
+        {"source": False},
         {"source_time": "yesterday"},
         {"source": "Not an ID"},
         {"source": "projects/other/branches/production"},
