@@ -761,10 +761,12 @@ class LakebaseWorkspaceHook(BaseHook):
     ) -> CreateDatabase:
         """Check the arguments of a database to create."""
         name, on_branch = _name("database", database), self._branch_or_default(branch)
-        role = owner or self.settings.session.user or self.workspace.user_name(timeout=REQUEST_SECONDS)
-        own_type = "GROUP" if self.settings.session.group_name else "USER" if "@" in role else SERVICE_PRINCIPAL
-        owned_by = CreateRole(on_branch, role, identity_type or (SERVICE_PRINCIPAL if owner else own_type))
-        return CreateDatabase(name, owned_by, is_owner_required=bool(owner))
+        if owner is not None:
+            return CreateDatabase(name, CreateRole(on_branch, owner, identity_type or SERVICE_PRINCIPAL))
+        session = self.settings.session
+        role = session.user or self.workspace.user_name(timeout=REQUEST_SECONDS)
+        own_type = "GROUP" if session.group_name else "USER" if "@" in role else SERVICE_PRINCIPAL
+        return CreateDatabase(name, CreateRole(on_branch, role, identity_type or own_type), is_owner_required=False)
 
     def _database_owner(self, plan: CreateDatabase) -> str | None:
         """Return the role that owns a database."""

@@ -73,7 +73,7 @@ class LakebaseCreateDatabaseOperator(LakebaseOperationOperator):
         return self.hook._database_plan(
             self.database,
             branch=self.branch,
-            owner=self.owned_by or None,
+            owner=None if self.owned_by == "" else self.owned_by,
             identity_type=self.identity_type or None,
         )
 

@@ -237,6 +237,8 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(workspace: Lakebase
         ({"database": " "}, "database is ' '"),
         ({"owned_by": loader.client_id, "identity_type": "ROBOT"}, "identity_type is 'ROBOT'"),
         ({"branch": "Not one"}, "not the ID of a branch"),
+        ({"owned_by": 5}, "identity is 5"),
+        ({"owned_by": 0}, "identity is 0"),
         ({"branch": ""}, "not the ID of a branch"),
         ({"project": "other"}, "does not belong to projects/other"),
     ):

@@ -542,6 +542,15 @@ def test_an_endpoint_of_other_settings_is_not_used(workspace: Any):
     assert isinstance(failed.value.__cause__, LakebaseResourceExistsError)
 
 
+def test_an_endpoint_of_another_suspension_is_not_used(workspace: Any, hook: Any):
+    run(create(suspend_timeout=600))
+    with pytest.raises(AirflowFailException, match=r"its suspend_timeout is 600, not no_suspension=True"):
+        run(create(no_suspension=True))
+    hook.update_endpoint(READER, no_suspension=True)
+    with pytest.raises(AirflowFailException, match=r"its no_suspension is True, not suspend_timeout=600"):
+        run(create(suspend_timeout=600))
+
+
 def test_a_read_write_endpoint_is_neither_used_nor_deleted(workspace: Any):
     with pytest.raises(AirflowFailException, match="not ENDPOINT_TYPE_READ_ONLY"):
         run(create(endpoint_id="primary"))

@@ -118,18 +118,20 @@ class CreateEndpoint:
 
     def _require_usable(self, workspace: Workspace, endpoint: Resource) -> None:
         context = workspace.about(self.resource).context
-        found, wanted = status_of(endpoint).get("endpoint_type"), self.spec["endpoint_type"]
-        if found != wanted:
-            hint = "Choose another endpoint ID."
-            raise LakebaseResourceExistsError(f"The endpoint is {found}, not {wanted}", context=context, hint=hint)
+        type_found, type_wanted = status_of(endpoint).get("endpoint_type"), self.spec["endpoint_type"]
+        if type_found != type_wanted:
+            problem, hint = f"The endpoint is {type_found}, not {type_wanted}", "Choose another endpoint ID."
+            raise LakebaseResourceExistsError(problem, context=context, hint=hint)
         present, asked = (
             compute_arguments(endpoint_settings(endpoint), self.spec),
             compute_arguments(self.spec, self.spec),
         )
-        for name, value in asked.items():
-            if present[name] != value:
+        # Of suspend_timeout and no_suspension, each has the one that is set.
+        for (found_name, found), (name, value) in zip(present.items(), asked.items(), strict=True):
+            if (found_name, found) != (name, value):
+                wanted = value if name == found_name else f"{name}={value}"
                 raise LakebaseResourceExistsError(
-                    f"The endpoint exists, and its {name} is {present[name]}, not {value}",
+                    f"The endpoint exists, and its {found_name} is {found}, not {wanted}",
                     context=context,
                     hint="{update_endpoint}, or choose another endpoint ID.",
                 )
