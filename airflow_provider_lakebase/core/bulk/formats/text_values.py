@@ -18,6 +18,7 @@ from airflow_provider_lakebase.core.bulk.formats.time_values import (
     check_text,
     to_date,
     to_interval,
+    to_range,
     to_time,
     to_timestamp,
 )
@@ -114,5 +115,5 @@ _TEXT: dict[str, Callable[[Column, Any], Any]] = {
     "numeric": to_numeric,
     "date": to_date,
     "interval": to_interval,
-    **dict.fromkeys(RANGES, check_text),
+    **dict.fromkeys(RANGES, to_range),
 }
