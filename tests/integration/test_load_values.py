@@ -39,7 +39,12 @@ TYPES = """
     CREATE TYPE "values".mood AS ENUM ('sad', 'it''s ok');
     CREATE DOMAIN "values".positive AS integer CHECK (VALUE > 0);
     CREATE DOMAIN "values".price AS numeric(10,2);
+    CREATE DOMAIN "values".fee AS "values".price;
+    CREATE DOMAIN "values".fees AS "values".fee[];
+    CREATE DOMAIN "values".second AS timestamp(0);
+    CREATE DOMAIN "values".start AS "values".second;
     CREATE DOMAIN "values".code AS varchar(3);
+    CREATE DOMAIN "values".airport AS "values".code;
     CREATE TYPE "values".pair AS (a integer, b text);
 """
 
@@ -351,6 +356,14 @@ PYTHON: Sequence[tuple[str, Any, str | None]] = [
     ("price", Decimal("1.005"), REFUSED),
     ("price", "1.005", REFUSED),
     ("price[]", [Decimal("1.005")], REFUSED),
+    ("price[]", "{1.005}", REFUSED),
+    ("fee[]", [Decimal("1.5"), None], "{1.50,NULL}"),
+    ("fee[]", [Decimal("1.005")], REFUSED),
+    ("fee[]", "{1.005}", REFUSED),
+    ("fees", [Decimal("1.5")], "{1.50}"),
+    ("fees", [Decimal("1.005")], REFUSED),
+    ("start[]", [dt.datetime(2024, 2, 29, 10, 0, 0, 500_000)], REFUSED),
+    ("airport[]", ["ab   "], REFUSED),
     ("code", "abcd", REFUSED),
     ("code", "ab  ", REFUSED),
     ("pair", (5, 'a,"b'), '(5,"a,""b")'),
@@ -464,6 +477,11 @@ CSV: Sequence[tuple[str, str, str | None]] = [
     ("mood", "glad", REFUSED),
     ("positive", "0", REFUSED),
     ("price", "1.005", REFUSED),
+    ("price[]", '"{1.5,1.005}"', REFUSED),
+    ("fee[]", '"{1.5,1.005}"', REFUSED),
+    ("fee[]", '"{1.5,NULL}"', "{1.50,NULL}"),
+    ("fees", "{1.005}", REFUSED),
+    ("start[]", "{2024-02-29 10:00:00.5}", REFUSED),
     ("code", '"ab  "', "ab "),
     ("pair", '"(5,""a,b"")"', '(5,"a,b")'),
     ("int4range", '"[1,4]"', "[1,5)"),
@@ -688,7 +706,9 @@ ARROW: Sequence[tuple[str, pa.Array, str | None]] = [
     ("mood", pa.array([None, "glad"]), REFUSED),
     ("positive", pa.array([None, 0]), REFUSED),
     ("positive", pa.array([None, 5]), "5"),
+    ("positive[]", pa.array([None, [5]], pa.list_(pa.int32())), "{5}"),
     ("price", pa.array([None, Decimal("1.005")]), REFUSED),
+    ("fee[]", pa.array([None, [Decimal("1.005")]]), REFUSED),
     ("inet", pa.array([None, "10.0.0.1"]), "10.0.0.1/32"),
 ]
 

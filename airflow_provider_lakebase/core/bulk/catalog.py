@@ -29,6 +29,7 @@ _TABLE = """
     WHERE c.oid = %s::regclass
 """
 # A domain has the text and binary form of its base type, may set the modifier of that type, and may be NOT NULL.
+# Either may be that of another domain, of the elements of an array as well.
 _COLUMNS = """
     WITH RECURSIVE base AS (
         SELECT attnum, atttypid AS type, atttypmod AS modifier, attnotnull AS not_null FROM pg_catalog.pg_attribute
@@ -36,19 +37,28 @@ _COLUMNS = """
         UNION ALL
         SELECT attnum, typbasetype, CASE WHEN modifier < 0 THEN typtypmod ELSE modifier END, not_null OR typnotnull
         FROM base JOIN pg_catalog.pg_type ON pg_type.oid = type WHERE typtype = 'd'
+    ), element AS (
+        SELECT attnum, typelem AS type, modifier
+        FROM base JOIN pg_catalog.pg_type ON pg_type.oid = type WHERE typtype <> 'd' AND typcategory = 'A'
+        UNION ALL
+        SELECT attnum, typbasetype, CASE WHEN modifier < 0 THEN typtypmod ELSE modifier END
+        FROM element JOIN pg_catalog.pg_type ON pg_type.oid = type WHERE typtype = 'd'
     )
-    SELECT attname, format_type(atttypid, atttypmod), format_type(type, -1),
-        CASE WHEN e.typtype = 'd' THEN e.typtypmod ELSE modifier END,
+    SELECT attname, format_type(atttypid, atttypmod),
+        format_type(CASE WHEN e.oid <> t.typelem AND e.modifier >= 0 THEN e.typarray ELSE t.oid END, -1),
+        coalesce(e.modifier, base.modifier),
         CASE WHEN t.typtype = 'e' THEN 'text' ELSE t.typname END,
-        CASE WHEN e.typtype = 'e' THEN 'text' ELSE coalesce(d.typname, e.typname) END,
+        CASE WHEN e.typtype = 'e' THEN 'text' ELSE e.typname END,
         not_null, attgenerated <> '', attidentity::text, CASE
             WHEN attidentity <> '' THEN
                 format('nextval(%%L)', pg_get_serial_sequence(attrelid::regclass::text, attname)::regclass)
             WHEN attgenerated = '' THEN coalesce(pg_get_expr(adbin, attrelid), pg_get_expr(own.typdefaultbin, 0))
         END
-    FROM base JOIN pg_catalog.pg_type t ON t.oid = type
-    LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
-    LEFT JOIN pg_catalog.pg_type d ON d.oid = e.typbasetype AND e.typtype = 'd'
+    FROM base JOIN pg_catalog.pg_type t ON t.oid = base.type
+    LEFT JOIN (
+        SELECT attnum, modifier, pg_type.* FROM element JOIN pg_catalog.pg_type ON pg_type.oid = type
+        WHERE typtype <> 'd'
+    ) e ON e.attnum = base.attnum
     JOIN pg_catalog.pg_attribute a ON attrelid = %(oid)s::oid AND a.attnum = base.attnum
     JOIN pg_catalog.pg_type own ON own.oid = atttypid
     LEFT JOIN pg_catalog.pg_attrdef ON adrelid = attrelid AND adnum = a.attnum
@@ -81,7 +91,7 @@ class Column:
 
     :param name: unquoted
     :param declared: type as DDL writes it, with its modifier: ``numeric(10,2)``
-    :param bare: base type of a domain, without a modifier: ``numeric``
+    :param bare: base type of a domain, or of one whose array it is and that may round, without a modifier: ``numeric``
     :param modifier: of the type; -1 for none
     :param kind: name of the type whose form its values have: ``int4``; ``text`` for an enum
     :param element: the same for the elements of an array
