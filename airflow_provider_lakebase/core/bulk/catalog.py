@@ -119,7 +119,12 @@ class Column:
     @property
     def rounds(self) -> bool:
         """Whether Postgres silently rounds a value to fit the column."""
-        return self.modifier >= 0 and (self.element or self.kind) in _ROUNDING
+        return self.is_money or (self.modifier >= 0 and (self.element or self.kind) in _ROUNDING)
+
+    @property
+    def is_money(self) -> bool:
+        """Whether it holds amounts of money, of which only their text tells whether Postgres rounds them."""
+        return (self.element or self.kind) == "money"
 
     @property
     def cuts(self) -> bool:

@@ -56,7 +56,7 @@ class LoadPlan:
     def is_staged(self) -> bool:
         """Whether rows go through a staging table."""
         rounds = any(
-            column.rounds and (self.has_raw_text or column.element or column.kind == "interval")
+            column.rounds and (self.has_raw_text or column.element or column.kind in ("interval", "money"))
             for column in self.columns
         )
         cuts = self.has_raw_text and any(column.cuts for column in self.columns)

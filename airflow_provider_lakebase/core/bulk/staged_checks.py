@@ -45,6 +45,13 @@ _HAS_ZONE = """
     pg_input_is_valid({text}, 'timestamptz') AND NOT pg_input_is_valid({text} || ' UTC', 'timestamptz')
     AND CASE WHEN pg_input_is_valid({text}, 'timestamp') THEN isfinite({text}::timestamp) ELSE true END
 """
+# The session's lc_monetary says which sign stands before the decimal places, and how many are kept.
+_LOST_MONEY = r"""
+    {}::text ~ concat(
+        '[', coalesce(substring(1::money::text FROM '1(\D)0'), '.'), ']\d{{',
+        coalesce(length(substring(1::money::text FROM '1\D(0+)')), 0), '}}\d*[1-9]'
+    )
+"""
 _LOSSES = {
     "date": (
         _HAS_ZONE,
@@ -109,7 +116,7 @@ def staged_type(column: Column) -> str:
 
     :param column: of the target
     """
-    if column.cuts:
+    if column.cuts or column.is_money:
         return "text[]" if column.element else "text"
     return column.bare if column.rounds else column.declared
 
@@ -163,6 +170,8 @@ def changes(staged: sql.Composable, column: Column) -> sql.Composed:
     :param staged: the value, in the type of :func:`staged_type`
     :param column: of the target
     """
+    if column.is_money:
+        return sql.SQL(_LOST_MONEY).format(staged)
     condition = sql.SQL("{0} IS DISTINCT FROM {0}::{1}::{2}")
     return condition.format(staged, sql.SQL(column.declared), sql.SQL(staged_type(column)))
 

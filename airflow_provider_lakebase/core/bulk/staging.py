@@ -90,7 +90,8 @@ class Staging:
                 self._execute(alter.format(self.relation, sql.Identifier(name)))
         if self._is_rewritten:
             return
-        exact = [column.name for column in self.columns if column.name not in self.casts and not column.cuts]
+        typed = [column for column in self.columns if not (column.name in self.casts or column.cuts or column.is_money)]
+        exact = [column.name for column in typed]
         for name, expression, _ in staged_checks.check_constraints(self.connection, self.table, exact):
             add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})")
             self._execute(add.format(self.relation, sql.Identifier(name), sql.SQL(expression)))
