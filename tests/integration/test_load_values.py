@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import enum
 import gzip
 import io
 import ipaddress
@@ -134,6 +135,11 @@ NESTED: list[Any] = []
 for _ in range(100_000):
     NESTED = [NESTED]
 
+
+class Level(int, enum.Enum):
+    HIGH = 123
+
+
 PYTHON: Sequence[tuple[str, Any, str | None]] = [
     ("smallint", 32767, "32767"),
     ("smallint", -32768, "-32768"),
@@ -155,10 +161,13 @@ PYTHON: Sequence[tuple[str, Any, str | None]] = [
     ("integer", [5], REFUSED),
     ("integer", {"a": 5}, REFUSED),
     ("integer", dt.date(2024, 1, 1), REFUSED),
+    ("integer", uuid.UUID(int=5), REFUSED),
+    ("integer", Level.HIGH, "123"),
     ("bigint", -(2**63), str(-(2**63))),
     ("bigint", 2**63, REFUSED),
     ("bigint", 1e19, REFUSED),
     ("bigint", 1e18, "1000000000000000000"),
+    ("real", uuid.UUID(int=5), REFUSED),
     ("real", 1.5, "1.5"),
     ("real", 0.1, "0.1"),
     ("real", 1e300, REFUSED),
@@ -212,6 +221,12 @@ PYTHON: Sequence[tuple[str, Any, str | None]] = [
     ("numeric(5,2)", 999, "999.00"),
     ("numeric(5,-2)", 12300, "12300"),
     ("numeric(5,-2)", 12345, REFUSED),
+    ("numeric(5,-2)", Level.HIGH, REFUSED),
+    ("numeric(5,-2)", np.int64(123), REFUSED),
+    ("numeric(5,2)", Level.HIGH, "123.00"),
+    ("numeric", uuid.UUID(int=5), REFUSED),
+    ("oid", uuid.UUID(int=5), REFUSED),
+    ("regclass", uuid.UUID(int=5), REFUSED),
     ("money", Decimal("1.50"), "$1.50"),
     ("money", Decimal("1.500"), "$1.50"),
     ("money", Decimal("1.005"), REFUSED),
@@ -220,6 +235,7 @@ PYTHON: Sequence[tuple[str, Any, str | None]] = [
     ("money", "$1,234.50", "$1,234.50"),
     ("money", "($1.005)", REFUSED),
     ("money", True, REFUSED),
+    ("money", uuid.UUID(int=5), REFUSED),
     ("money CHECK (v > 0::money)", 5, "$5.00"),
     ("money[]", [Decimal("1.50"), None], "{$1.50,NULL}"),
     ("money[]", [Decimal("1.005")], REFUSED),
@@ -246,6 +262,7 @@ PYTHON: Sequence[tuple[str, Any, str | None]] = [
     ("char(3)", "abcd", REFUSED),
     ("name", "é" * 31, "é" * 31),
     ("name", "é" * 32, REFUSED),
+    ("name", uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
     ("date", dt.date(2024, 2, 29), "2024-02-29"),
     ("date", dt.date(1, 1, 1), "0001-01-01"),
     ("date", dt.datetime(2024, 2, 29), "2024-02-29"),
@@ -296,6 +313,7 @@ PYTHON: Sequence[tuple[str, Any, str | None]] = [
     ("interval", pd.Timedelta(1500, "ns"), REFUSED),
     ("interval", dt.time(10), "10:00:00"),
     ("interval", [1], REFUSED),
+    ("interval", uuid.UUID(int=5), REFUSED),
     ("interval(0)", dt.timedelta(microseconds=1), REFUSED),
     ("interval(0)", "1.5 seconds", REFUSED),
     ("interval year to month", dt.timedelta(days=1), REFUSED),

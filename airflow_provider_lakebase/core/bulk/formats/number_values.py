@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import struct
+import uuid
 from collections.abc import Sequence
 from decimal import Decimal, DecimalException
 from typing import Any
@@ -19,6 +20,18 @@ _NUMERIC_SCALE = 16_383
 """Digits that it keeps behind it."""
 
 
+def check_number(column: Column, value: Any) -> Any:
+    """Return a value unchanged, unless it is of a type whose text Postgres may take for a number.
+
+    :param column: the target column
+    :param value: any value but None
+    :raises UnfitValue: for a UUID, whose text may be digits only
+    """
+    if isinstance(value, uuid.UUID):
+        raise UnfitValue(f"a {type(value).__name__} is no {column.bare}")
+    return value
+
+
 def to_integer(column: Column, value: Any) -> Any:
     """Convert a value for text COPY into an integer column.
 
@@ -28,7 +41,7 @@ def to_integer(column: Column, value: Any) -> Any:
     """
     if isinstance(value, float | Decimal) and value == value and abs(value) != math.inf and value == int(value):
         return int(value)
-    return value
+    return check_number(column, value)
 
 
 def to_float(column: Column, value: Any) -> Any:
@@ -39,7 +52,7 @@ def to_float(column: Column, value: Any) -> Any:
     :raises UnfitValue: if the column would round it
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral | Decimal):
-        return value
+        return check_number(column, value)
     number = Decimal(int(value)) if isinstance(value, numbers.Integral) else value
     if not number.is_finite():
         return value
@@ -66,6 +79,7 @@ def to_numeric(column: Column, value: Any) -> Any:
     :param value: any value but None
     :raises UnfitValue: if the column would round it
     """
+    check_number(column, value)
     if isinstance(value, Decimal) and not are_numerics((value,)):
         raise UnfitValue("a number is out of the column's range", "22003")
     if column.modifier >= 0 and not isinstance(value, bool) and not _has_scale(column, value):
@@ -74,8 +88,9 @@ def to_numeric(column: Column, value: Any) -> Any:
 
 
 def _has_scale(column: Column, value: Any) -> bool:
-    is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
-    text = repr(float(value)) if is_float else str(value)
+    if isinstance(value, numbers.Integral):
+        value = Decimal(int(value))
+    text = repr(float(value)) if isinstance(value, numbers.Real) else str(value)
     try:
         number = value if type(value) is Decimal else Decimal(text)
     except DecimalException:

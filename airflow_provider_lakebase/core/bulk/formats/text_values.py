@@ -13,7 +13,12 @@ from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import UnfitValue
 from airflow_provider_lakebase.core.bulk.formats.date_text import RANGES
 from airflow_provider_lakebase.core.bulk.formats.json_values import to_json
-from airflow_provider_lakebase.core.bulk.formats.number_values import to_float, to_integer, to_numeric
+from airflow_provider_lakebase.core.bulk.formats.number_values import (
+    check_number,
+    to_float,
+    to_integer,
+    to_numeric,
+)
 from airflow_provider_lakebase.core.bulk.formats.time_values import (
     check_text,
     to_date,
@@ -24,6 +29,10 @@ from airflow_provider_lakebase.core.bulk.formats.time_values import (
 )
 
 _MOST_BYTES = {"name": 63, "char": 1}
+_OTHER_NUMBERS = (
+    *("money", "xid", "xid8", "cid", "oid", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace"),
+    *("regoper", "regoperator", "regproc", "regprocedure", "regrole", "regtype"),
+)
 _NUMBERS = ("int2", "int4", "int8", "float4", "float8", "numeric")
 
 
@@ -94,7 +103,7 @@ def _name(column: Column, value: Any) -> Any:
     most = _MOST_BYTES[column.kind]
     if len(str(value).encode()) > most:
         raise UnfitValue(f"a text of more than {most} bytes does not fit", "22001")
-    return value
+    return str(value) if isinstance(value, uuid.UUID) else value
 
 
 def _bytes(column: Column, value: Any) -> Any:
@@ -111,6 +120,7 @@ _TEXT: dict[str, Callable[[Column, Any], Any]] = {
     **dict.fromkeys(("timestamp", "timestamptz"), to_timestamp),
     **dict.fromkeys(("time", "timetz"), to_time),
     **dict.fromkeys(_MOST_BYTES, _name),
+    **dict.fromkeys(_OTHER_NUMBERS, check_number),
     "bytea": _bytes,
     "numeric": to_numeric,
     "date": to_date,
