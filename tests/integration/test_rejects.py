@@ -315,6 +315,41 @@ def test_rows_of_python_that_are_no_rows_are_left_out(hook: LakebaseHook):
     assert (result.rows, result.rejected) == (2, 8)
 
 
+UNWRITABLE: list[tuple[str, Any, Any]] = [
+    ("jsonb", {}, {"a": float("nan")}),
+    ("json", {}, {(1,): 1}),
+    ("text", "a", "b\0"),
+    ("varchar(9)", "a", "b\ud800"),
+    ("bytea", b"a", memoryview(b"abcdef")[::2]),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "good", "bad"),
+    [
+        pytest.param(form, *each, id=f"{form}-{each[0]}")
+        for form in ("tuples", "dicts", "jsonl", "json")
+        for each in UNWRITABLE
+        if form in ("tuples", "dicts") or isinstance(each[2], str)
+    ],
+)
+def test_a_bad_value_of_the_expected_type_is_left_out_of_its_batch(
+    hook: LakebaseHook, tmp_path: Path, form: str, kind: str, good: Any, bad: Any
+):
+    hook.run(f"CREATE TABLE {TABLE} (id int, v {kind})")
+    rows: list[tuple[int, Any]] = [(n, bad if n in (3, 5, 700) else good) for n in range(1, 1001)]
+    source: Any = rows
+    if form != "tuples":
+        source = [{"id": n, "v": value} for n, value in rows]
+    if form in ("json", "jsonl"):
+        source, dicts = tmp_path / f"rows.{form}", source
+        source.write_text(json.dumps(dicts) if form == "json" else "\n".join(map(json.dumps, dicts)))
+    result = hook.load(source, TABLE, reject_limit=3, rejects_table=REJECTS)
+    assert (result.rows, result.rejected) == (997, 3)
+    assert [id for id, _ in found(hook)] == [n for n, value in rows if value is good]
+    assert [each[:2] for each in rejected(hook)] == [(3, "v"), (5, "v"), (700, "v")]
+
+
 @pytest.mark.parametrize(("limit", "fits"), [(1, False), (2, True), ("19.9%", False), ("20%", True), ("100%", True)])
 def test_nothing_is_loaded_beyond_the_limit(hook: LakebaseHook, orders: str, limit: Any, fits: bool):
     rows = [(n, "1", "2026-11-01", None) for n in range(8)] + [(None, "1", "2026-11-01", None), ("?", 1, "?", None)]

@@ -26,7 +26,7 @@ ROWS_PER_BATCH = 500
 
 _FRAME_VALUES = frozenset(("NaTType", "NAType", "datetime64", "timedelta64"))
 _WITH_OTHER_TEXT = ("json", "jsonb", "float4", "interval")
-_CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, TypeError, OverflowError)
+_CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, TypeError, ArithmeticError, BufferError)
 
 Row = Sequence[Any] | Mapping[str, Any]
 
@@ -216,15 +216,13 @@ class Rows(Part):
         self._copied_from = self.before
         with target.copy(sql.SQL("FORMAT text")) as copy:
             while batch := self._next():
-                if (rows := self._fitting(batch, encodings)) is not None:
-                    for row in rows:
-                        copy.write_row(_convert(row, needed) if needed else row)
-                else:
-                    for number, row in enumerate(batch, self.sent + 1):
-                        try:
-                            self._write_one(row, number, converts, copy.write_row)
-                        except BadValue as bad:
-                            self.reject(target, bad, describe_row(row, self.names), number)
+                rows = self._fitting(batch, encodings)
+                written = _write_good(copy, rows, needed) if rows is not None else 0
+                for number, row in enumerate(batch[written:], self.sent + written + 1):
+                    try:
+                        self._write_one(row, number, converts, copy.write_row)
+                    except BadValue as bad:
+                        self.reject(target, bad, describe_row(row, self.names), number)
                 self.sent += len(batch)
                 target.progress.add(rows=len(batch))
 
@@ -336,6 +334,16 @@ def _plain(value: Any) -> Any:
 def _write_text(copy: Copy, rows: Iterable[Sequence[Any]]) -> None:
     for row in rows:
         copy.write_row(row)
+
+
+def _write_good(copy: Copy, rows: Sequence[Sequence[Any]], converts: Sequence[tuple[int, Any]]) -> int:
+    """Write rows up to the first one that cannot be written, and return their number."""
+    left = iter(rows)
+    try:
+        _write_text(copy, map(_convert, left, repeat(converts)) if converts else left)
+    except _CANNOT_BE_WRITTEN:
+        return len(rows) - length_hint(left) - 1
+    return len(rows)
 
 
 def _convert(row: Sequence[Any], converts: Sequence[tuple[int, Any]]) -> list[Any]:
