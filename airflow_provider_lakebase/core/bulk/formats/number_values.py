@@ -51,6 +51,8 @@ def to_float(column: Column, value: Any) -> Any:
     :param value: any value but None
     :raises UnfitValue: if the column would round it
     """
+    if column.kind == "float4" and isinstance(value, float):
+        return _to_float4(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral | Decimal):
         return check_number(column, value)
     number = Decimal(int(value)) if isinstance(value, numbers.Integral) else value
@@ -70,6 +72,15 @@ def to_float(column: Column, value: Any) -> Any:
     ):
         raise UnfitValue(f"a {type(value).__name__} has more digits than the column keeps")
     return value
+
+
+def _to_float4(value: float) -> float:
+    """Return the nearest 4-byte float, which may be another one than that nearest to the text of the 8-byte float."""
+    try:
+        (nearest,) = struct.unpack("<f", struct.pack("<f", value))
+    except OverflowError:
+        return value  # Postgres rejects it, as what is rounded to zero
+    return float(nearest) if nearest else value
 
 
 def to_numeric(column: Column, value: Any) -> Any:
