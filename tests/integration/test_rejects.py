@@ -297,10 +297,11 @@ def test_lines_that_are_no_objects_are_left_out_of_json_lines(hook: LakebaseHook
     hook.run(f"CREATE TABLE {TABLE} (a int, b jsonb)")
     path = tmp_path / "lines.jsonl"
     lines = ["{", '{"a": 1, "b": [1]}', "[1]", '{"a": 2, "a": 3}', '{"a": NaN}', '{"c": 1}', '{"a": 4, "b": null}']
+    lines.append('{"a": 1e999999999999999999999}')
     path.write_text("\n".join(lines))
-    result = hook.load(path, TABLE, reject_limit=5, rejects_table=REJECTS)
-    assert (result.rows, result.rejected) == (2, 5)
-    assert [number for number, raw in rejected(hook, "number", "raw")] == [1, 3, 4, 5, 6]
+    result = hook.load(path, TABLE, reject_limit=6, rejects_table=REJECTS)
+    assert (result.rows, result.rejected) == (2, 6)
+    assert [number for number, raw in rejected(hook, "number", "raw")] == [1, 3, 4, 5, 6, 8]
     assert [raw for number, raw in rejected(hook, "number", "raw")][:4] == [lines[0], *lines[2:5]]
 
 

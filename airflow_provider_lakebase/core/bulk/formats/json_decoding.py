@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from airflow_provider_lakebase.core.bulk.copy import BadValue
@@ -31,7 +31,15 @@ def _reject_constant(name: str) -> NoReturn:
     raise BadValue(f"it contains {name}, which JSON does not have", None)
 
 
-DECODER = json.JSONDecoder(
+class _Decoder(json.JSONDecoder):
+    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+        try:
+            return super().raw_decode(s, idx)
+        except InvalidOperation:
+            raise BadValue("it contains a number whose exponent is too large", None) from None
+
+
+DECODER = _Decoder(
     parse_float=Decimal,
     parse_int=_parse_int,
     parse_constant=_reject_constant,

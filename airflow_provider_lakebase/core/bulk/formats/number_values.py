@@ -13,6 +13,7 @@ from typing import Any
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import UnfitValue
 
+_INTEGER_DIGITS = 19
 _FLOAT_DIGITS = 17
 _NUMERIC_DIGITS = 131_072
 """Digits that a numeric without limits keeps before the point."""
@@ -39,7 +40,10 @@ def to_integer(column: Column, value: Any) -> Any:
     :param value: any value but None
     :raises UnfitValue: if the column would round it
     """
-    if isinstance(value, float | Decimal) and value == value and abs(value) != math.inf and value == int(value):
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return int(value)
+    # One with more digits fits no integer, and int() of 1E+9999999 takes long.
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < _INTEGER_DIGITS and value == int(value):
         return int(value)
     return check_number(column, value)
 

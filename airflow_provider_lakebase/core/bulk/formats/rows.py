@@ -161,8 +161,8 @@ class Rows(Part):
                 unknown &= self.never_skipped
             if unknown:
                 reason = (
-                    f"it has the key '{min(unknown)}', which neither the first row nor 'columns' has. List all keys, "
-                    "also those that only some rows have, in 'columns'"
+                    f"it has the key '{min(unknown, key=str)}', which neither the first row nor 'columns' has. "
+                    "List all keys, also those that only some rows have, in 'columns'"
                 )
                 raise BadValue(reason, number)
             if self.unseen:
