@@ -420,6 +420,8 @@ PYTHON: Sequence[tuple[str, Any, str | None]] = [
     ("inet", "10.0.0.256", REFUSED),
     ("bit(3)", "101", "101"),
     ("bit(3)", "1011", REFUSED),
+    ("integer", pd.Timedelta(5, "ns"), REFUSED),
+    ("integer", np.datetime64("2024-02-29T10:00:00.123456789"), REFUSED),
     ("integer", np.int64(5), "5"),
     ("integer", np.int64(2**31), REFUSED),
     ("integer", np.bool_(True), REFUSED),

@@ -19,7 +19,7 @@ from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part,
 from airflow_provider_lakebase.core.bulk.formats.binary_rows import BinaryRows
 from airflow_provider_lakebase.core.bulk.formats.binary_values import Encoding, binary_encoding
 from airflow_provider_lakebase.core.bulk.formats.text_values import text_conversion
-from airflow_provider_lakebase.core.frame_values import from_numpy, is_null
+from airflow_provider_lakebase.core.frame_values import UnfitParameter, from_numpy, is_null
 
 ROWS_PER_BATCH = 500
 """Rows checked together; with more, Python's garbage collector walks through them, which is slower."""
@@ -188,7 +188,7 @@ class Rows(Part):
         with target.copy(sql.SQL("FORMAT binary")) as copy:
             rows = BinaryRows(copy, [each.dumper for each in encodings if each])
             while batch is not None and self._fits(batch, encodings):
-                self._write(batch, converts, rows.write)
+                self._write(batch, converts, rows.write, copy)
                 target.progress.add(rows=len(batch))
                 batch = next(batches, None)
             rows.end()
@@ -206,7 +206,7 @@ class Rows(Part):
         self._copied_from = self.sent
         with target.copy(sql.SQL("FORMAT text")) as copy:
             for batch in map(_without_frame_values, batches):
-                self._write(batch, self._needed(batch, encodings, converts), partial(_write_text, copy))
+                self._write(batch, self._needed(batch, encodings, converts), partial(_write_text, copy), copy)
                 target.progress.add(rows=len(batch))
 
     def _copy_good_rows(self, target: CopyTarget) -> None:
@@ -220,7 +220,7 @@ class Rows(Part):
                 written = _write_good(copy, rows, needed) if rows is not None else 0
                 for number, row in enumerate(batch[written:], self.sent + written + 1):
                     try:
-                        self._write_one(row, number, converts, copy.write_row)
+                        self._write_one(row, number, converts, copy)
                     except BadValue as bad:
                         self.reject(target, bad, describe_row(row, self.names), number)
                 self.sent += len(batch)
@@ -236,7 +236,7 @@ class Rows(Part):
         except BadValue:
             return None
 
-    def _write_one(self, row: Any, number: int, converts: Sequence[tuple[int, Any]], write_row: Any) -> None:
+    def _write_one(self, row: Any, number: int, converts: Sequence[tuple[int, Any]], copy: Copy) -> None:
         if isinstance(row, BadRow):
             raise BadValue(row.bad.reason, row.bad.number or number, row.bad.column, sqlstate=row.bad.sqlstate)
         if not isinstance(row, tuple | list):
@@ -245,23 +245,27 @@ class Rows(Part):
             raise self._wrong_length(row, number)
         values = _without_frame_values([row])[0]
         try:
-            write_row(_convert(values, converts) if converts else values)
+            copy.write_row(_convert(values, converts) if converts else values)
         except _CANNOT_BE_WRITTEN as error:
-            raise self._blame(values, converts, number, error) from None
+            raise self._blame(values, converts, number, error, copy) from None
 
     def _wrong_length(self, row: Sequence[Any], number: int) -> BadValue:
         reason = f"it has {len(row)} values for {len(self.columns)} columns; name those that it has as 'columns'"
         return BadValue(reason, number, sqlstate="22P04")
 
     def _write(
-        self, batch: list[Any], converts: Sequence[tuple[int, Any]], write: Callable[[Iterable[Sequence[Any]]], None]
+        self,
+        batch: list[Any],
+        converts: Sequence[tuple[int, Any]],
+        write: Callable[[Iterable[Sequence[Any]]], None],
+        copy: Copy,
     ) -> None:
         left = iter(batch)
         try:
             write(map(_convert, left, repeat(converts)) if converts else left)
         except _CANNOT_BE_WRITTEN as error:
             written = len(batch) - length_hint(left) - 1
-            raise self._blame(batch[written], converts, self.sent + written + 1, error) from None
+            raise self._blame(batch[written], converts, self.sent + written + 1, error, copy) from None
         self.sent += len(batch)
 
     def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
@@ -284,7 +288,7 @@ class Rows(Part):
         return [each for each in converts if each[0] in misfits or self.columns[each[0]].kind in _WITH_OTHER_TEXT]
 
     def _blame(
-        self, row: Sequence[Any], converts: Sequence[tuple[int, Any]], number: int, error: Exception
+        self, row: Sequence[Any], converts: Sequence[tuple[int, Any]], number: int, error: Exception, copy: Copy
     ) -> Exception:
         """Return the error for the value of a row that cannot be written. The original error may quote it."""
         by_position = dict(converts)
@@ -292,7 +296,7 @@ class Rows(Part):
             try:
                 converted = by_position[position](value) if position in by_position and value is not None else value
                 for format in (PyFormat.TEXT, PyFormat.BINARY):
-                    Transformer().dump_sequence([converted], [format])
+                    Transformer(copy.connection).dump_sequence([converted], [format])
             except _CANNOT_BE_WRITTEN as found:
                 return BadValue(_reason(value, found), number, column.name, sqlstate=_sqlstate(value, found))
         return BadValue(f"one of its values is out of the range of Postgres ({type(error).__name__})", number)
@@ -362,7 +366,7 @@ def _sqlstate(value: Any, error: Exception) -> str:
 
 def _reason(value: Any, error: Exception) -> str:
     kind = type(value).__name__
-    if isinstance(error, UnfitValue):
+    if isinstance(error, UnfitValue | UnfitParameter):
         return str(error)
     if isinstance(error, UnicodeError):
         return "text with an unpaired surrogate is not Unicode"
