@@ -31,7 +31,10 @@ with DAG(
 ):
     # [START database]
     create_database = LakebaseCreateDatabaseOperator(
-        task_id="create_database", **ADMIN, database="{{ params.database }}", branch="{{ params.endpoint }}"
+        task_id="create_database",
+        **ADMIN,
+        database="{{ params.database }}",
+        branch="{{ params.endpoint or conn.lakebase_admin.extra_dejson.endpoint }}",
     )
     # [END database]
     # [START roles]
