@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -43,28 +42,28 @@ def name_owner(context: OutputContext) -> str:
     return f"{output} of step {step} in asset {asset}"
 
 
-def claim_table(owner: str) -> Callable[[psycopg.Connection[Any], Table, bool], None]:
-    """Return what refuses to write to a table of another owner, and lets a new table name its owner in its comment.
+def claim_table(session: psycopg.Connection[Any], table: Table, owner: str, *, is_new: bool) -> None:
+    """Refuse to write to a table of another owner; name the owner of a new table in its comment.
 
+    :param session: an open session
+    :param table: the target
     :param owner: from :func:`name_owner`
+    :param is_new: whether the load has created the table
+    :raises LakebaseSettingsError: if the comment names another owner
     """
-
-    def claim(session: psycopg.Connection[Any], table: Table, is_new: bool) -> None:
-        comment = session.execute(_COMMENT, [table.oid]).fetchall()[0][0] or ""
-        own = _PREFIX + owner
-        # People add what a table is for below.
-        if comment == own or comment.startswith(f"{own}\n"):
-            return
-        if comment.startswith(_PREFIX):
-            other = comment.removeprefix(_PREFIX).partition("\n")[0]
-            raise LakebaseSettingsError(
-                f"Table {table.name} belongs to {other}, so {owner} cannot be stored in it",
-                context=session_context(session),
-                hint="Give one of them the metadata 'table' or 'schema', for a table of its own. If it was renamed, or "
-                f"both are to share the table, drop the comment: COMMENT ON TABLE {table.name} IS NULL.",
-            )
-        if is_new:
-            comment_on = sql.SQL("COMMENT ON TABLE {} IS {}")
-            session.execute(comment_on.format(table.identifier, sql.Literal(own)))
-
-    return claim
+    comment = session.execute(_COMMENT, [table.oid]).fetchall()[0][0] or ""
+    own = _PREFIX + owner
+    # People add what a table is for below.
+    if comment == own or comment.startswith(f"{own}\n"):
+        return
+    if comment.startswith(_PREFIX):
+        other = comment.removeprefix(_PREFIX).partition("\n")[0]
+        raise LakebaseSettingsError(
+            f"Table {table.name} belongs to {other}, so {owner} cannot be stored in it",
+            context=session_context(session),
+            hint="Give one of them the metadata 'table' or 'schema', for a table of its own. If it was renamed, or "
+            f"both are to share the table, drop the comment: COMMENT ON TABLE {table.name} IS NULL.",
+        )
+    if is_new:
+        comment_on = sql.SQL("COMMENT ON TABLE {} IS {}")
+        session.execute(comment_on.format(table.identifier, sql.Literal(own)))

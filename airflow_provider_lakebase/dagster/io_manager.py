@@ -81,10 +81,10 @@ class LakebaseIOManager(ConfigurableIOManager):
             condition = partition_condition(context, metadata)
             self._create_schema(table.schema)
             options = LoadOptions(mode="replace", replace_where=condition, create_table=True)
-            claim = claim_table(name_owner(context))
+            owner = name_owner(context)
 
             def check(session: psycopg.Connection[Any], target: Table, is_new: bool) -> None:
-                claim(session, target, is_new)
+                claim_table(session, target, owner, is_new=is_new)
                 check_column(target, column_names(obj), context, metadata)
                 check_expressions(session, target.identifier, context, metadata)
 

@@ -127,9 +127,18 @@ def unknown_field(conn_id: str, name: str, known: Iterable[str]) -> LakebaseSett
     if name in POSTGRES_HOOK_EXTRAS:
         return wrong_field(conn_id, name, "is for PostgresHook", POSTGRES_HOOK_EXTRAS[name])
     names = {*EXTRA_FIELDS, *DBAPI_HOOK_EXTRAS, *known} - RESERVED_LIBPQ_KEYWORDS
-    near = get_close_matches(name, names, n=1, cutoff=_NEAR)
-    hint = f"Did you mean '{near[0]}'?" if near else "Remove it, or see the connection's fields in the documentation."
+    hint = suggest(name, names) or "Remove it, or see the connection's fields in the documentation."
     return wrong_field(conn_id, name, "is unknown", hint)
+
+
+def suggest(name: str, known: Iterable[str]) -> str | None:
+    """Return the hint that asks whether a known name was meant; None if none is near.
+
+    :param name: unknown
+    :param known: names to choose from
+    """
+    near = get_close_matches(name, known, n=1, cutoff=_NEAR)
+    return f"Did you mean '{near[0]}'?" if near else None
 
 
 def refuse_reserved(conn_id: str, given: Mapping[str, Any]) -> None:

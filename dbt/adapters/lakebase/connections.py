@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, cast
 
 import psycopg
@@ -18,7 +17,7 @@ from dbt_common.dataclass_schema import ValidationError
 from dbt_common.exceptions import DbtDatabaseError, DbtRuntimeError
 from psycopg.pq import Conninfo
 
-from airflow_provider_lakebase.core.connection.fields import EXTRA_FIELDS, RESERVED_LIBPQ_KEYWORDS
+from airflow_provider_lakebase.core.connection.fields import EXTRA_FIELDS, RESERVED_LIBPQ_KEYWORDS, suggest
 from airflow_provider_lakebase.core.connection.identity import (
     AUTH_FIELDS,
     DATABRICKS_FIELDS,
@@ -48,7 +47,6 @@ _WHAT_TO_USE = {
     "pass": "Use 'client_secret'.",
     "retries": "Use 'wake_timeout': opening a session repeats what can succeed later for so long.",
 }
-_NEAR = 0.8
 _TEXT = "Give a text: put the value in quotes."
 DBT_WORDS = {
     **WORDS,
@@ -174,9 +172,8 @@ class LakebaseCredentials(Credentials):
         # The core says what to use in place of a reserved keyword.
         given = {name for name, value in self.extra.items() if value not in (None, "")} - RESERVED_LIBPQ_KEYWORDS
         for name in sorted(given - known):
-            near = get_close_matches(name, known, n=1, cutoff=_NEAR)
-            hint = f"Did you mean '{near[0]}'?" if near else "Remove it."
-            raise wrong_field("", name, "is unknown", _WHAT_TO_USE.get(name, hint))
+            hint = _WHAT_TO_USE.get(name) or suggest(name, known) or "Remove it."
+            raise wrong_field("", name, "is unknown", hint)
 
     def _refuse_two_identities(self) -> None:
         own = {"host": self.host, "client_id": self.client_id, "client_secret": self.client_secret, **self.extra}

@@ -21,7 +21,7 @@ def postgres_type(kind: pa.DataType) -> str | None:
         return postgres_type(kind.storage_type)
     if types.is_dictionary(kind):
         return postgres_type(kind.value_type)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if _is_list(kind):
         element = postgres_type(kind.value_type)
         return f"{element}[]" if element and not types.is_nested(kind.value_type) else "jsonb"
     if types.is_decimal(kind):
@@ -36,9 +36,12 @@ def has_no_values(kind: pa.DataType) -> bool:
 
     :param kind: the Arrow type
     """
+    return has_no_values(kind.value_type) if _is_list(kind) else pa.types.is_null(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
     types = pa.types
-    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    return has_no_values(kind.value_type) if is_list else types.is_null(kind)
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 _POSTGRES_TYPES: Sequence[tuple[Callable[[pa.DataType], bool], str]] = (

@@ -59,8 +59,8 @@ def frame_to_arrow(frame: Any, index: bool = False) -> pa.Table:
     except _UNFIT as error:
         raise _no_type(_unfit_columns(frame), type(error).__name__) from None
     # Periods and intervals: Arrow data holds a number that only pandas can read.
-    if found := [field for field in table.schema if str(field.type).startswith("extension<pandas.")]:
-        raise _no_type(_columns([field.name for field in found]), str(found[0].type)[10:-1])
+    if found := [field for field in table.schema if getattr(field.type, "extension_name", "").startswith("pandas.")]:
+        raise _no_type(_columns([field.name for field in found]), found[0].type.extension_name)
     return table
 
 

@@ -217,7 +217,7 @@ class Rows(Part):
         with target.copy(sql.SQL("FORMAT text")) as copy:
             while batch := self._next():
                 rows = self._fitting(batch, encodings)
-                written = _write_good(copy, rows, needed) if rows is not None else 0
+                written = _write_until_error(rows, needed, partial(_write_text, copy))[0] if rows is not None else 0
                 for number, row in enumerate(batch[written:], self.sent + written + 1):
                     try:
                         self._write_one(row, number, converts, copy)
@@ -260,12 +260,9 @@ class Rows(Part):
         write: Callable[[Iterable[Sequence[Any]]], None],
         copy: Copy,
     ) -> None:
-        left = iter(batch)
-        try:
-            write(map(_convert, left, repeat(converts)) if converts else left)
-        except _CANNOT_BE_WRITTEN as error:
-            written = len(batch) - length_hint(left) - 1
-            raise self._blame(batch[written], converts, self.sent + written + 1, error, copy) from None
+        written, error = _write_until_error(batch, converts, write)
+        if error:
+            raise self._blame(batch[written], converts, self.sent + written + 1, error, copy)
         self.sent += len(batch)
 
     def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
@@ -340,14 +337,18 @@ def _write_text(copy: Copy, rows: Iterable[Sequence[Any]]) -> None:
         copy.write_row(row)
 
 
-def _write_good(copy: Copy, rows: Sequence[Sequence[Any]], converts: Sequence[tuple[int, Any]]) -> int:
-    """Write rows up to the first one that cannot be written, and return their number."""
+def _write_until_error(
+    rows: Sequence[Sequence[Any]],
+    converts: Sequence[tuple[int, Any]],
+    write: Callable[[Iterable[Sequence[Any]]], None],
+) -> tuple[int, Exception | None]:
+    """Write rows up to the first one that cannot be written; return their number, and the error if there is one."""
     left = iter(rows)
     try:
-        _write_text(copy, map(_convert, left, repeat(converts)) if converts else left)
-    except _CANNOT_BE_WRITTEN:
-        return len(rows) - length_hint(left) - 1
-    return len(rows)
+        write(map(_convert, left, repeat(converts)) if converts else left)
+    except _CANNOT_BE_WRITTEN as error:
+        return len(rows) - length_hint(left) - 1, error
+    return len(rows), None
 
 
 def _convert(row: Sequence[Any], converts: Sequence[tuple[int, Any]]) -> list[Any]:
