@@ -29,7 +29,7 @@ def name_load(context: StepContext, part: str | None) -> str | None:
 
 
 def name_attempt(context: StepContext) -> tuple[Any, ...] | None:
-    """Return what tells this attempt at a step from every other one; None outside a run.
+    """Return a key that identifies this attempt at a step; None outside a run.
 
     :param context: of the asset or op
     """

@@ -74,7 +74,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests were skipped because the emulator cannot run here: in CI, nobody looks for skips."""
+    """Print how many tests were skipped because the emulator cannot run here, which is easily overlooked in CI."""
     reports = terminalreporter.stats.get("skipped", [])
     reasons = [str(report.longrepr[-1]) for report in reports if isinstance(report.longrepr, tuple)]
     skipped = [reason for reason in reasons if _SKIPPED in reason]

@@ -211,7 +211,7 @@ class LakebaseOperationOperator(BaseOperator):
         return pending
 
     def _digests(self) -> dict[str, int]:
-        """Return what tells whether a template field has changed, without its value."""
+        """Return a checksum of each template field, which shows a change without holding the value."""
         return {name: zlib.crc32(repr(getattr(self, name, None)).encode()) for name in self.template_fields}
 
     def _require_same(self, plan: Plan, notes: TaskNotes) -> None:
@@ -266,7 +266,7 @@ class LakebaseOperationOperator(BaseOperator):
 
 
 def _pending_of(notes: TaskNotes) -> Pending:
-    """Return what the task waits for, as it was noted."""
+    """Return the wait that the task has noted."""
     return Pending(**{name: value for name, value in notes[_PENDING].items() if name != _NOTED})
 
 

@@ -241,7 +241,7 @@ def create_table(
     definitions: Sequence[tuple[str, str, bool]],
     key_columns: Sequence[str],
 ) -> bool:
-    """Create a table, unless one of that name exists; return whether no other session did so at the same time.
+    """Create a table, unless one of that name exists. Return False if another session created it at the same time.
 
     :param connection: an open session
     :param name: as in SQL

@@ -45,7 +45,7 @@ ADMIN_HINT = (
     "option. The role that gets the objects needs CREATE on their schemas."
 )
 LOCK_SECONDS = 10
-"""Seconds to wait for a lock on an object, during which others wait behind; unless the session sets lock_timeout."""
+"""Seconds to wait for a lock on an object, unless the session sets lock_timeout. Other sessions queue meanwhile."""
 _ROLE = """
     SELECT r.oid, r.rolname,
         r.oid < 16384 OR r.rolsuper

@@ -176,7 +176,7 @@ def hand_over(cursor: psycopg.Cursor[Any], role: Role, heir: Role) -> int:
 
 
 def drop_privileges(cursor: psycopg.Cursor[Any], role: Role) -> None:
-    """Drop what a role was granted; refuse to if it owns anything, which would be dropped, too.
+    """Revoke everything that a role was granted. Refuse if it owns an object: DROP OWNED would drop that too.
 
     :param cursor: of an open session, which has the privileges of the role
     :param role: the role

@@ -104,7 +104,7 @@ class Commitment:
     idle_after: float | None = None
 
     def is_met(self, feeds: Sequence[TableFeed], context: ErrorContext, now: float) -> bool:
-        """Return whether all of it is committed.
+        """Return whether the feed has committed every change that is waited for.
 
         :param feeds: of all tables of the feed
         :param context: context for the error

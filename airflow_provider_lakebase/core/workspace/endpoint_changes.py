@@ -126,7 +126,7 @@ class CreateEndpoint:
             compute_arguments(endpoint_settings(endpoint), self.spec),
             compute_arguments(self.spec, self.spec),
         )
-        # Of suspend_timeout and no_suspension, each has the one that is set.
+        # suspend_timeout and no_suspension exclude each other, so the names may differ as well as the values.
         for (found_name, found), (name, value) in zip(present.items(), asked.items(), strict=True):
             if (found_name, found) != (name, value):
                 wanted = value if name == found_name else f"{name}={value}"

@@ -50,7 +50,7 @@ class SyncTables:
         return self.tables[0]
 
     def advance(self, workspace: Workspace, notes: Notes) -> Pending | None:
-        """Take the next step on each pipeline; return what to wait for first."""
+        """Take the next step on each pipeline, and return the first thing to wait for."""
         by_pipeline: dict[str, list[SyncedTable]] = {}
         for name in self.tables:
             table = read_table(workspace, name)

@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 def read_time(field: str, value: Any) -> float:
-    """Return seconds since 1970; raise ``ApiError`` unless the value is a time in RFC 3339."""
+    """Read a time in RFC 3339 and return it in seconds since 1970; raise ``ApiError`` for anything else."""
     try:
         if not _TIME.fullmatch(str(value)):
             raise ValueError
@@ -40,14 +40,14 @@ def read_time(field: str, value: Any) -> float:
 
 
 def check_time(field: str, seconds: float) -> float:
-    """Return seconds since 1970; raise ``ApiError`` if RFC 3339 cannot write the time."""
+    """Return the seconds since 1970 unchanged; raise ``ApiError`` for a time that RFC 3339 cannot express."""
     if seconds > _LAST:
         raise invalid(f"Field '{field}' must be before the year 10000")
     return seconds
 
 
 def read_duration(field: str, value: Any) -> float:
-    """Return seconds; raise ``ApiError`` unless the value has the one form that the API accepts."""
+    """Read a duration such as ``3600s`` and return its seconds; raise ``ApiError`` for any other form."""
     match = _DURATION.fullmatch(str(value))
     if match is None:
         raise invalid(f"Field '{field}' is not a duration such as \"3600s\": {value!r}")

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 
 def postgres_type(kind: pa.DataType) -> str | None:
-    """Return the Postgres type for an Arrow type; None if there is none, as for the type of a column without values.
+    """Return the Postgres type for an Arrow type; None if there is none, or if the column has no values to tell it.
 
     :param kind: the Arrow type. Lists become arrays; structs, maps and lists of lists become ``jsonb``
     """
@@ -32,7 +32,7 @@ def postgres_type(kind: pa.DataType) -> str | None:
 
 
 def has_no_values(kind: pa.DataType) -> bool:
-    """Return whether an Arrow type tells that a column has no value but NULL, or only empty lists.
+    """Return whether an Arrow type is that of a column with no values: only NULLs, or empty lists.
 
     :param kind: the Arrow type
     """

@@ -22,7 +22,7 @@ _NUMERIC_SCALE = 16_383
 
 
 def check_number(column: Column, value: Any) -> Any:
-    """Return a value unchanged, unless it is of a type whose text Postgres may take for a number.
+    """Return a value unchanged, or refuse one of a type whose text Postgres could read as a number.
 
     :param column: the target column
     :param value: any value but None

@@ -18,7 +18,7 @@ from airflow_provider_lakebase.core.bulk.formats.date_text import RANGES, text_c
 from airflow_provider_lakebase.core.frame_values import from_numpy, is_null
 
 _FRACTION = re.compile(r":\d\d[.,](\d+)")
-# Postgres has a cast to the type from those of these values; the text of others it may misread, as that of a list.
+# Only types that Postgres can cast to the column's: it may misread the text of others, such as that of a list.
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("date", "timestamp", "timestamptz"), (str, datetime.date)),
     "time": (str, datetime.time, datetime.datetime, datetime.timedelta),
