@@ -92,7 +92,7 @@ class Stack:
         if AIRFLOW_V_3_0_PLUS:
             self.run("api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
             self.run("dag-processor")
-            wait_until(self.answers, 90, "the API server did not answer")
+            wait_until(self.answers, 240, "the API server did not answer")
         self.run("scheduler", "--skip-serve-logs")
         self.start_triggerer()
 

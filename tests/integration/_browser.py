@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 _BROWSER: Any = {
     "executable_path": shutil.which("chromium") or shutil.which("google-chrome") or "chromium, which is not installed",
@@ -19,11 +19,12 @@ _BROWSER: Any = {
 
 @contextmanager
 def open_page(width: int, height: int) -> Iterator[Page]:
-    """Open a page of this size, whose actions time out after 20 seconds."""
+    """Open a page of this size, whose actions and expectations time out after 60 seconds."""
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**_BROWSER)
         page = browser.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         yield page
         browser.close()
 
