@@ -3,6 +3,9 @@
 psycopg writes binary COPY by the type of the column, not of the value: an int too large for int4 becomes another
 number, a datetime in a date column loses its time. So a batch of rows is sent in binary only if each value is of
 exactly the type that its column holds. All other batches are sent as text, which Postgres parses with all its checks.
+
+msgspec looks at most types, which is several times faster than Python can:
+https://jcristharif.com/msgspec/converters.html
 """
 
 from __future__ import annotations
@@ -13,10 +16,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import cache, partial
+from functools import cached_property, partial
 from itertools import filterfalse
-from operator import attrgetter
-from typing import Any
+from operator import itemgetter
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import UnfitValue
@@ -25,41 +31,85 @@ from airflow_provider_lakebase.core.bulk.formats.number_values import are_numeri
 from airflow_provider_lakebase.core.bulk.formats.text_values import text_conversion
 
 _NULL = type(None)
-_ZONE = attrgetter("tzinfo")
 
 
 @dataclass(frozen=True)
 class Encoding:
     """How the values of a column are written in binary COPY.
 
-    :param types: Python types that may be written
     :param dumper: Postgres type whose psycopg dumper writes them
+    :param checked_as: type that msgspec checks them by, with its range
+    :param types: exact Python types, where msgspec checks none
     :param fits: tells whether all given values, none of them None, are stored exactly
     :param convert: makes a value into what the dumper gets
     """
 
-    types: frozenset[type]
     dumper: str
+    checked_as: Any = Any
+    types: frozenset[type] | None = None
     fits: Callable[[Sequence[Any]], bool] | None = None
     convert: Callable[[Any], Any] | None = None
 
-    def takes(self, types: Sequence[type], values: Callable[[], Sequence[Any]]) -> bool:
+    def takes(self, values: Sequence[Any]) -> bool:
         """Return whether all values of a column can be written and are stored exactly.
 
-        :param types: exact types of the values, of which there is at least one
-        :param values: returns the values, of which some may be None
+        :param values: values, of which some may be None
         """
-        # Most columns have values of one type, for which counting is faster than making a set.
-        if types.count(types[0]) == len(types):
-            if types[0] in self.types:
-                return self.fits is None or self.fits(values())
-            return types[0] is _NULL
-        kinds = set(types)
-        if not kinds - {_NULL} <= self.types:
+        return self._accepts(list(values)) and self.holds(values)
+
+    @cached_property
+    def _accepts(self) -> Callable[[list[Any]], bool]:
+        return _matcher(self.checked_as | None)
+
+    def holds(self, values: Sequence[Any]) -> bool:
+        """Return whether all values of a column, which msgspec accepts, can be written and are stored exactly.
+
+        :param values: values, of which some may be None
+        """
+        if self.types is not None and not set(map(type, values)) - {_NULL} <= self.types:
             return False
-        if self.fits is None:
-            return True
-        return self.fits(values() if _NULL not in kinds else [value for value in values() if value is not None])
+        return self.fits is None or self.fits([value for value in values if value is not None])
+
+
+class BinaryCheck:
+    """Tells whether rows can be written in binary COPY, each value exactly.
+
+    :param encodings: how the values of the columns are written; None for a column that needs text COPY
+    """
+
+    def __init__(self, encodings: Sequence[Encoding | None]) -> None:
+        self._is_possible = None not in encodings
+        known = [each for each in encodings if each]
+        self._accepts = _matcher(tuple[tuple(each.checked_as | None for each in known)])  # type: ignore[misc]
+        self._others = [(itemgetter(n), each) for n, each in enumerate(known) if each.types or each.fits]
+
+    def __call__(self, rows: list[tuple[Any, ...]]) -> bool:
+        """Return whether each value of the rows can be written and is stored exactly.
+
+        :param rows: rows with one value for each column
+        """
+        return (
+            self._is_possible
+            and self._accepts(rows)
+            and all(each.holds(list(map(value, rows))) for value, each in self._others)
+        )
+
+
+def _matcher(type: Any) -> Callable[[list[Any]], bool]:
+    """Return a function that tells whether msgspec accepts each of some values as this type, and changes none.
+
+    It makes a float of an int, which may round it, and a datetime of a str.
+    """
+    # Of a Struct, msgspec keeps what it learnt of the types; else it would look at them again for each batch.
+    batch = msgspec.defstruct("Batch", [("values", list[type])])
+
+    def accepts(values: list[Any]) -> bool:
+        try:
+            return bool(msgspec.convert({"values": values}, batch).values == values)  # type: ignore[attr-defined]
+        except (msgspec.MsgspecError, ValueError):  # ValueError: a str with a surrogate where a number is due
+            return False
+
+    return accepts
 
 
 def binary_encoding(column: Column) -> Encoding | None:
@@ -68,13 +118,11 @@ def binary_encoding(column: Column) -> Encoding | None:
     :param column: the target column
     """
     if column.kind == "jsonb":  # its binary form is a version number and the text
-        return Encoding(frozenset((dict, list)), "text", convert=lambda value: "\x01" + to_json(value))
+        return Encoding("text", types=frozenset((dict, list)), convert=lambda value: "\x01" + to_json(value))
     if column.kind == "json":
-        return Encoding(frozenset((dict, list)), "text", convert=to_json)
+        return Encoding("text", types=frozenset((dict, list)), convert=to_json)
     if column.kind in ("text", "varchar", "bpchar", "citext"):
-        length = column.length
-        fits = None if length is None else lambda values: max(map(len, values), default=0) <= length
-        return Encoding(frozenset((str,)), "text", fits)
+        return Encoding("text", str if column.length is None else Annotated[str, Meta(max_length=column.length)])
     encoding = _BINARY.get(column.kind) if column.element is None else None
     if encoding is None or not column.rounds:
         return encoding
@@ -97,20 +145,8 @@ def _fit_without_rounding(column: Column, fits: Callable[[Sequence[Any]], bool] 
     return True
 
 
-@cache
-def _packer(form: str) -> Callable[..., bytes]:
-    return struct.Struct(form).pack
-
-
-def _in_range(code: str) -> Callable[[Sequence[Any]], bool]:
-    def fits(values: Sequence[Any]) -> bool:
-        try:
-            _packer(f"{len(values)}{code}")(*values)  # the fastest range check of many ints in Python
-        except struct.error:
-            return False
-        return True
-
-    return fits
+def _integer(bits: int) -> Any:
+    return Annotated[int, Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
 
 
 def _fit_float4(values: Sequence[float]) -> bool:
@@ -123,28 +159,19 @@ def _fit_float4(values: Sequence[float]) -> bool:
     return stored.count(0.0) == values.count(0.0)
 
 
-def _are_naive(values: Sequence[Any]) -> bool:
-    zones = [*map(_ZONE, values)]
-    return zones.count(None) == len(zones)
-
-
-def _are_aware(values: Sequence[Any]) -> bool:
-    return all(map(_ZONE, values))
-
-
 _BINARY = {
-    "int2": Encoding(frozenset((int,)), "int2", _in_range("h")),
-    "int4": Encoding(frozenset((int,)), "int4", _in_range("i")),
-    "int8": Encoding(frozenset((int,)), "int8", _in_range("q")),
-    "float4": Encoding(frozenset((float,)), "float4", _fit_float4),
-    "float8": Encoding(frozenset((float,)), "float8"),
-    "numeric": Encoding(frozenset((Decimal, int)), "numeric", are_numerics),
-    "bool": Encoding(frozenset((bool,)), "bool"),
-    "date": Encoding(frozenset((datetime.date,)), "date"),
-    "time": Encoding(frozenset((datetime.time,)), "time", _are_naive),
-    "timestamp": Encoding(frozenset((datetime.datetime,)), "timestamp", _are_naive),
-    "timestamptz": Encoding(frozenset((datetime.datetime,)), "timestamptz", _are_aware),
-    "interval": Encoding(frozenset((datetime.timedelta,)), "interval"),
-    "uuid": Encoding(frozenset((uuid.UUID,)), "uuid"),
-    "bytea": Encoding(frozenset((bytes, bytearray, memoryview)), "bytea"),
+    "int2": Encoding("int2", _integer(16)),
+    "int4": Encoding("int4", _integer(32)),
+    "int8": Encoding("int8", _integer(64)),
+    "float4": Encoding("float4", types=frozenset((float,)), fits=_fit_float4),
+    "float8": Encoding("float8", float),
+    "numeric": Encoding("numeric", types=frozenset((Decimal, int)), fits=are_numerics),
+    "bool": Encoding("bool", bool),
+    "date": Encoding("date", datetime.date),
+    "time": Encoding("time", Annotated[datetime.time, Meta(tz=False)]),
+    "timestamp": Encoding("timestamp", Annotated[datetime.datetime, Meta(tz=False)]),
+    "timestamptz": Encoding("timestamptz", Annotated[datetime.datetime, Meta(tz=True)]),
+    "interval": Encoding("interval", datetime.timedelta),
+    "uuid": Encoding("uuid", uuid.UUID),
+    "bytea": Encoding("bytea", types=frozenset((bytes, bytearray, memoryview))),
 }

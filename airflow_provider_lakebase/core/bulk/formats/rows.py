@@ -17,7 +17,11 @@ from psycopg.copy import Copy
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part, SourceFailed, UnfitValue
 from airflow_provider_lakebase.core.bulk.formats.binary_rows import BinaryRows
-from airflow_provider_lakebase.core.bulk.formats.binary_values import Encoding, binary_encoding
+from airflow_provider_lakebase.core.bulk.formats.binary_values import (
+    BinaryCheck,
+    Encoding,
+    binary_encoding,
+)
 from airflow_provider_lakebase.core.bulk.formats.text_values import text_conversion
 from airflow_provider_lakebase.core.frame_values import UnfitParameter, from_numpy, is_null
 
@@ -122,12 +126,11 @@ class Rows(Part):
 
         :param rows: rows of one value per column
         """
-        encodings = self._encodings()
-        return None not in encodings and self._fits(rows, encodings)
+        return BinaryCheck(self._encodings())(list(map(tuple, rows)))
 
-    def _batches(self) -> Iterator[list[Sequence[Any]]]:
+    def _batches(self) -> Iterator[list[tuple[Any, ...]]]:
         while batch := self._next():
-            yield self._sequences(batch)
+            yield self._tuples(batch)
 
     def _next(self) -> list[Any]:
         try:
@@ -137,7 +140,7 @@ class Rows(Part):
         except Exception as error:
             raise SourceFailed from error
 
-    def _sequences(self, batch: list[Any]) -> list[Sequence[Any]]:
+    def _tuples(self, batch: list[Any]) -> list[tuple[Any, ...]]:
         kinds = set(map(type, batch))
         if kinds == {dict} and len(self.names) > 1 and set(map(len, batch)) == {len(self.names)}:
             try:
@@ -147,14 +150,18 @@ class Rows(Part):
             else:
                 self.unseen.difference_update(self.names)
                 return found
-        if not kinds <= {tuple, list}:
-            batch = [self._sequence(row, number) for number, row in enumerate(batch, self.sent + 1)]
+        if kinds == {list}:
+            batch = list(map(tuple, batch))
+        elif kinds != {tuple}:
+            batch = [self._tuple(row, number) for number, row in enumerate(batch, self.sent + 1)]
+        return batch
+
+    def _check_lengths(self, batch: Sequence[tuple[Any, ...]]) -> None:
         if set(map(len, batch)) != {len(self.columns)}:
             number, row = next((n, row) for n, row in enumerate(batch) if len(row) != len(self.columns))
             raise self._wrong_length(row, self.sent + 1 + number)
-        return batch
 
-    def _sequence(self, row: Any, number: int) -> Sequence[Any]:
+    def _tuple(self, row: Any, number: int) -> tuple[Any, ...]:
         if isinstance(row, Mapping):
             unknown = row.keys() - set(self.names) if self.never_skipped or not self.others else set()
             if self.others:
@@ -167,7 +174,7 @@ class Rows(Part):
                 raise BadValue(reason, number)
             if self.unseen:
                 self.unseen.difference_update(row)
-            return [row.get(name) for name in self.names]
+            return tuple(row.get(name) for name in self.names)
         # A set has no order, and iterating over other objects may not yield their values.
         is_ordered = hasattr(row, "__next__") or (hasattr(row, "__getitem__") and hasattr(row, "__len__"))
         if isinstance(row, str | bytes | bytearray | memoryview) or not is_ordered or hasattr(row, "dtypes"):
@@ -180,14 +187,15 @@ class Rows(Part):
     def _copy_binary(self, batches: Iterator[list[Any]], target: CopyTarget) -> list[Any] | None:
         """Send batches while they can be sent in binary; return the first one that cannot, None at the end."""
         encodings = self._encodings()
+        fits = BinaryCheck(encodings)
         batch = next(batches, None)
-        if batch is None or None in encodings or not self._fits(batch, encodings):
+        if batch is None or not fits(batch):
             return batch
         converts = [(n, each.convert) for n, each in enumerate(encodings) if each and each.convert]
         self._copied_from = self.sent
         with target.copy(sql.SQL("FORMAT binary")) as copy:
             rows = BinaryRows(copy, [each.dumper for each in encodings if each])
-            while batch is not None and self._fits(batch, encodings):
+            while batch is not None and fits(batch):
                 self._write(batch, converts, rows.write, copy)
                 target.progress.add(rows=len(batch))
                 batch = next(batches, None)
@@ -205,18 +213,20 @@ class Rows(Part):
         encodings, converts = self._encodings(), self._text_converts()
         self._copied_from = self.sent
         with target.copy(sql.SQL("FORMAT text")) as copy:
-            for batch in map(_without_frame_values, batches):
+            for found in batches:
+                self._check_lengths(found)
+                batch = _without_frame_values(found)
                 self._write(batch, self._needed(batch, encodings, converts), partial(_write_text, copy), copy)
                 target.progress.add(rows=len(batch))
 
     def _copy_good_rows(self, target: CopyTarget) -> None:
         """Send rows as text, and leave out those that cannot be sent."""
-        encodings, converts = self._encodings(), self._text_converts()
+        fits, converts = BinaryCheck(self._encodings()), self._text_converts()
         needed = [(n, convert) for n, convert in converts if self.columns[n].kind in _WITH_OTHER_TEXT]
         self._copied_from = self.before
         with target.copy(sql.SQL("FORMAT text")) as copy:
             while batch := self._next():
-                rows = self._fitting(batch, encodings)
+                rows = self._fitting(batch, fits)
                 written = _write_until_error(rows, needed, partial(_write_text, copy))[0] if rows is not None else 0
                 for number, row in enumerate(batch[written:], self.sent + written + 1):
                     try:
@@ -226,13 +236,13 @@ class Rows(Part):
                 self.sent += len(batch)
                 target.progress.add(rows=len(batch))
 
-    def _fitting(self, batch: list[Any], encodings: Sequence[Any]) -> list[Sequence[Any]] | None:
-        """Return the rows of a batch as sequences of values if each value fits its column; else None."""
-        if None in encodings or BadRow in map(type, batch):
+    def _fitting(self, batch: list[Any], fits: BinaryCheck) -> list[tuple[Any, ...]] | None:
+        """Return the rows of a batch as tuples if each value fits its column; else None."""
+        if BadRow in map(type, batch):
             return None
         try:
-            rows = self._sequences(batch)
-            return rows if self._fits(rows, encodings) else None
+            rows = self._tuples(batch)
+            return rows if fits(rows) else None
         except BadValue:
             return None
 
@@ -240,7 +250,7 @@ class Rows(Part):
         if isinstance(row, BadRow):
             raise BadValue(row.bad.reason, row.bad.number or number, row.bad.column, sqlstate=row.bad.sqlstate)
         if not isinstance(row, tuple | list):
-            row = self._sequence(row, number)
+            row = self._tuple(row, number)
         if len(row) != len(self.columns):
             raise self._wrong_length(row, number)
         values = _without_frame_values([row])[0]
@@ -265,24 +275,19 @@ class Rows(Part):
             raise self._blame(batch[written], converts, self.sent + written + 1, error, copy)
         self.sent += len(batch)
 
-    def _fits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Any]) -> bool:
-        """Return whether each value of a batch of rows of equal length can be written in binary."""
-        return next(self._misfits(batch, encodings), None) is None
-
-    def _misfits(self, batch: Sequence[Sequence[Any]], encodings: Sequence[Encoding | None]) -> Iterator[int]:
-        """Yield the positions of the columns that have values which cannot be written in binary."""
-        values, width = list(chain.from_iterable(batch)), len(encodings)
-        types = list(map(type, values))
-        for n, encoding in enumerate(encodings):
-            if encoding is None or not encoding.takes(types[n::width], lambda n=n: values[n::width]):  # type: ignore[misc]
-                yield n
-
     def _needed(
-        self, batch: Sequence[Sequence[Any]], encodings: Sequence[Encoding | None], converts: Sequence[tuple[int, Any]]
+        self,
+        batch: Sequence[tuple[Any, ...]],
+        encodings: Sequence[Encoding | None],
+        converts: Sequence[tuple[int, Any]],
     ) -> list[tuple[int, Callable[[Any], Any]]]:
         """Return the conversions that the text of a batch needs: that of other values is what psycopg makes of them."""
-        misfits = set(self._misfits(batch, encodings))
-        return [each for each in converts if each[0] in misfits or self.columns[each[0]].kind in _WITH_OTHER_TEXT]
+        columns = list(zip(*batch, strict=True))
+        return [
+            (n, convert)
+            for n, convert in converts
+            if self.columns[n].kind in _WITH_OTHER_TEXT or not (each := encodings[n]) or not each.takes(columns[n])
+        ]
 
     def _blame(
         self, row: Sequence[Any], converts: Sequence[tuple[int, Any]], number: int, error: Exception, copy: Copy
