@@ -80,7 +80,7 @@ def test_waking_endpoint_is_init(emulator: LakebaseEmulator, administrator: Any)
     try:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             login = pool.submit(administrator.connect, password=credential)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while emulator.state == "IDLE" and time.monotonic() < deadline:
                 time.sleep(0.01)
             status = administrator.client().postgres.get_endpoint(administrator.endpoint).status

@@ -54,7 +54,7 @@ def test_a_project_scaffolds_validates_and_runs(emulator: LakebaseEmulator, lake
 
     def dg(*arguments: str) -> str:
         command = ["dg", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -57,7 +57,7 @@ class Worker:
 
     def stop(self) -> None:
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(60)
         self.process.stdout.close()
 
 

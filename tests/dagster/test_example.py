@@ -36,7 +36,7 @@ def environment(emulator: LakebaseEmulator, monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_the_example_validates_and_runs_twice(environment: dict[str, str], lakebase: LakebaseResource):
     command = [sys.executable, "-m", "dagster", "definitions", "validate", "-f", str(EXAMPLE)]
-    validated = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    validated = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert validated.returncode == 0, validated.stdout + validated.stderr
     example = runpy.run_path(str(EXAMPLE))
     definitions: dg.Definitions = example["defs"]

@@ -603,7 +603,7 @@ def test_without_a_store_a_retry_knows_it_by_its_age(if_exists: Any, workspace: 
 @pytest.mark.parametrize("store", [Store, lambda: None], ids=["3.3", "before 3.3"])
 def test_of_two_tasks_that_create_it_at_once_one_has_created_it(store: Any, workspace: LakebaseEmulator) -> None:
     this_run, changes = SimpleNamespace(start_date=datetime.now(UTC) - timedelta(seconds=1)), Changes(workspace)
-    both_have_looked = threading.Barrier(2, timeout=10)
+    both_have_looked = threading.Barrier(2, timeout=60)
 
     def create_both(*arguments: Any) -> Any:
         both_have_looked.wait()

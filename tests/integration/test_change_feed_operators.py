@@ -291,7 +291,7 @@ def committed(table: str = "orders") -> str | None:
 
 def streaming(table: str = "orders") -> str:
     """Wait until the feed has committed something of a table."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (lsn := committed(table)):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -367,7 +367,7 @@ def test_a_result_too_large_for_an_event_is_refused_and_nothing_is_applied(hook:
     started_at = time.monotonic()
     with pytest.raises(AirflowFailException, match="more than 48 KiB; the transaction was rolled back.*export it"):
         run_deferred(statement(f"INSERT INTO deferral.t VALUES (1); {sql}"))
-    assert time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at < 40
     assert hook.get_first("SELECT count(*) FROM deferral.t") == (0,)
 
 
@@ -591,7 +591,7 @@ def test_a_query_sensor_waits_until_the_first_cell_is_true(hook: LakebaseHook, s
         assert asyncio.run(first_event(LakebaseQuerySensorTrigger(sql, parameters=[]))).payload == {"status": "success"}
     started_at = time.monotonic()
     asyncio.run(first_event(LakebaseQuerySensorTrigger("SELECT generate_series(1, 100000000)")))
-    assert time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at < 40
     with pytest.raises(AirflowFailException, match="parameters .*cannot be deferred"):
         LakebaseQuerySensor(task_id="wait", sql="SELECT %s", parameters=[b"x"], deferrable=True).execute(CONTEXT)
     hook.run("UPDATE deferral.t SET id = 0")

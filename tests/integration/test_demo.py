@@ -49,7 +49,7 @@ def test_the_search_for_processes_finds_one(temporary: str):
 def test_the_demo_shows_what_it_did_and_leaves_nothing(temporary: str):
     command = [sys.executable, str(REPOSITORY / "scripts" / "_demo.py")]
     environment = {**os.environ, "TMPDIR": temporary}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "In Lakebase: 336,776 flights" in result.stdout
     assert "Traceback" not in result.stderr

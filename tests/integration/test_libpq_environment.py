@@ -27,7 +27,7 @@ def programs() -> Path:
 
 def psql(programs: Path, environment: Mapping[str, str], script: str) -> subprocess.CompletedProcess[str]:
     command = [programs / "psql", "--no-psqlrc", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]
-    return subprocess.run(command, input=script, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, input=script, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def test_the_variables_say_where_as_whom_and_with_what(hook: LakebaseHook, emulator: LakebaseEmulator):
@@ -134,7 +134,7 @@ def test_pg_dump_writes_the_schema(programs: Path, monkeypatch: pytest.MonkeyPat
             env=hook.libpq_environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
         assert result.returncode == 0, result.stderr
         assert "CREATE TABLE public.prices (\n    day date NOT NULL,\n    euro numeric NOT NULL\n);" in result.stdout

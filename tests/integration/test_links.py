@@ -146,7 +146,7 @@ def test_a_workspace_that_does_not_answer_holds_a_task_for_a_bounded_time(
     emulator.faults.swallow("/projects/demo")
     started_at = time.monotonic()
     run(LakebaseSQLOperator(task_id="sql", sql="SELECT 1"), task)
-    assert time.monotonic() - started_at < 5
+    assert time.monotonic() - started_at < 20
     assert task.pushed == {}
 
 

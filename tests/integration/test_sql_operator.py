@@ -44,13 +44,11 @@ def statements_running(emulator: LakebaseEmulator) -> int:
     return row[0] if row else 0
 
 
-def wait_until(condition: Callable[[], bool], seconds: float) -> float:
-    """Return how long it took; fail when it took longer than that."""
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     started_at = time.monotonic()
     while not condition():
         assert time.monotonic() - started_at < seconds, "it did not happen in time"
         time.sleep(0.05)
-    return time.monotonic() - started_at
 
 
 def test_rows_are_the_result(emulator: LakebaseEmulator):
@@ -154,19 +152,20 @@ def test_errors_of_sql_pass_as_psycopg_raised_them(emulator: LakebaseEmulator):
 
 def test_on_kill_cancels_the_statement_on_the_server(emulator: LakebaseEmulator):
     operator = LakebaseSQLOperator(task_id="query", sql="SELECT pg_sleep(60)")
-    seconds: list[float] = []
+    cancelled = threading.Event()
 
     def kill() -> None:
-        wait_until(lambda: statements_running(emulator) == 1, 10)
+        wait_until(lambda: statements_running(emulator) == 1, 60)
         operator.on_kill()
-        seconds.append(wait_until(lambda: statements_running(emulator) == 0, 5))
+        wait_until(lambda: statements_running(emulator) == 0, 30)
+        cancelled.set()
 
     thread = threading.Thread(target=kill)
     thread.start()
     with pytest.raises(psycopg.errors.QueryCanceled):
         operator.execute({})
     thread.join()
-    assert seconds[0] < 5
+    assert cancelled.is_set()
 
 
 def test_on_kill_during_the_wake_sends_no_statement(emulator: LakebaseEmulator, hook: LakebaseHook):
@@ -204,10 +203,10 @@ operator.execute({})
 def test_a_killed_task_leaves_no_statement_running(emulator: LakebaseEmulator, how: signal.Signals):
     """SIGKILL lets nobody clean up: the server itself looks whether its client is still there."""
     task = subprocess.Popen([sys.executable, "-c", SLEEPING_TASK], env=dict(os.environ), stderr=subprocess.DEVNULL)
-    wait_until(lambda: statements_running(emulator) == 1, 30)
+    wait_until(lambda: statements_running(emulator) == 1, 60)
     task.send_signal(how)
-    assert wait_until(lambda: statements_running(emulator) == 0, 5) < 5
-    assert task.wait(10) != 0
+    wait_until(lambda: statements_running(emulator) == 0, 30)
+    assert task.wait(60) != 0
 
 
 def test_a_timeout_leaves_no_statement_running(emulator: LakebaseEmulator):

@@ -147,7 +147,7 @@ def test_a_dag_waits_and_runs_sql_without_a_worker(stack: Stack, emulator: Lakeb
             held.update(set(states.values()) & {"running", "queued"})
         return stack.runs("waiting") in (["success"], ["failed"])
 
-    wait_until(is_done, 180)
+    wait_until(is_done, 400)
     assert stack.runs("waiting") == ["success"], stack.logs()
     assert all("deferred" in states for states in seen.values()) and len(seen) == 2
     assert not held
@@ -159,7 +159,7 @@ if AIRFLOW_V_3_0_PLUS:  # Airflow 2 has no asset watchers
 
     def test_a_row_that_a_watcher_finds_starts_a_dag_once(stack: Stack, hook: LakebaseHook):
         add_dag(stack, "watched", WATCHED)
-        wait_until(lambda: stack.query("SELECT 1 FROM dag WHERE dag_id = 'watched'") != [], 60)
+        wait_until(lambda: stack.query("SELECT 1 FROM dag WHERE dag_id = 'watched'") != [], 240)
         hook.run("INSERT INTO stack.orders VALUES (1)")
         wait_until(lambda: stack.runs("watched") == ["success"], 90, f"the DAG did not run: {stack.runs('watched')}")
         time.sleep(6)
@@ -179,7 +179,7 @@ def test_a_deferred_statement_that_is_cleared_is_cancelled_on_the_server(
     stack: Stack, superuser: psycopg.Connection[Any]
 ):
     add_dag(stack, "cleared", CLEARED)
-    wait_until(lambda: running(superuser, "pg_sleep(600)") == 1, 90)
+    wait_until(lambda: running(superuser, "pg_sleep(600)") == 1, 240)
     pid = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
     first = superuser.execute(pid).fetchall()
     stack.command("tasks", "clear", "cleared", "--yes")
@@ -188,7 +188,7 @@ def test_a_deferred_statement_that_is_cleared_is_cancelled_on_the_server(
     print(f"cancelled {time.monotonic() - started_at:.1f} s after it was cleared")
     (stack.dags / "cleared.py").unlink()
     stack.command("dags", "delete", "cleared", "--yes")
-    wait_until(lambda: running(superuser, "pg_sleep(600)") == 0, 30)
+    wait_until(lambda: running(superuser, "pg_sleep(600)") == 0, 120)
 
 
 def test_a_wait_survives_triggerers_that_are_killed(stack: Stack, emulator: LakebaseEmulator):
@@ -196,7 +196,7 @@ def test_a_wait_survives_triggerers_that_are_killed(stack: Stack, emulator: Lake
     time.sleep(3)
     emulator.suspend()  # a watcher that had just seen it awake has woken it
     add_dag(stack, "sleeping", SLEEPING)
-    wait_until(lambda: stack.states("sleeping").get("awake") == "deferred", 90)
+    wait_until(lambda: stack.states("sleeping").get("awake") == "deferred", 240)
     for _ in range(KILLS):
         enough = reads(emulator) + 2
         wait_until(partial(reads_reach, emulator, enough), 60, "nobody reads the endpoint's state")
@@ -204,7 +204,7 @@ def test_a_wait_survives_triggerers_that_are_killed(stack: Stack, emulator: Lake
         stack.start_triggerer()
     assert stack.states("sleeping") == {"awake": "deferred"}
     emulator.wake()
-    wait_until(lambda: stack.runs("sleeping") == ["success"], 90)
+    wait_until(lambda: stack.runs("sleeping") == ["success"], 240)
 
 
 def reads_reach(emulator: LakebaseEmulator, count: int) -> bool:
@@ -265,9 +265,9 @@ def test_a_branch_is_created_once_whatever_becomes_of_workers_and_triggerers(
     emulator.operation_seconds = 10
     try:
         add_dag(stack, "branches", BRANCHES.format(marker=tmp_path / "died"))
-        wait_until(lambda: stack.states("branches").get("in_triggerer") == "deferred", 90)
+        wait_until(lambda: stack.states("branches").get("in_triggerer") == "deferred", 240)
         polls = sum("/operations/" in each.path for each in emulator.requests)
-        wait_until(lambda: sum("/operations/" in each.path for each in emulator.requests) > polls, 60)
+        wait_until(lambda: sum("/operations/" in each.path for each in emulator.requests) > polls, 240)
         stack.kill_triggerer()
         stack.start_triggerer()
         wait_until(lambda: stack.runs("branches") in (["success"], ["failed"]), 180, str(stack.states("branches")))

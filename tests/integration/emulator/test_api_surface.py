@@ -93,9 +93,9 @@ class World:
 
     def cdf_statuses(self) -> list[Any]:
         """Return the states of the tables of a new feed, which it shows soon."""
-        feed, deadline = self.cdf_config().wait().name, time.monotonic() + 10
+        feed, deadline = self.cdf_config().wait().name, time.monotonic() + 60
         while not (found := list(self.postgres.list_cdf_statuses(feed))):
-            assert time.monotonic() < deadline, "waited 10 seconds"
+            assert time.monotonic() < deadline, "waited a minute"
         return found
 
     def noted(self, kind: str, operation: Any) -> Any:

@@ -212,9 +212,9 @@ def test_branch_that_nobody_uses_costs_no_process(
         clusters.tend()
         connection.execute("SELECT 1")
     assert emulator.state == "IDLE"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while clusters.get(production).running:
-        assert time.monotonic() < deadline, "waited 10 seconds"
+        assert time.monotonic() < deadline, "waited a minute"
         time.sleep(0.05)
         clusters.tend()
     emulator.wake()

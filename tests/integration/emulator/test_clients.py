@@ -70,7 +70,7 @@ def signed_in(emulator: LakebaseEmulator, variables: dict[str, str], monkeypatch
 
 def run(*command: str | Path, environment: dict[str, str], folder: Path | None = None) -> str:
     """Run a client's program to its end and return what it printed."""
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

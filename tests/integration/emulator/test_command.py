@@ -34,7 +34,7 @@ print(psycopg.connect(password=token).execute("SELECT current_user").fetchone()[
 def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DATABRICKS_"))}
     return subprocess.run(
-        [COMMAND, *arguments], capture_output=True, text=True, timeout=60, env={**inherited, "NO_PROXY": "", **more}
+        [COMMAND, *arguments], capture_output=True, text=True, timeout=240, env={**inherited, "NO_PROXY": "", **more}
     )
 
 
@@ -45,7 +45,7 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
 
 
 def free_port() -> int:
@@ -77,7 +77,7 @@ def test_sigterm_ends_the_command_and_gives_the_exit_code_of_a_shell(tmp_path: P
         while not started.exists():
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 128 + signal.SIGTERM
+        assert process.wait(60) == 128 + signal.SIGTERM
 
 
 def test_it_prints_where_it_is_and_listens_on_the_ports_that_were_asked_for():
@@ -149,7 +149,7 @@ def test_sigterm_ends_it_whatever_thread_receives_it(monkeypatch: pytest.MonkeyP
         for number, handler in before.items():
             signal.signal(number, handler)
     assert code == (128 + signal.SIGTERM if runs_a_command else 0)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 40
 
 
 def test_help_has_the_whole_text_of_each_option():

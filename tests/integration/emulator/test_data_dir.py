@@ -186,7 +186,7 @@ def test_two_do_not_share_it(folder: Path) -> None:
         with pytest.raises(RuntimeError, match=f"is in use by process {os.getpid()}"):
             LakebaseEmulator(data_dir=folder).start()
         assert running.state == "ACTIVE"
-        done = subprocess.run([*COMMAND, "--data-dir", str(folder)], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([*COMMAND, "--data-dir", str(folder)], capture_output=True, text=True, timeout=120)
         assert done.returncode == 1
         assert done.stderr.startswith(f"lakebase-emulator: data_dir={folder} is in use by process {os.getpid()}")
 

@@ -14,9 +14,9 @@ from airflow_provider_lakebase.emulator import LakebaseEmulator
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "waited 5 seconds"
+        assert time.monotonic() < deadline, "waited a minute"
         time.sleep(0.02)
 
 

@@ -39,12 +39,12 @@ def _client(emulator: LakebaseEmulator) -> WorkspaceClient:
 
 
 def _wait_for(login: Callable[[], psycopg.Connection[Any]]) -> psycopg.Connection[Any]:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         try:
             return login()
         except psycopg.OperationalError:
-            assert time.monotonic() < deadline, "waited 5 seconds"
+            assert time.monotonic() < deadline, "waited a minute"
             time.sleep(0.02)
 
 
@@ -109,7 +109,7 @@ def test_stop_does_not_wait_for_what_is_never_answered() -> None:
                 connection.recv(1)
             begin = time.monotonic()
             emulator.stop()
-            assert time.monotonic() - begin < 2
+            assert time.monotonic() - begin < 20
             connection.settimeout(5)
             with pytest.raises(ConnectionError):
                 assert connection.recv(1)
@@ -155,7 +155,7 @@ def test_cut_is_exact_to_the_byte(emulator: LakebaseEmulator, connect: Any, miss
         assert result.status == psycopg.pq.ExecStatus.FATAL_ERROR
         connection.close()
         count = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while superuser.execute(count, (emulator.administrator.role,)).fetchone() != (0,):
             assert time.monotonic() < deadline
         assert superuser.execute("SELECT count(*) FROM cut").fetchone() == (rows,)

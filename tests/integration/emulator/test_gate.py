@@ -49,9 +49,9 @@ def _decrypt(tls: ssl.SSLObject) -> bytes:
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "waited 10 seconds"
+        assert time.monotonic() < deadline, "waited a minute"
         time.sleep(0.02)
 
 
@@ -208,7 +208,7 @@ def test_session_that_reads_nothing_is_cut_by_a_suspend(emulator: LakebaseEmulat
     time.sleep(0.3)
     begin = time.monotonic()
     emulator.suspend()
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20
     connection.close()
     emulator.wake()
 
@@ -252,7 +252,7 @@ def test_suspend_and_wake_race_with_logins(emulator: LakebaseEmulator, connect: 
     emulator.wake_seconds = usual
     emulator.suspend()
     # The backend of a client that has just closed its connection takes a moment to exit.
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     query = "SELECT usename FROM pg_stat_activity WHERE usename <> 'cloud_admin'"
     with psycopg.connect(emulator.superuser_conninfo, autocommit=True) as connection:
         while (left := connection.execute(query).fetchall()) and time.monotonic() < deadline:

@@ -61,9 +61,9 @@ def _processes_with(word: str) -> list[str]:
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "waited 10 seconds"
+        assert time.monotonic() < deadline, "waited a minute"
         time.sleep(0.02)
 
 
@@ -84,7 +84,7 @@ def test_stop_leaves_nothing(connect_to: Any) -> None:
     connection = connect_to(emulator)()
     begin = time.monotonic()
     emulator.stop()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 20
     with pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT 1")
     connection.close()
@@ -145,7 +145,7 @@ def test_killed_leaves_nothing(command: list[str]) -> None:
     process.kill()
     process.communicate()
     _wait_until(lambda: not os.path.exists(directory) and not _processes_with(directory))
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 @pytest.mark.parametrize("milliseconds", [150, 250, 350, 450])
@@ -175,7 +175,7 @@ def test_command_says_how_to_reach_it_and_stops_on_a_signal(
         with urllib.request.urlopen(connection["host"] + "/.well-known/databricks-config") as reply:
             assert reply.status == 200
     process.send_signal(number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     assert not os.path.exists(directory)
 
@@ -225,7 +225,7 @@ def test_failed_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_forgotten_stop_does_not_keep_a_program_alive() -> None:
     program = "from airflow_provider_lakebase.emulator import LakebaseEmulator as E; e = E().start(); print(e.ca_file)"
-    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=120, check=True)
     directory = os.path.dirname(done.stdout.strip())
     _wait_until(lambda: not os.path.exists(directory) and not _processes_with(directory))
 
@@ -240,7 +240,7 @@ def test_stop_does_not_wait_for_a_forked_child() -> None:
     try:
         begin = time.monotonic()
         emulator.stop()
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 20
         assert not directory.exists()
     finally:
         os.kill(child, signal.SIGKILL)
@@ -277,7 +277,7 @@ def test_stop_does_not_wait_for_a_lock_that_a_client_holds(connect_to: Any, monk
     _wait_until(lambda: _waits_for_a_lock(emulator))
     begin = time.monotonic()
     emulator.stop()
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20
     assert operation.error
     session.close()
 

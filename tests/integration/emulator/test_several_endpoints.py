@@ -113,9 +113,9 @@ def test_endpoint_is_disabled_by_a_request(emulator: LakebaseEmulator, connect: 
     host = emulator.endpoint_host(REPORTING)
     with connect(host=host):
         assert set_disabled(True).status.disabled
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while emulator.endpoint_state(REPORTING) != "IDLE":
-            assert time.monotonic() < deadline, "waited 5 seconds"
+            assert time.monotonic() < deadline, "waited a minute"
             time.sleep(0.02)
     with pytest.raises(psycopg.OperationalError, match="endpoint is disabled"):
         connect(host=host)

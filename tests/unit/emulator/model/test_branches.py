@@ -268,7 +268,7 @@ def test_branch_does_not_expire_while_an_operation_works_on_it(workspace: Worksp
     copy = clusters.copy
 
     def slow_copy(*args: Any, **keywords: Any) -> None:
-        release.wait(10)
+        release.wait(60)
         copy(*args, **keywords)
 
     clusters.copy = slow_copy

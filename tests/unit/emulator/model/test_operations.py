@@ -81,7 +81,7 @@ def test_related_resource_is_busy(operations: Operations, other: str) -> None:
     release = threading.Event()
 
     def work() -> dict[str, object]:
-        release.wait(10)
+        release.wait(60)
         return {}
 
     running = operations.submit(NAME, "create_branch", work)
@@ -115,7 +115,7 @@ def test_what_an_operation_copies_is_not_deleted_meanwhile(operations: Operation
     release, snapshot = threading.Event(), "projects/demo/snapshots/s"
 
     def work() -> dict[str, object]:
-        release.wait(10)
+        release.wait(60)
         return {}
 
     running = operations.submit(NAME, "create_branch", work, source=snapshot)
@@ -141,7 +141,7 @@ def test_what_is_being_deleted_is_not_copied(operations: Operations, behaviour: 
 def test_stop_does_not_wait_for_what_waits_for_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_lakebase.emulator.model.operations._STOP_SECONDS", 0.05)
     operations, release = Operations(Behaviour()), threading.Event()
-    operation = operations.submit(NAME, "delete_role", lambda: {"released": release.wait(10)})
+    operation = operations.submit(NAME, "delete_role", lambda: {"released": release.wait(60)})
     operations.stop()
     assert operation.json()["error"]["error_code"] == "CANCELLED"
     release.set()

@@ -145,7 +145,7 @@ def test_a_stop_cancels_the_update(behaviour: Behaviour) -> None:
     pipeline = attach(pipelines, flow)
     assert pipeline.updates[0].active
     pipelines.stop(pipeline)
-    assert pipeline.updates[0].ended.wait(10)
+    assert pipeline.updates[0].ended.wait(60)
     assert (pipeline.updates[0].state, flow.calls[-1]) == ("CANCELED", "cancel")
     pipelines.stop(pipeline)
 
@@ -155,7 +155,7 @@ def test_a_continuous_update_follows_its_sources_until_it_is_stopped(behaviour: 
     flow = Recorder()
     pipeline = attach(pipelines, flow, policy="CONTINUOUS")
     for _ in range(2):
-        assert flow.followed.wait(10)
+        assert flow.followed.wait(60)
         flow.followed.clear()
         pipelines.notify()
     assert pipeline.state == "RUNNING"
