@@ -106,7 +106,8 @@ def _matcher(type: Any) -> Callable[[list[Any]], bool]:
     def accepts(values: list[Any]) -> bool:
         try:
             return bool(msgspec.convert({"values": values}, batch).values == values)  # type: ignore[attr-defined]
-        except (msgspec.MsgspecError, ValueError):  # ValueError: a str with a surrogate where a number is due
+        # ValueError for a str with a surrogate where a number is due, SystemError for an int that no float holds.
+        except (msgspec.MsgspecError, ValueError, SystemError):
             return False
 
     return accepts
