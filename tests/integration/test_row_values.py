@@ -355,3 +355,34 @@ def test_what_has_no_text_either_is_refused_before_the_commit(hook: LakebaseHook
     with pytest.raises(Exception, match="an XCom cannot carry"):
         LakebaseSQLOperator(task_id="q", sql=sql, handler=lambda cursor: object()).execute({})
     assert hook.get_first(f"SELECT count(*) FROM {schema}.x") == (0,)
+
+
+@pytest.mark.parametrize(
+    "number", [5, 2**53 + 1, 2**63, 18111585029455872, Decimal("0.5"), Decimal("0.1"), Decimal(0.1)]
+)
+@pytest.mark.parametrize("neighbour", [1.5, "2"])
+def test_what_a_float8_stores_of_a_number_does_not_depend_on_its_neighbour(
+    hook: LakebaseHook, schema: str, number: Any, neighbour: Any
+):
+    def stored(*values: Any) -> Any:
+        hook.run(f"DROP TABLE IF EXISTS {schema}.numbers; CREATE TABLE {schema}.numbers (n float8)")
+        try:
+            hook.load([(value,) for value in values], f"{schema}.numbers")
+        except LakebaseLoadError:
+            return "refused"
+        return hook.get_first(f"SELECT n FROM {schema}.numbers")
+
+    alone = stored(number)
+    assert alone == stored(number, neighbour)
+    assert alone in ("refused", (number,), (float(str(number)),))
+
+
+@pytest.mark.parametrize("kind", ["int", "uuid", "float8", "text"])
+def test_odd_values_are_refused_by_row_and_column(hook: LakebaseHook, schema: str, kind: str):
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    hook.run(f"DROP TABLE IF EXISTS {schema}.odd; CREATE TABLE {schema}.odd (v {kind})")
+    for value in (memoryview(b"abcdef")[::2], deep, 10**400 if kind != "text" else object()):
+        with pytest.raises(LakebaseLoadError, match="row 2, column v"):
+            hook.load([(None,), (value,)], f"{schema}.odd")

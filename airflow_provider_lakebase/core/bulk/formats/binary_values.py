@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import cached_property, partial
+from functools import lru_cache, partial
 from itertools import filterfalse
 from operator import itemgetter
 from typing import Annotated, Any
@@ -55,11 +55,7 @@ class Encoding:
 
         :param values: values, of which some may be None
         """
-        return self._accepts(list(values)) and self.holds(values)
-
-    @cached_property
-    def _accepts(self) -> Callable[[list[Any]], bool]:
-        return _matcher(self.checked_as | None)
+        return _matcher(self.checked_as | None)(list(values)) and self.holds(values)
 
     def holds(self, values: Sequence[Any]) -> bool:
         """Return whether all values of a column, which msgspec accepts, can be written and are stored exactly.
@@ -95,6 +91,7 @@ class BinaryCheck:
         )
 
 
+@lru_cache(maxsize=1000)
 def _matcher(type: Any) -> Callable[[list[Any]], bool]:
     """Return a function that tells whether msgspec accepts each of some values as this type, and changes none.
 
@@ -106,8 +103,7 @@ def _matcher(type: Any) -> Callable[[list[Any]], bool]:
     def accepts(values: list[Any]) -> bool:
         try:
             return bool(msgspec.convert({"values": values}, batch).values == values)  # type: ignore[attr-defined]
-        # ValueError for a str with a surrogate where a number is due, SystemError for an int that no float holds.
-        except (msgspec.MsgspecError, ValueError, SystemError):
+        except Exception:  # also of odd values themselves; as text, they get an error that names row and column
             return False
 
     return accepts

@@ -71,8 +71,9 @@ def to_float(column: Column, value: Any) -> Any:
     # Every float has several texts of up to 17 digits; Postgres and Python may choose different ones.
     _, digits, exponent = number.as_tuple()
     is_text_of_float = len(digits) == _FLOAT_DIGITS or (exponent != 0 and len(digits) < _FLOAT_DIGITS)
-    if math.isinf(wide) or (
-        (isinstance(value, numbers.Integral) or not is_text_of_float) and Decimal(repr(wide)) != number
+    is_held = wide == number and (column.kind == "float8" or isinstance(value, numbers.Integral))
+    if math.isinf(wide) or not (
+        is_held or (is_text_of_float and not isinstance(value, numbers.Integral)) or Decimal(repr(wide)) == number
     ):
         raise UnfitValue(f"a {type(value).__name__} has more digits than the column keeps")
     return value

@@ -30,7 +30,15 @@ ROWS_PER_BATCH = 500
 
 _FRAME_VALUES = frozenset(("NaTType", "NAType", "datetime64", "timedelta64"))
 _WITH_OTHER_TEXT = ("json", "jsonb", "float4", "interval")
-_CANNOT_BE_WRITTEN = (psycopg.DataError, psycopg.ProgrammingError, ValueError, TypeError, ArithmeticError, BufferError)
+_CANNOT_BE_WRITTEN = (
+    psycopg.DataError,
+    psycopg.ProgrammingError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    BufferError,
+    RecursionError,
+)
 
 Row = Sequence[Any] | Mapping[str, Any]
 
@@ -150,7 +158,7 @@ class Rows(Part):
             else:
                 self.unseen.difference_update(self.names)
                 return found
-        if kinds == {list}:
+        if kinds in ({list}, {tuple, list}):
             batch = list(map(tuple, batch))
         elif kinds != {tuple}:
             batch = [self._tuple(row, number) for number, row in enumerate(batch, self.sent + 1)]

@@ -34,6 +34,8 @@ def convert(target: Column, value: Any) -> Any:
         (column("int4"), 5.0, 5),
         (column("int4"), Decimal("7"), 7),
         (column("float8"), 2**53, 2**53),
+        (column("float8"), 18111585029455872, 18111585029455872),
+        (column("float8"), Decimal(0.1), Decimal(0.1)),
         (NUMERIC, Decimal("1.50"), Decimal("1.50")),
         (column("text"), uuid.UUID(int=1), str(uuid.UUID(int=1))),
         (column("date"), datetime.datetime(2026, 1, 2), datetime.date(2026, 1, 2)),
