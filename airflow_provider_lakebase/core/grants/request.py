@@ -112,7 +112,16 @@ class RoleRequest:
         if not isinstance(self.tables, Mapping):
             hint = """Pass a mapping, such as {"sales.orders": "read"}."""
             raise LakebaseSettingsError(f"tables is of type {type(self.tables).__name__}", hint=hint)
-        return {_split_name(name): _privileges(name, access) for name, access in self.tables.items()}
+        found: dict[tuple[str, str], Sequence[str]] = {}
+        spellings: dict[tuple[str, str], str] = {}
+        for text, access in self.tables.items():
+            name = _split_name(text)
+            if name in found:
+                hint = "Name each table once. Without quotes, upper and lower case are the same, as in SQL."
+                raise LakebaseSettingsError(f"tables names one table as {spellings[name]!r} and {text!r}", hint=hint)
+            spellings[name] = text
+            found[name] = _privileges(text, access)
+        return found
 
     @property
     def function_names(self) -> list[tuple[str, str, str | None]]:

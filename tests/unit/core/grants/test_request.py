@@ -23,6 +23,14 @@ def test_tables_and_functions_are_named_as_in_sql():
     assert request.function_names == [("F", "total", "(int, text)"), ("f", "g", None)]
 
 
+@pytest.mark.parametrize("other", ["S.T", 's."t"', " s.t "])
+def test_two_spellings_of_one_table_are_refused(other: str):
+    with pytest.raises(LakebaseSettingsError) as caught:
+        RoleRequest("etl", tables={"s.t": "write", other: "read"})
+    assert f"tables names one table as 's.t' and {other!r}" in str(caught.value)
+    assert len(RoleRequest("etl", tables={"s.t": "write", 's."T"': "read"}).table_privileges) == 2
+
+
 @pytest.mark.parametrize(
     ("privileges", "on_sequences"),
     [(["SELECT"], ["SELECT"]), (["UPDATE"], ["SELECT", "USAGE"]), (["DELETE"], []), ([], [])],
