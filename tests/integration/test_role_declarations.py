@@ -291,6 +291,20 @@ def test_a_role_without_a_databricks_identity_is_never_fine(principal: Principal
             bootstrap(principal.client_id, **arguments)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_role_of_another_type_of_identity_gets_nothing(
+    principal: Principal, schema: str, superuser: psycopg.Connection[Any], dry_run: bool
+):
+    bootstrap(principal.client_id)
+    words = (
+        "exists, with identity type SERVICE_PRINCIPAL: no GROUP can log in as it; nothing was changed.*identity_type"
+    )
+    with pytest.raises(AirflowFailException, match=words):
+        bootstrap(principal.client_id, identity_type="GROUP", schemas=["told"], dry_run=dry_run)
+    query = "SELECT has_schema_privilege(%s, 'told', 'USAGE')"
+    assert superuser.execute(query, [principal.client_id]).fetchall() == [(False,)]
+
+
 def test_thousands_of_tables_make_a_small_report(principal: Principal, schema: str, admin: LakebaseHook):
     create = "EXECUTE format('CREATE TABLE told.%I (id int)', 'table ' || n);"
     admin.run(f"DO $$ BEGIN FOR n IN 1..1500 LOOP {create} END LOOP; END $$")

@@ -20,7 +20,7 @@ from airflow_provider_lakebase.core.grants.changes import Change, plan_changes
 from airflow_provider_lakebase.core.grants.declaration import Declaration, declare, role_error
 from airflow_provider_lakebase.core.grants.drift import Drift, find_drift
 from airflow_provider_lakebase.core.grants.report import report_database
-from airflow_provider_lakebase.core.grants.request import RoleRequest
+from airflow_provider_lakebase.core.grants.request import IDENTITY_TYPES, RoleRequest
 from airflow_provider_lakebase.core.ledger import create_ledger
 from airflow_provider_lakebase.core.relations.records import create_records
 from airflow_provider_lakebase.exceptions import NO_CONTEXT, ErrorContext
@@ -149,6 +149,10 @@ class _Run:
                 self._context,
                 "Drop or rename that role, which a plain CREATE ROLE made, and run this again.",
             )
+        wanted, found = self._request.identity_type, catalog.identity_type
+        if found in IDENTITY_TYPES and found != wanted:
+            what = f"Role '{identity}' exists, with identity type {found}: no {wanted} can log in as it"
+            raise role_error(what, self._context, "Pass its identity_type.")
         if catalog.label and not catalog.can_login:
             hint = f'Run ALTER ROLE "{identity}" LOGIN as a role that may.'
             raise role_error(f"Role '{identity}' may not log in", self._context, hint)

@@ -32,8 +32,9 @@ _SESSION = """
 _EXTENSION = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'databricks_auth')
 """
-_IDENTITY = """
-    SELECT label.label IS NOT NULL, rolcanlogin FROM pg_catalog.pg_roles
+_IDENTITY = r"""
+    SELECT label.label IS NOT NULL, rolcanlogin, upper(substring(label.label FROM '(?:^|,)\s*type=(\w+)'))
+    FROM pg_catalog.pg_roles
     LEFT JOIN pg_catalog.pg_seclabels label
       ON label.objoid = pg_roles.oid AND label.objtype = 'role' AND label.provider = 'databricks_auth'
     WHERE rolname = %s
@@ -197,6 +198,7 @@ class Catalog:
     :param extension: whether the extension is installed
     :param label: whether the identity's role has a Databricks identity; None if there is no such role
     :param can_login: whether that role may log in
+    :param identity_type: type of that identity, as its label tells; None if it tells none
     :param roles: all roles
     :param objects: all objects outside system schemas
     :param held: what the identity, the roles of ``inherited`` and PUBLIC hold on them
@@ -215,6 +217,7 @@ class Catalog:
     extension: bool
     label: bool | None
     can_login: bool
+    identity_type: str | None
     roles: dict[str, RoleFacts]
     objects: list[Object]
     held: list[Held]
@@ -282,6 +285,7 @@ def read_catalog(cursor: psycopg.Cursor[Any], request: RoleRequest) -> Catalog:
         extension=cursor.execute(_EXTENSION).fetchall()[0][0],
         label=role[0] if role else None,
         can_login=bool(role and role[1]),
+        identity_type=role[2] if role else None,
         roles=roles,
         objects=objects,
         held=held,
