@@ -36,6 +36,12 @@ def tell_report(report: Mapping[str, Any], *, prune: bool) -> Iterator[tuple[int
     for name, forms in _SENTENCES.items():
         for what in report[name]:
             yield logging.INFO, forms[form].format(what, identity=identity)
+    if report["synced"]:
+        names = ", ".join(report["synced"])
+        yield (
+            logging.INFO,
+            f"'{identity}' gets nothing that writes synced tables, which only their pipelines do: {names}",
+        )
     for row in report["remaining"]:
         yield _tell_remaining(row, identity, prune=prune)
     for what in report["not_permitted"]:

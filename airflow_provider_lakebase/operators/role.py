@@ -32,8 +32,8 @@ class LakebaseRoleBootstrapOperator(LakebaseOperatorMixin):
     :param identity_type: ``SERVICE_PRINCIPAL``, ``USER`` or ``GROUP`` (templated)
     :param schemas: schemas to grant on: a list, whose tables all get ``privileges``; or a mapping of each schema to its
         access: ``"read"`` (SELECT), ``"write"`` (SELECT, INSERT, UPDATE, DELETE), ``"owner"`` (the schema and what
-        is in it become the identity's), or a list of privileges on its tables, where CREATE is the one on the schema
-        (templated)
+        is in it become the identity's), or a list of privileges on its tables, where CREATE is the one on the schema.
+        Synced tables get nothing that writes: only their pipelines may (templated)
     :param privileges: privileges on the tables and views of a list of schemas; by default those of ``"write"``
         (templated)
     :param default_privileges: also grant them on tables and sequences that are created there later
@@ -122,7 +122,8 @@ class LakebaseRoleBootstrapOperator(LakebaseOperatorMixin):
             database that it names
         :returns: a report: ``extension``, ``role`` and ``ledger`` (``found`` or ``created``); what was ``created``,
             ``granted``, ``revoked`` and ``owned``; how the role differed before, ``short`` and ``beyond``; what is
-            ``remaining`` of that, and ``why``; ``not_permitted``, which only a dry run has; ``changed``
+            ``remaining`` of that, and ``why``; ``not_permitted``, which only a dry run has; ``synced``, the tables that
+            got nothing that writes; ``changed``
         """
         with fail_without_retry():
             request = RoleRequest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -14,6 +14,9 @@ from airflow_provider_lakebase.core.grants.request import RoleRequest
 from airflow_provider_lakebase.emulator import LakebaseEmulator, Principal
 from airflow_provider_lakebase.hooks.lakebase import LakebaseHook
 from airflow_provider_lakebase.operators.role import LakebaseRoleBootstrapOperator
+
+if TYPE_CHECKING:
+    from _synced_tables import World
 
 ITSELF = "itself"
 
@@ -303,6 +306,28 @@ def test_a_role_of_another_type_of_identity_gets_nothing(
         bootstrap(principal.client_id, identity_type="GROUP", schemas=["told"], dry_run=dry_run)
     query = "SELECT has_schema_privilege(%s, 'told', 'USAGE')"
     assert superuser.execute(query, [principal.client_id]).fetchall() == [(False,)]
+
+
+def test_only_its_pipeline_may_write_a_synced_table(
+    principal: Principal, world: World, admin: LakebaseHook, task_log: Callable[[], str]
+):
+    identity, table = principal.client_id, world.settled(world.source({"id": [1]}))
+    name = str(table.name).split(".")[-1]
+    bootstrap(identity)
+    admin.run(f'GRANT INSERT ON synced.{name} TO "{identity}"')
+    words = f"'synced.{name}', a synced table, contains INSERT, UPDATE, DELETE; nothing was changed.*only its pipeline"
+    for dry_run in (True, False):
+        with pytest.raises(AirflowFailException, match=words):
+            bootstrap(identity, tables={f"synced.{name}": "write"}, dry_run=dry_run)
+    dry = bootstrap(identity, schemas=["synced"], prune=True, dry_run=True)
+    report = bootstrap(identity, schemas=["synced"], prune=True)
+    assert {**dry, "dry_run": False} == report
+    assert f"SELECT on table synced.{name}" in report["granted"]
+    assert any(text.startswith(f"INSERT on table synced.{name}, granted by ") for text in report["revoked"])
+    assert report["synced"] == [f"synced.{name}"]
+    assert f"nothing that writes synced tables, which only their pipelines do: synced.{name}" in task_log()
+    again = bootstrap(identity, schemas={"synced": "write"}, tables={f"synced.{name}": "read"})
+    assert (again["changed"], again["synced"]) == (False, [f"synced.{name}"])
 
 
 def test_thousands_of_tables_make_a_small_report(principal: Principal, schema: str, admin: LakebaseHook):

@@ -16,7 +16,7 @@ from airflow_provider_lakebase.core.grants.objects import (
     TABLE,
     Object,
 )
-from airflow_provider_lakebase.core.grants.request import OWNER, RoleRequest, sequence_privileges
+from airflow_provider_lakebase.core.grants.request import OWNER, WRITING, RoleRequest, sequence_privileges
 from airflow_provider_lakebase.core.ledger import PRIVILEGES as LEDGER_PRIVILEGES
 from airflow_provider_lakebase.core.ledger import TABLE as LEDGER_TABLE
 from airflow_provider_lakebase.core.relations.records import RECREATIONS, SPECS
@@ -35,6 +35,7 @@ class Declaration:
     :param owned: schemas in which what the identity owns is as declared
     :param taken: schemas in which everything is
     :param new_ledger: schema in which the ledger is to be created; None if there is one, or none is wanted
+    :param synced: synced tables of declared schemas, on which the privileges to write are left out
     """
 
     privileges: dict[Object, list[str]]
@@ -43,6 +44,7 @@ class Declaration:
     owned: set[str]
     taken: set[str]
     new_ledger: str | None
+    synced: list[Object]
 
 
 def declare(request: RoleRequest, catalog: Catalog, context: ErrorContext = NO_CONTEXT) -> Declaration:
@@ -66,6 +68,7 @@ class _Reader:
         for item in catalog.objects:
             self._by_schema.setdefault((item.kind, item.schema), []).append(item)
         self._wanted: dict[Object, list[str]] = {}
+        self._synced: list[Object] = []
         self._taken = {name for name, access in request.access.items() if access == OWNER}
 
     def declare(self) -> Declaration:
@@ -87,6 +90,7 @@ class _Reader:
             owned=self._taken | set(request.owned_schemas),
             taken=self._taken,
             new_ledger=new_ledger,
+            synced=self._synced,
         )
 
     def _check(self) -> None:
@@ -111,11 +115,18 @@ class _Reader:
         for kind, privileges in ((TABLE, on_tables), (SEQUENCE, on_sequences)):
             for item in self._by_schema.get((kind, schema), ()):
                 if privileges and not item.of_extension:
-                    self._want(item, privileges)
+                    self._want(item, self._without_writing(item, privileges))
         if self._request.default_privileges:
             for creator in self._request.created_by or (self._catalog.user,):
                 self._want_later(schema, creator, LATER_TABLES, on_tables)
                 self._want_later(schema, creator, LATER_SEQUENCES, on_sequences)
+
+    def _without_writing(self, item: Object, privileges: Sequence[str]) -> Sequence[str]:
+        """Return the privileges that a role can use on a table: on a synced one, not those to write."""
+        if not item.is_synced or not set(WRITING) & set(privileges):
+            return privileges
+        self._synced.append(item)
+        return [privilege for privilege in privileges if privilege not in WRITING]
 
     def _want_later(self, schema: str, creator: str, kind: str, privileges: Sequence[str]) -> None:
         # What the identity creates is its own.
@@ -126,6 +137,10 @@ class _Reader:
         table = self._objects.get(Object(TABLE, schema, name))
         if table is None:
             raise self._missing(f"Table '{schema}.{name}'", "tables")
+        writing = [privilege for privilege in privileges if privilege in WRITING]
+        if table.is_synced and writing:
+            what = f"The access to '{schema}.{name}', a synced table, contains {', '.join(writing)}"
+            raise self._error(what, "Choose from SELECT, or pass 'read': only its pipeline writes the table.")
         self._want(self._schema(schema, "tables"), ["USAGE"])
         self._want(table, privileges)
         for sequence in self._by_schema.get((SEQUENCE, schema), ()):

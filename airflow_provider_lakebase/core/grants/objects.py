@@ -21,6 +21,7 @@ _ON = {
     FUNCTION: "ROUTINE",  # procedures and aggregates too
 }
 _ALTER = {**_ON, SEQUENCE: "TABLE", COLUMN: ""}
+_SYNCED_OWNER = re.compile(r"databricks_(writer_|synced_table)")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
@@ -53,6 +54,11 @@ class Object:
     def is_later(self) -> bool:
         """Return whether these are objects that do not exist yet."""
         return self.kind.startswith("later ")
+
+    @property
+    def is_synced(self) -> bool:
+        """Return whether it is a synced table, which only its pipeline may write to."""
+        return self.kind == TABLE and _SYNCED_OWNER.match(self.owner) is not None
 
     @property
     def group(self) -> tuple[str, ...]:

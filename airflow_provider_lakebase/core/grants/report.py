@@ -7,8 +7,9 @@ from typing import Any
 
 from airflow_provider_lakebase.core.grants.catalog import Catalog
 from airflow_provider_lakebase.core.grants.changes import CREATE, GRANT, OWN, REVOKE, Change
+from airflow_provider_lakebase.core.grants.declaration import Declaration
 from airflow_provider_lakebase.core.grants.drift import Drift, Excess, Gap
-from airflow_provider_lakebase.core.grants.objects import ROLE, describe
+from airflow_provider_lakebase.core.grants.objects import ROLE, describe, quote
 from airflow_provider_lakebase.core.grants.request import RoleRequest
 
 MOST_ROWS = 200
@@ -16,11 +17,14 @@ MOST_NAMES = 50
 _LISTS = {CREATE: "created", GRANT: "granted", REVOKE: "revoked", OWN: "owned"}
 
 
-def report_database(request: RoleRequest, catalog: Catalog, drift: Drift, changes: Sequence[Change]) -> dict[str, Any]:
+def report_database(
+    request: RoleRequest, catalog: Catalog, declaration: Declaration, drift: Drift, changes: Sequence[Change]
+) -> dict[str, Any]:
     """Return the report of one database.
 
     :param request: the identity
     :param catalog: the database before the changes
+    :param declaration: what the identity is to have
     :param drift: how it differed from what is declared
     :param changes: what was changed, or would be
     """
@@ -35,6 +39,7 @@ def report_database(request: RoleRequest, catalog: Catalog, drift: Drift, change
         "beyond": [_beyond_row(catalog, *row) for row in _rows(drift.beyond)],
         "remaining": [{**_beyond_row(catalog, *row), "why": row[1][0].kept} for row in _rows(drift.remaining)],
         "not_permitted": [f"{change.action} {change.what}: {change.lack}" for change in changes if change.lack],
+        "synced": [f"{quote(item.schema)}.{quote(item.name)}" for item in declaration.synced],
     }
 
 
@@ -60,7 +65,8 @@ def merge_reports(request: RoleRequest, parts: Sequence[dict[str, Any]], *, dry_
         report["changed"] = report["changed"] or bool(report[name])
     for name in ("short", "beyond", "remaining"):
         report[name] = _bounded([row for part in parts for row in part[name]])
-    report["not_permitted"] = _bounded(_with_database(parts, "not_permitted"))
+    for name in ("not_permitted", "synced"):
+        report[name] = _bounded(_with_database(parts, name))
     return report
 
 

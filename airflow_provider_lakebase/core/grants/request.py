@@ -14,6 +14,7 @@ IDENTITY_TYPES = ("SERVICE_PRINCIPAL", "USER", "GROUP")
 TABLE_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN")
 READ = ("SELECT",)
 WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE")
+WRITING = ("INSERT", "UPDATE", "DELETE", "TRUNCATE")
 ACCESS = {"read": READ, "write": WRITE}
 OWNER = "owner"
 
@@ -31,7 +32,7 @@ class RoleRequest:
     :param schemas: schemas to grant on: a list, whose tables all get ``privileges``; or a mapping of each schema to its
         access: ``"read"`` (SELECT), ``"write"`` (SELECT, INSERT, UPDATE, DELETE), ``"owner"`` (the schema and what
         is in it become the identity's), or a list of privileges on its tables, where CREATE is the one on the schema.
-        Sequences get what goes with that
+        Sequences get what goes with that, and synced tables nothing that writes: only their pipelines may
     :param privileges: privileges on the tables of a list of schemas; by default those of ``"write"``
     :param default_privileges: also grant them on what is created in these schemas later
     :param created_by: roles whose later tables and sequences these are; by default the connection's own role

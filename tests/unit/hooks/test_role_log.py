@@ -12,7 +12,7 @@ from airflow_provider_lakebase.hooks._role_log import tell_report
 
 def report(**remaining: Any) -> dict[str, Any]:
     """Return the report of a bootstrap that changed something, with one difference that remains."""
-    changes: dict[str, Any] = dict.fromkeys(("created", "revoked", "owned", "granted", "not_permitted"), ())
+    changes: dict[str, Any] = dict.fromkeys(("created", "revoked", "owned", "granted", "not_permitted", "synced"), ())
     row = {"object": "table s.t", "privileges": ["SELECT"], "from": "ada", "why": None, **remaining}
     facts = {"identity": "etl", "dry_run": False, "changed": True, "extension": "found", "role": "found"}
     return {**facts, **changes, "remaining": [row]}
