@@ -99,7 +99,7 @@ def test_an_owned_schema_needs_no_later_grant(
     principal: Principal, superuser: psycopg.Connection[Any], connect_as: Callable[..., str]
 ):
     superuser.execute('DROP SCHEMA IF EXISTS "Own" CASCADE')
-    report = bootstrap(principal.client_id, owned_schemas=["Own"])
+    report = bootstrap(principal.client_id, owned_schemas=["Own", "Own"])
     assert report["created"] == [f"schema \"Own\" of '{principal.client_id}'"]
     hook = LakebaseHook(connect_as(principal))
     hook.run('CREATE TABLE "Own".t (id int); ALTER TABLE "Own".t ADD COLUMN name text; DROP SCHEMA "Own" CASCADE')
@@ -374,6 +374,8 @@ def test_hook_params_reach_the_session_and_a_killed_task_grants_nothing(
         ({"functions": ["told.nothing"]}, "Function 'told.nothing' does not exist"),
         ({"created_by": ["nobody"]}, "Role 'nobody' does not exist"),
         ({"created_by": ["x"], "default_privileges": False}, "created_by is given without default_privileges"),
+        ({"owned_schemas": ["pg_own"]}, "owned_schemas has the schema 'pg_own'"),
+        ({"ledger_schema": "y" * 64}, "ledger_schema has the schema 'yyy.*63 bytes"),
         ({"member_of": ["nobody"]}, "Role 'nobody' does not exist"),
         ({"member_of": [ITSELF]}, "member_of contains the identity itself"),
         ({"databases": []}, "databases is empty"),

@@ -180,7 +180,7 @@ class _Reader:
 
     def _missing_schemas(self) -> list[str]:
         missing = []
-        for schema in self._request.owned_schemas:
+        for schema in dict.fromkeys(self._request.owned_schemas):
             item = self._objects.get(Object(SCHEMA, schema, schema))
             if item is None:
                 missing.append(schema)

@@ -75,6 +75,9 @@ class RoleRequest:
             _check_names(name, getattr(self, name))
         if self.ledger_schema is not None:
             _check_names("ledger_schema", [self.ledger_schema])
+            _check_new_schema("ledger_schema", self.ledger_schema)
+        for schema in self.owned_schemas:
+            _check_new_schema("owned_schemas", schema)
         self._check_combinations()
         _ = self.access, self.table_privileges, self.function_names
 
@@ -185,6 +188,13 @@ def _check_names(name: str, value: Any) -> None:
     for item in value:
         if not isinstance(item, str) or not item.strip() or "\0" in item:
             raise LakebaseSettingsError(f"{name} contains {item!r}", hint="Pass a list of names.")
+
+
+def _check_new_schema(argument: str, name: str) -> None:
+    """Refuse the name of a schema that cannot be created. Postgres would cut one that is too long."""
+    if name.startswith("pg_") or name in ("information_schema", "__db_system") or len(name.encode()) > 63:
+        hint = "A schema's name has 63 bytes at most, and is not that of a system schema, such as those with pg_."
+        raise LakebaseSettingsError(f"{argument} has the schema {name!r}", hint=hint)
 
 
 def _split_name(text: Any) -> tuple[str, str]:
