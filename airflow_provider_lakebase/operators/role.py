@@ -37,8 +37,8 @@ class LakebaseRoleBootstrapOperator(LakebaseOperatorMixin):
     :param privileges: privileges on the tables and views of a list of schemas; by default those of ``"write"``
         (templated)
     :param default_privileges: also grant them on tables and sequences that are created there later
-    :param created_by: roles whose later tables and sequences these are; by default the connection's own role
-        (templated)
+    :param created_by: roles whose later tables and sequences these are; by default the connection's own role;
+        an empty list for nobody's (templated)
     :param tables: mapping of a table or view, with its schema, to ``"read"``, ``"write"`` or a list of privileges
         (templated)
     :param functions: functions to grant EXECUTE on, such as ``sales.total(int)`` (templated)

@@ -95,6 +95,12 @@ def test_each_creating_role_gets_default_privileges(
     assert LakebaseHook(connect_as(principal)).get_first("SELECT id FROM told.later") == (1,)
 
 
+def test_an_empty_list_of_creating_roles_gives_nothing_on_later_tables(principal: Principal, schema: str):
+    report = bootstrap(principal.client_id, schemas=["told"], created_by=[])
+    assert report["granted"]
+    assert not any("later" in text for text in report["granted"])
+
+
 def test_an_owned_schema_needs_no_later_grant(
     principal: Principal, superuser: psycopg.Connection[Any], connect_as: Callable[..., str]
 ):
@@ -372,7 +378,9 @@ def test_hook_params_reach_the_session_and_a_killed_task_grants_nothing(
         ({"tables": {"told.nothing": "read"}}, "Table 'told.nothing' does not exist; nothing was changed"),
         ({"functions": ["total"]}, "functions contains 'total'"),
         ({"functions": ["told.nothing"]}, "Function 'told.nothing' does not exist"),
-        ({"created_by": ["nobody"]}, "Role 'nobody' does not exist"),
+        ({"created_by": ["nobody"], "schemas": ["told"]}, "Role 'nobody' does not exist"),
+        ({"created_by": ["x"], "tables": {"told.orders": "read"}}, "created_by is given without schemas"),
+        ({"privileges": ["SELECT"]}, "privileges is given without schemas"),
         ({"created_by": ["x"], "default_privileges": False}, "created_by is given without default_privileges"),
         ({"owned_schemas": ["pg_own"]}, "owned_schemas has the schema 'pg_own'"),
         ({"ledger_schema": "y" * 64}, "ledger_schema has the schema 'yyy.*63 bytes"),

@@ -282,11 +282,11 @@ requests = st.fixed_dictionaries(
         "functions": st.sampled_from([[], ["public.total"], ["public.total(int)"]]),
         "owned_schemas": st.sampled_from([[], ["mine"]]),
         "member_of": st.sampled_from([None, [], ["analysts"]]),
-        "created_by": st.sampled_from([None, ["The Loader"], ["The Loader", "ada"]]),
+        "created_by": st.sampled_from([None, [], ["The Loader"], ["The Loader", "ada"]]),
         "create_on_database": st.booleans(),
         "ledger_schema": st.sampled_from([None, "ledger", "sales"]),
     }
-)
+).map(lambda declared: declared if declared["schemas"] else {**declared, "created_by": None})
 
 
 def on_tables(access: Any) -> list[str]:
@@ -388,7 +388,8 @@ def check_later(world: World, declared: dict[str, Any], prune: bool) -> None:
     wanted = set()
     for schema, access in declared["schemas"].items():
         privileges = on_tables(access)
-        for creator in declared["created_by"] or [world.owner]:
+        created_by = declared["created_by"]
+        for creator in [world.owner] if created_by is None else created_by:
             wanted |= {(creator, schema, "r", privilege, False) for privilege in privileges}
             wanted |= {(creator, schema, "S", privilege, False) for privilege in sequence_privileges(privileges)}
     assert {row[:4] for row in wanted} <= {row[:4] for row in rows}

@@ -117,7 +117,8 @@ class _Reader:
                 if privileges and not item.of_extension:
                     self._want(item, self._without_writing(item, privileges))
         if self._request.default_privileges:
-            for creator in self._request.created_by or (self._catalog.user,):
+            created_by = self._request.created_by
+            for creator in (self._catalog.user,) if created_by is None else created_by:
                 self._want_later(schema, creator, LATER_TABLES, on_tables)
                 self._want_later(schema, creator, LATER_SEQUENCES, on_sequences)
 

@@ -35,7 +35,8 @@ class RoleRequest:
         Sequences get what goes with that, and synced tables nothing that writes: only their pipelines may
     :param privileges: privileges on the tables of a list of schemas; by default those of ``"write"``
     :param default_privileges: also grant them on what is created in these schemas later
-    :param created_by: roles whose later tables and sequences these are; by default the connection's own role
+    :param created_by: roles whose later tables and sequences these are; by default the connection's own role;
+        an empty list for nobody's
     :param tables: mapping of a table or view, with its schema, to ``"read"``, ``"write"`` or a list of privileges
     :param functions: functions to grant EXECUTE on, such as ``sales.total(int)``
     :param owned_schemas: schemas of the identity's own, which are created if they do not exist
@@ -78,8 +79,8 @@ class RoleRequest:
             _check_new_schema("ledger_schema", self.ledger_schema)
         for schema in self.owned_schemas:
             _check_new_schema("owned_schemas", schema)
-        self._check_combinations()
         _ = self.access, self.table_privileges, self.function_names
+        self._check_combinations()
 
     def _check_combinations(self) -> None:
         if isinstance(self.schemas, Mapping) and self.privileges is not None:
@@ -88,6 +89,10 @@ class RoleRequest:
         if self.created_by is not None and not self.default_privileges:
             hint = "Leave out created_by, or pass default_privileges=True."
             raise LakebaseSettingsError("created_by is given without default_privileges", hint=hint)
+        for name in ("privileges", "created_by"):
+            if getattr(self, name) is not None and not self.schemas:
+                hint = f"Name the schemas that it is about, or leave out {name}."
+                raise LakebaseSettingsError(f"{name} is given without schemas", hint=hint)
         if self.databases is not None and not self.databases:
             raise LakebaseSettingsError("databases is empty", hint="Leave it out for the connection's database.")
 

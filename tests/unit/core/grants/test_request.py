@@ -74,6 +74,9 @@ def test_privileges_on_sequences_follow_those_on_tables(privileges: list[str], o
         {"create_on_database": "False"},
         {"default_privileges": "False"},
         {"default_privileges": False, "created_by": ["x"]},
+        {"schemas": [], "created_by": ["x"]},
+        {"schemas": {}, "created_by": []},
+        {"schemas": [], "privileges": ["SELECT"]},
     ],
 )
 def test_an_invalid_declaration_is_refused(arguments: dict[str, Any]):
