@@ -41,7 +41,8 @@ class LakebaseRoleBootstrapOperator(LakebaseOperatorMixin):
         an empty list for nobody's (templated)
     :param tables: mapping of a table or view, with its schema, to ``"read"``, ``"write"`` or a list of privileges
         (templated)
-    :param functions: functions to grant EXECUTE on, such as ``sales.total(int)`` (templated)
+    :param functions: functions to grant EXECUTE on, such as ``sales.total(int)``; of its arguments, the types alone
+        (templated)
     :param owned_schemas: schemas of the identity's own, which are created if they do not exist (templated)
     :param member_of: roles to be a direct member of; None to leave memberships as they are (templated)
     :param create_on_database: grant CREATE on the database, so that the identity can create schemas

@@ -84,6 +84,24 @@ def test_a_function_is_named_with_its_types_where_several_have_its_name(
     assert report["granted"][1:] == ["USAGE on schema told", "EXECUTE on function told.total(integer)"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["numeric, text[]", "numeric(10,2), text[]", "numeric ( 10 , 2 ),VARIADIC text[]", "IN numeric, variadic _text"],
+)
+def test_the_types_of_arguments_may_have_a_size_and_a_mode(
+    principal: Principal, schema: str, admin: LakebaseHook, arguments: str
+):
+    admin.run("CREATE FUNCTION told.num(numeric(10,2), VARIADIC text[]) RETURNS int LANGUAGE sql RETURN 1")
+    report = bootstrap(principal.client_id, functions=[f"told.num({arguments})"])
+    assert report["granted"][-1] == "EXECUTE on function told.num(numeric, text[])"
+
+
+def test_a_type_may_have_a_comma_in_its_name(principal: Principal, schema: str, admin: LakebaseHook):
+    admin.run('CREATE TYPE told."a,b" AS (a int); CREATE FUNCTION told.g(told."a,b") RETURNS int LANGUAGE sql RETURN 1')
+    report = bootstrap(principal.client_id, functions=['told.g(told."a,b")'])
+    assert report["granted"][-1] == 'EXECUTE on function told.g(told."a,b")'
+
+
 def test_each_creating_role_gets_default_privileges(
     principal: Principal, schema: str, admin: LakebaseHook, team: str, connect_as: Callable[..., str]
 ):
@@ -378,6 +396,15 @@ def test_hook_params_reach_the_session_and_a_killed_task_grants_nothing(
         ({"tables": {"told.nothing": "read"}}, "Table 'told.nothing' does not exist; nothing was changed"),
         ({"functions": ["total"]}, "functions contains 'total'"),
         ({"functions": ["told.nothing"]}, "Function 'told.nothing' does not exist"),
+        *(
+            (
+                {"functions": [f"told.total({arguments})"]},
+                r"is not named as SQL does.*Name only the types of its arguments: total\(integer\), total\(text\)",
+            )
+            for arguments in ("amount int", "int DEFAULT 0", "int)(text", "*", "'x'", "int[](", "a.b.c.d")
+        ),
+        ({"functions": ["told.total(nope)"]}, r"Function 'told.total\(nope\)' does not exist"),
+        ({"functions": ["told.total(int, text)"]}, "does not exist"),
         ({"created_by": ["nobody"], "schemas": ["told"]}, "Role 'nobody' does not exist"),
         ({"created_by": ["x"], "tables": {"told.orders": "read"}}, "created_by is given without schemas"),
         ({"privileges": ["SELECT"]}, "privileges is given without schemas"),

@@ -5,11 +5,13 @@ Only pg_catalog is read, which every role may do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import errors
 
 from airflow_provider_lakebase.core.grants.objects import COLUMN, SCHEMA, SEQUENCE, TABLE, Object
 from airflow_provider_lakebase.core.grants.request import RoleRequest
@@ -126,6 +128,10 @@ _SIGNATURE = """
     SELECT coalesce(string_agg(coalesce(to_regtype(type)::text, type), ', ' ORDER BY number), '')
     FROM unnest(%s::text[]) WITH ORDINALITY AS argument (type, number)
 """
+# What follows a type's name in parentheses, and a name in quotes, may contain commas.
+_ARGUMENT = re.compile(r'(?:"[^"]*"|\([^()]*\)|[^,])+')
+_MODE = re.compile(r"(?:VARIADIC|INOUT|IN)\s+", re.IGNORECASE)
+_NO_TYPE = (errors.SyntaxError, errors.InvalidName, errors.FeatureNotSupported, psycopg.DataError)
 # Roles that have privileges without an access control list.
 _PREDEFINED: dict[str, dict[str, tuple[str, ...]]] = {
     "pg_read_all_data": {TABLE: ("SELECT",), SEQUENCE: ("SELECT",), SCHEMA: ("USAGE",)},
@@ -206,7 +212,7 @@ class Catalog:
     :param grantable: what the connection's role may grant without being the owner
     :param memberships: of the identity
     :param inherited: the roles that it is a direct member of, or is to be, with those whose privileges they have
-    :param signatures: types of arguments, as requested and as the catalog writes them
+    :param signatures: types of arguments, as requested and as the catalog writes them; None for what names no types
     """
 
     user: str
@@ -225,7 +231,7 @@ class Catalog:
     grantable: dict[Object, set[str]]
     memberships: list[Membership]
     inherited: dict[str, set[str]]
-    signatures: dict[str, str]
+    signatures: dict[str, str | None]
 
     def role(self, name: str) -> RoleFacts:
         """Return what the connection's role is to a role.
@@ -320,9 +326,14 @@ def _object(
     )
 
 
-def _signature(cursor: psycopg.Cursor[Any], arguments: str) -> str:
-    types = [item.strip() for item in arguments[1:-1].split(",") if item.strip()]
-    return str(cursor.execute(_SIGNATURE, [types]).fetchall()[0][0])
+def _signature(cursor: psycopg.Cursor[Any], arguments: str) -> str | None:
+    """Return the types of arguments as the catalog writes them; None if they are not types."""
+    types = [_MODE.sub("", item.strip()) for item in _ARGUMENT.findall(arguments[1:-1]) if item.strip()]
+    try:
+        with cursor.connection.transaction():
+            return str(cursor.execute(_SIGNATURE, [types]).fetchall()[0][0])
+    except _NO_TYPE:
+        return None
 
 
 def _predefined(objects: Iterable[Object], roles: Sequence[str]) -> list[Held]:

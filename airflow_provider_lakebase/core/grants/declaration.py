@@ -150,9 +150,13 @@ class _Reader:
 
     def _want_function(self, schema: str, name: str, arguments: str | None) -> None:
         found = [item for item in self._by_schema.get((FUNCTION, schema), ()) if item.name == name]
-        if arguments is not None:
-            found = [item for item in found if item.arguments == self._catalog.signatures[arguments]]
         what = f"Function '{schema}.{name}{arguments or ''}'"
+        if arguments is not None:
+            signature = self._catalog.signatures[arguments]
+            if signature is None:
+                some = ", ".join(f"{name}({item.arguments})" for item in found) or f"such as {schema}.{name}(int)"
+                raise self._error(f"{what} is not named as SQL does", f"Name only the types of its arguments: {some}.")
+            found = [item for item in found if item.arguments == signature]
         if not found:
             raise self._missing(what, "functions")
         if len(found) > 1:

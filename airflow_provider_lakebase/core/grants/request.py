@@ -38,7 +38,7 @@ class RoleRequest:
     :param created_by: roles whose later tables and sequences these are; by default the connection's own role;
         an empty list for nobody's
     :param tables: mapping of a table or view, with its schema, to ``"read"``, ``"write"`` or a list of privileges
-    :param functions: functions to grant EXECUTE on, such as ``sales.total(int)``
+    :param functions: functions to grant EXECUTE on, such as ``sales.total(int)``, with types alone as arguments
     :param owned_schemas: schemas of the identity's own, which are created if they do not exist
     :param member_of: roles to be a direct member of; None to leave memberships as they are
     :param create_on_database: grant CREATE on the database, so that the identity can create schemas
