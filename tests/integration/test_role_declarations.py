@@ -264,6 +264,8 @@ def test_a_dry_run_needs_only_a_login(
     report = bootstrap(principal.client_id, conn_id="lakebase_default", dry_run=True, **arguments)
     assert (report["role"], report["changed"]) == ("created", True)
     assert any("SELECT on 2 tables in schema told" in text for text in report["not_permitted"])
+    lack = f"create role '{principal.client_id}': needs CREATEROLE"
+    assert report["not_permitted"][0] == lack
     assert "The connection's role may not grant SELECT on 2 tables in schema told: it is neither" in task_log()
     as_owner = bootstrap(principal.client_id, dry_run=True, **arguments)
     assert as_owner["not_permitted"] == []
@@ -428,9 +430,15 @@ def test_bad_declarations_are_named(principal: Principal, schema: str, arguments
 
 def test_a_circular_membership_is_refused(principal: Principal, admin: LakebaseHook, team: str):
     bootstrap(principal.client_id)
-    admin.run(f'GRANT "{principal.client_id}" TO team')
-    with pytest.raises(AirflowFailException, match="Not permitted: role .* is a member of role .*nothing was changed"):
-        bootstrap(principal.client_id, member_of=[team])
+    admin.run(f'CREATE ROLE between; GRANT "{principal.client_id}" TO between; GRANT between TO team')
+    try:
+        for role in (team, "between"):
+            lack = f"grant membership of '{role}': '{role}' is itself a member of '{principal.client_id}'"
+            assert bootstrap(principal.client_id, member_of=[role], dry_run=True)["not_permitted"] == [lack]
+            with pytest.raises(AirflowFailException, match=f"Not permitted: .* may not {lack}; nothing was changed"):
+                bootstrap(principal.client_id, member_of=[role])
+    finally:
+        admin.run("DROP ROLE between")
 
 
 def test_the_hook_takes_the_same_request(principal: Principal, schema: str, admin: LakebaseHook):

@@ -139,7 +139,14 @@ class _Run:
         return _Plan(catalog, declaration, drift, changes)
 
     def _report(self, plan: _Plan) -> dict[str, Any]:
-        return report_database(self._request, plan.catalog, plan.declaration, plan.drift, plan.changes)
+        return report_database(
+            self._request,
+            plan.catalog,
+            plan.declaration,
+            plan.drift,
+            plan.changes,
+            whole_server=self._whole_server,
+        )
 
     def _check_identity(self, catalog: Catalog) -> None:
         identity = self._request.identity

@@ -28,7 +28,8 @@ _ROLES = """
 """
 _SESSION = """
     SELECT current_user, datname, pg_get_userbyid(datdba), current_setting('server_version_num')::int / 10000,
-        has_database_privilege(oid, 'CREATE')
+        has_database_privilege(oid, 'CREATE'),
+        (SELECT rolcreaterole OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user)
     FROM pg_catalog.pg_database WHERE datname = current_database()
 """
 _EXTENSION = """
@@ -48,6 +49,13 @@ _MEMBERSHIPS = """
     JOIN pg_catalog.pg_roles r ON r.oid = m.roleid JOIN pg_catalog.pg_roles g ON g.oid = m.grantor
     WHERE m.member = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %s)
     ORDER BY 1, 2
+"""
+_MEMBERS = """
+    WITH RECURSIVE members AS (
+        SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %s
+        UNION SELECT member FROM pg_catalog.pg_auth_members JOIN members ON members.oid = roleid
+    )
+    SELECT pg_get_userbyid(oid) FROM members
 """
 # Roles, each with those whose privileges it has.
 _INHERITED = """
@@ -201,6 +209,7 @@ class Catalog:
     :param database_owner: its owner
     :param version: major version of Postgres
     :param may_create: whether the connection's role has CREATE on the database
+    :param may_create_roles: whether it has CREATEROLE, which is not inherited
     :param extension: whether the extension is installed
     :param label: whether the identity's role has a Databricks identity; None if there is no such role
     :param can_login: whether that role may log in
@@ -211,6 +220,7 @@ class Catalog:
     :param passed_on: what the identity has granted to others
     :param grantable: what the connection's role may grant without being the owner
     :param memberships: of the identity
+    :param members: roles that are members of the identity, also indirectly, and itself
     :param inherited: the roles that it is a direct member of, or is to be, with those whose privileges they have
     :param signatures: types of arguments, as requested and as the catalog writes them; None for what names no types
     """
@@ -220,6 +230,7 @@ class Catalog:
     database_owner: str
     version: int
     may_create: bool
+    may_create_roles: bool
     extension: bool
     label: bool | None
     can_login: bool
@@ -230,6 +241,7 @@ class Catalog:
     passed_on: set[tuple[Object, str]]
     grantable: dict[Object, set[str]]
     memberships: list[Membership]
+    members: set[str]
     inherited: dict[str, set[str]]
     signatures: dict[str, str | None]
 
@@ -248,7 +260,7 @@ def read_catalog(cursor: psycopg.Cursor[Any], request: RoleRequest) -> Catalog:
     :param request: the identity, and the functions whose arguments to look up
     """
     identity = request.identity
-    user, database, owner, version, may_create = cursor.execute(_SESSION).fetchall()[0]
+    user, database, owner, version, may_create, may_create_roles = cursor.execute(_SESSION).fetchall()[0]
     role = cursor.execute(_IDENTITY, [identity]).fetchone()
     roles = {name: RoleFacts(*facts) for name, *facts in cursor.execute(_ROLES).fetchall()}
     memberships = [Membership(*row) for row in cursor.execute(_MEMBERSHIPS, [identity]).fetchall()]
@@ -288,6 +300,7 @@ def read_catalog(cursor: psycopg.Cursor[Any], request: RoleRequest) -> Catalog:
         database_owner=owner,
         version=version,
         may_create=may_create,
+        may_create_roles=may_create_roles,
         extension=cursor.execute(_EXTENSION).fetchall()[0][0],
         label=role[0] if role else None,
         can_login=bool(role and role[1]),
@@ -298,6 +311,7 @@ def read_catalog(cursor: psycopg.Cursor[Any], request: RoleRequest) -> Catalog:
         passed_on=passed_on,
         grantable=grantable,
         memberships=memberships,
+        members={name for (name,) in cursor.execute(_MEMBERS, [identity]).fetchall()},
         inherited=inherited,
         signatures={text: _signature(cursor, text) for *_, text in request.function_names if text is not None},
     )

@@ -70,6 +70,18 @@ def plan_changes(
     return changes + planner.grants([gap for gap in drift.short if gap.privilege != OWNERSHIP])
 
 
+def lack_of_role(catalog: Catalog) -> str | None:
+    """Return what the connection's role lacks to create the role; None if there is one, or it may.
+
+    :param catalog: what there is
+    """
+    if catalog.label is not None:
+        return None
+    create = f"CREATE on database {quote(catalog.database)}"
+    lacks = [*([] if catalog.may_create_roles else ["CREATEROLE"]), *([] if catalog.may_create else [create])]
+    return f"needs {' and '.join(lacks)}" if lacks else None
+
+
 class _Planner:
     def __init__(self, identity: str, catalog: Catalog) -> None:
         self._identity = identity
@@ -106,7 +118,7 @@ class _Planner:
     def grants(self, gaps: Sequence[Gap]) -> list[Change]:
         changes = []
         for role in (gap.object.name for gap in gaps if gap.privilege == MEMBER):
-            lack = None if self._catalog.role(role).is_admin else f"needs ADMIN OPTION on '{role}'"
+            lack = self._lack_of_membership(role)
             statement = sql.SQL("GRANT {} TO {} WITH INHERIT TRUE, SET TRUE").format(
                 sql.Identifier(role), sql.Identifier(self._identity)
             )
@@ -186,6 +198,11 @@ class _Planner:
 
     def _borrow_to_set(self) -> tuple[str, ...]:
         return () if self._catalog.role(self._identity).can_set else (self._identity,)
+
+    def _lack_of_membership(self, role: str) -> str | None:
+        if role in self._catalog.members:
+            return f"'{role}' is itself a member of '{self._identity}'"
+        return None if self._catalog.role(role).is_admin else f"needs ADMIN OPTION on '{role}'"
 
     def _lack_of_create(self) -> str | None:
         return None if self._catalog.may_create else f"needs CREATE on database {quote(self._catalog.database)}"

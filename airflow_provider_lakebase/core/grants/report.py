@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from airflow_provider_lakebase.core.grants.catalog import Catalog
-from airflow_provider_lakebase.core.grants.changes import CREATE, GRANT, OWN, REVOKE, Change
+from airflow_provider_lakebase.core.grants.changes import CREATE, GRANT, OWN, REVOKE, Change, lack_of_role
 from airflow_provider_lakebase.core.grants.declaration import Declaration
 from airflow_provider_lakebase.core.grants.drift import Drift, Excess, Gap
 from airflow_provider_lakebase.core.grants.objects import ROLE, describe, quote
@@ -18,7 +18,13 @@ _LISTS = {CREATE: "created", GRANT: "granted", REVOKE: "revoked", OWN: "owned"}
 
 
 def report_database(
-    request: RoleRequest, catalog: Catalog, declaration: Declaration, drift: Drift, changes: Sequence[Change]
+    request: RoleRequest,
+    catalog: Catalog,
+    declaration: Declaration,
+    drift: Drift,
+    changes: Sequence[Change],
+    *,
+    whole_server: bool = True,
 ) -> dict[str, Any]:
     """Return the report of one database.
 
@@ -27,7 +33,11 @@ def report_database(
     :param declaration: what the identity is to have
     :param drift: how it differed from what is declared
     :param changes: what was changed, or would be
+    :param whole_server: whether the role, which is the same in all databases, would be created here
     """
+    lacks = [(f"{change.action} {change.what}", change.lack) for change in changes]
+    if whole_server:
+        lacks.insert(0, (f"{CREATE} role '{request.identity}'", lack_of_role(catalog)))
     ledger = "created" if any(change.new_ledger for change in changes) else "found"
     return {
         "database": catalog.database,
@@ -38,7 +48,7 @@ def report_database(
         "short": [_short_row(catalog, *row) for row in _rows(drift.short)],
         "beyond": [_beyond_row(catalog, *row) for row in _rows(drift.beyond)],
         "remaining": [{**_beyond_row(catalog, *row), "why": row[1][0].kept} for row in _rows(drift.remaining)],
-        "not_permitted": [f"{change.action} {change.what}: {change.lack}" for change in changes if change.lack],
+        "not_permitted": [f"{what}: {lack}" for what, lack in lacks if lack],
         "synced": [f"{quote(item.schema)}.{quote(item.name)}" for item in declaration.synced],
     }
 
