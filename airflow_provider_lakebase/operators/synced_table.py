@@ -153,6 +153,9 @@ class LakebaseSyncTableOperator(LakebaseOperationOperator):
         return report_synced_tables(settings, {name.removeprefix(PREFIX): "" for name in self._names()})
 
     def _names(self) -> tuple[str, ...]:
+        if not isinstance(self.synced_table, Sequence):
+            hint = "Write its name in Unity Catalog, 'catalog.schema.table', or a list of such names."
+            raise LakebaseSettingsError(f"synced_table is {self.synced_table!r}", hint=hint)
         given = [self.synced_table] if isinstance(self.synced_table, str) else list(self.synced_table)
         if not given:
             raise LakebaseSettingsError("No synced table is given", hint="Name at least one in synced_table.")

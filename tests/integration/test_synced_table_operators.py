@@ -336,6 +336,9 @@ def test_what_is_wrong_is_told_at_once(world: World) -> None:
     for arguments, text in (
         ({"synced_table": "app.t"}, "synced_table is 'app.t'"),
         ({"synced_table": []}, "No synced table is given"),
+        ({"synced_table": None}, "synced_table is None"),
+        ({"synced_table": 5}, "synced_table is 5"),
+        ({"synced_table": [None]}, "synced_table is None"),
         ({"synced_table": "lake.app.t", "version": "newest"}, "version is 'newest'"),
     ):
         with pytest.raises(AirflowFailException, match=text):
