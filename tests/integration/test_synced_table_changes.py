@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import psycopg
+import pyarrow
 import pytest
 from _operations import Died, Store, Task, context, dying, run
 from _synced_tables import Session, World
@@ -42,6 +43,7 @@ from airflow_provider_lakebase.operators.synced_table import (
 NUMBERS = itertools.count()
 ADMIN = {"lakebase_conn_id": "lakebase_admin"}
 WAIT = "airflow_provider_lakebase.operators._operation.wait_for"
+VARCHAR = "PG_SPECIFIC_TYPE_VARCHAR"
 WITH_ALL = {"indexes": {"by_name": "(name)"}, "grants": {"PUBLIC": ["SELECT"]}}
 
 
@@ -302,6 +304,45 @@ def test_a_source_or_a_key_that_is_missing_is_told_before_anything_is_deleted(la
         run(lake.create(on_change="recreate"))
     assert isinstance(caught.value.__cause__, LakebaseResourceNotFoundError)
     assert lake.changes == ["POST"]
+
+
+def test_what_the_service_would_refuse_is_told_before_anything_is_deleted(lake: Lake) -> None:
+    lake.source = "main.gold.without_feed"
+    lake.world.emulator.publish(lake.source, pyarrow.table({"id": [1], "name": ["a"]}))
+    run(lake.create())
+    for arguments, text in (
+        ({"policy": "triggered"}, "has no change data feed"),
+        ({"key_columns": ["Id"]}, "has no column Id .*Write id as the source has it"),
+        ({"existing_pipeline_id": "nope"}, "There is no pipeline 'nope'"),
+        ({"type_overrides": [{"column_name": "Name", "pg_type": VARCHAR, "size": 3}]}, "has no column Name"),
+        ({"type_overrides": [{"column_name": "name", "pg_type": "varchar"}]}, "The pg_type of column name"),
+        ({"extra_columns": [{"column_name": "name", "column_type": "text", "compute": "id"}]}, "has a column name"),
+    ):
+        with pytest.raises(AirflowFailException, match=text) as caught:
+            run(lake.create(on_change="recreate", **arguments))
+        is_pipeline = "existing_pipeline_id" in arguments
+        kind = LakebaseResourceNotFoundError if is_pipeline else LakebaseSettingsError
+        assert isinstance(caught.value.__cause__, kind)
+    assert lake.changes == ["POST"]
+    assert lake.remembered() == 0
+    assert lake.run("SELECT * FROM {}") == [(1, "a")]
+
+
+def test_what_the_service_refuses_after_the_delete_is_told_and_put_back_by_the_next_run(lake: Lake) -> None:
+    run(lake.create())
+    lake.run("CREATE VIEW synced.of_name AS SELECT name FROM {}")
+    refused = {"type_overrides": [{"column_name": "name", "pg_type": VARCHAR}]}
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match=r"needs a size(.|\n)*remembered in the schema airflow_lakebase"):
+            run(lake.create(on_change="recreate", **refused))
+    broken = {"extra_columns": [{"column_name": "up", "column_type": "text", "compute": "upper(nope)"}]}
+    with pytest.raises(LakebaseOperationError, match='"nope" does not exist') as caught:
+        run(lake.create(on_change="recreate", **broken))
+    assert "are gone until the synced table serves rows again" in caught.value.__notes__[0]
+    run(lake.create(on_change="recreate"))
+    assert lake.run("SELECT name FROM synced.of_name ORDER BY 1") == [("a",), ("b",)]
+    assert lake.remembered() == 0
+    lake.run("DROP VIEW synced.of_name")
 
 
 def test_what_was_not_put_back_stays_remembered_until_it_can_be(lake: Lake) -> None:

@@ -15,11 +15,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from airflow_provider_lakebase.core.connection.fields import LEDGER_SCHEMA
 from airflow_provider_lakebase.core.relations.memory import PostgresTable, Recreation, SpecRecord
 from airflow_provider_lakebase.core.workspace.operations import create, delete, read_operation
 from airflow_provider_lakebase.core.workspace.plans import Notes, Pending, noting
 from airflow_provider_lakebase.core.workspace.resources import REQUEST_SECONDS, Resource, read
-from airflow_provider_lakebase.core.workspace.synced_table_specs import differences, not_compared
+from airflow_provider_lakebase.core.workspace.synced_table_specs import (
+    columns_of,
+    differences,
+    not_compared,
+    require_source,
+)
 from airflow_provider_lakebase.core.workspace.synced_tables import SyncedTable, read_pipeline, start_update
 from airflow_provider_lakebase.core.workspace.syncs import SyncTables
 from airflow_provider_lakebase.exceptions import (
@@ -42,6 +48,11 @@ CREATED, RECREATED, DELETED, DROPPED, INDEXES = "created", "recreated", "deleted
 """Notes about what the task has done."""
 _ATTEMPT = "requested in"
 _NO_TABLE = "none"
+_IS_GONE = (
+    "The former Postgres table, its indexes, grants, comments and views are gone until the synced table serves rows "
+    f"again. They are remembered in the schema {LEDGER_SCHEMA}: a run with arguments that the service accepts puts "
+    "them back."
+)
 _CHECK_PLACE = "Check branch and postgres_database; to keep the Postgres table, delete with drop_table=False."
 # Failures that no further update ends, because the Postgres table has the wrong shape or cannot be replaced.
 _NEEDS_RECREATE = re.compile(
@@ -267,19 +278,35 @@ def require_synced(workspace: Workspace, table: PostgresTable) -> None:
         )
 
 
-def read_columns(workspace: Workspace, source: str) -> list[str] | None:
-    """Return the columns of a source, or None if the identity may not ask for them.
+def read_source(workspace: Workspace, source: str) -> Resource | None:
+    """Return a source as Unity Catalog describes it, or None if the identity may not ask for it.
 
     :param workspace: the workspace to ask
     :param source: name in Unity Catalog
     :raises LakebaseResourceNotFoundError: if it does not exist
     """
     try:
-        found = workspace.call(lambda client: client.unity_catalog.get_table(source), timeout=REQUEST_SECONDS)
+        return workspace.call(lambda client: client.unity_catalog.get_table(source), timeout=REQUEST_SECONDS)
     except LakebaseWorkspaceAccessError as error:
         log.warning("The columns of %s cannot be read, so they are not compared before the delete: %s", source, error)
         return None
-    return [str(each.get("name")) for each in found.get("columns") or ()] or None
+
+
+def require_pipeline(workspace: Workspace, pipeline: str) -> None:
+    """Refuse a pipeline that does not exist, as far as the identity may ask for it.
+
+    :param workspace: the workspace, about the synced table
+    :param pipeline: its ID
+    :raises LakebaseResourceNotFoundError: if it does not exist
+    """
+    try:
+        read_pipeline(workspace, pipeline)
+    except LakebaseResourceNotFoundError as error:
+        text = f"There is no pipeline '{pipeline}'"
+        hint = "Nothing was changed: correct existing_pipeline_id."
+        raise LakebaseResourceNotFoundError(text, context=workspace.context, hint=hint) from error
+    except LakebaseWorkspaceAccessError as error:
+        log.warning("Whether the pipeline %s exists is not known before the delete: %s", pipeline, error)
 
 
 def request(workspace: Workspace, plan: CreateSyncedTable, notes: Notes) -> Pending:
@@ -348,13 +375,13 @@ class _Step:
         """Remember what is there, unless the new table could not be or something could not be put back."""
         self.session.require_makeable(self.plan.indexes, self.plan.grants)
         spec = self.plan.spec
-        columns = read_columns(self.workspace, spec["source_table_full_name"])
+        source = read_source(self.workspace, spec["source_table_full_name"])
+        if source is not None:
+            require_source(spec, source, self._about.context)
+        if pipeline := spec.get("existing_pipeline_id"):
+            require_pipeline(self._about, pipeline)
+        columns = columns_of(source or {})
         if columns is not None:
-            known = {name.lower() for name in columns}
-            needed = [*spec["primary_key_columns"], *filter(None, [spec.get("timeseries_key")])]
-            if missing := [name for name in needed if name.lower() not in known]:
-                text = f"The source {spec['source_table_full_name']} has no column {', '.join(missing)}"
-                raise LakebaseSettingsError(text, context=self._about.context, hint="Nothing was changed.")
             columns += [each["column_name"] for each in spec.get("extra_columns", ())]
         self.session.remember(Recreation(former_uid, spec, self.plan.task), columns)
         self.notes[RECREATED] = True
@@ -409,7 +436,9 @@ class _Step:
         try:
             return request(self.workspace, self.plan, self.notes)
         except LakebaseError as error:
-            if not error.retryable and self.session.recreation() is None:
+            if self.session.recreation() is not None:
+                error.add_note(_IS_GONE)
+            elif not error.retryable:
                 self.session.forget()
             raise
 
@@ -418,7 +447,12 @@ class _Step:
         if not table.is_settled:
             return Pending(self.plan.resource)
         if not table.is_online:
-            return self._load(table)
+            try:
+                return self._load(table)
+            except LakebaseError as error:
+                if recreation is not None:
+                    error.add_note(_IS_GONE)
+                raise
         if table.has_failed:
             log.warning("The table serves its rows, but its pipeline has failed: %s", table.message)
         record = self.session.record()

@@ -10,14 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_lakebase.core.workspace.specs import check_flags
-from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError
 
 POLICIES = ("snapshot", "triggered", "continuous")
 _PIPELINE_FIELDS = ("budget_policy_id", "pipeline_channel", "storage_catalog", "storage_schema")
 _OVERRIDE_FIELDS = ("column_name", "pg_type", "size")
+_PG_TYPES = ("PG_SPECIFIC_TYPE_HALFVEC", "PG_SPECIFIC_TYPE_VARCHAR", "PG_SPECIFIC_TYPE_VECTOR")
 _EXTRA_FIELDS = ("column_name", "column_type", "compute", "maintenance")
 # They say how a table is made, not what it is.
 _NOT_COMPARED = ("create_database_objects_if_missing", "accelerated_sync")
+_FEED = "delta.enableChangeDataFeed"
 _TABLE_NAME = re.compile(r"[^.\s`]+(\.[^.\s`]+){2}")
 _DEFINITION = re.compile(r"\s*(\(|USING\s)", re.IGNORECASE)
 _READING = ("SELECT", "REFERENCES", "TRIGGER")
@@ -74,7 +76,7 @@ def synced_table_spec(
         "timeseries_key": timeseries_key,
         "existing_pipeline_id": existing_pipeline_id,
         "new_pipeline_spec": _read_fields("new_pipeline_spec", new_pipeline_spec or {}, _PIPELINE_FIELDS),
-        "type_overrides": _read_list("type_overrides", type_overrides, _OVERRIDE_FIELDS),
+        "type_overrides": _read_overrides(type_overrides),
         "extra_columns": _read_list("extra_columns", extra_columns, _EXTRA_FIELDS),
         "accelerated_sync": accelerated_sync,
     }
@@ -112,6 +114,48 @@ def read_grants(grants: object) -> dict[str, list[str]]:
             raise LakebaseSettingsError(f"What grants has for {role} is {given!r}", hint=hint)
         found[role] = privileges
     return found
+
+
+def columns_of(source: Mapping[str, Any]) -> list[str] | None:
+    """Return the columns of a source, or None if its description has none.
+
+    :param source: as Unity Catalog describes it
+    """
+    return [str(each.get("name")) for each in source.get("columns") or ()] or None
+
+
+def require_source(spec: Mapping[str, Any], source: Mapping[str, Any], context: ErrorContext) -> None:
+    """Refuse a spec that the service would refuse because of its source.
+
+    :param spec: what the synced table shall be
+    :param source: the source, as Unity Catalog describes it
+    :param context: context for the error
+    :raises LakebaseSettingsError: if the source lacks a column that the spec names, or a change data feed that it needs
+    """
+    name, columns = spec["source_table_full_name"], columns_of(source)
+    if columns is not None:
+        overridden = [each["column_name"] for each in spec.get("type_overrides", ())]
+        named = [*spec["primary_key_columns"], *filter(None, [spec.get("timeseries_key")]), *overridden]
+        if missing := [column for column in dict.fromkeys(named) if column not in columns]:
+            written = {column.lower() for column in missing}
+            similar = [column for column in columns if column.lower() in written]
+            hint = "Nothing was changed." + (f" Write {', '.join(similar)} as the source has it." if similar else "")
+            text = f"The source {name} has no column {', '.join(missing)}"
+            raise LakebaseSettingsError(text, context=context, hint=hint)
+        extra = [each.get("column_name") for each in spec.get("extra_columns", ())]
+        if present := [column for column in columns if column in extra]:
+            text = f"The source {name} has a column {', '.join(present)}, which extra_columns adds"
+            raise LakebaseSettingsError(text, context=context, hint="Nothing was changed: give it another name.")
+    properties = source.get("properties") or {}
+    # Without properties, the description is not complete; only of a Delta table it is known where the feed is set.
+    is_told = source.get("data_source_format") == "DELTA" and properties
+    has_feed = str(properties.get(_FEED)).lower() == "true"
+    if spec["scheduling_policy"] != "SNAPSHOT" and is_told and not has_feed:
+        raise LakebaseSettingsError(
+            f"The source {name} has no change data feed, which the policy {spec['scheduling_policy'].lower()} needs",
+            context=context,
+            hint=f"Nothing was changed. Run ALTER TABLE {name} SET TBLPROPERTIES ({_FEED} = true), or use snapshot.",
+        )
 
 
 def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -162,6 +206,17 @@ def _read_list(name: str, given: object, known: Sequence[str]) -> list[dict[str,
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise _wrong(name, given, "a list of mappings")
     return [_read_fields(name, each, known) for each in given]
+
+
+def _read_overrides(given: object) -> list[dict[str, Any]]:
+    found = _read_list("type_overrides", given, _OVERRIDE_FIELDS)
+    for each in found:
+        name, kind = each.get("column_name"), each.get("pg_type")
+        if not isinstance(name, str) or not name:
+            raise _wrong("The column_name of type_overrides", name, "a column of the source")
+        if kind not in _PG_TYPES:
+            raise _wrong(f"The pg_type of column {name} in type_overrides", kind, f"one of {', '.join(_PG_TYPES)}")
+    return found
 
 
 def _read_fields(name: str, given: object, known: Sequence[str]) -> dict[str, Any]:

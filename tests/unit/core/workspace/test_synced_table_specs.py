@@ -11,6 +11,7 @@ from databricks.sdk.service.postgres import (
     NewPipelineSpec,
     SyncedTableSyncedTableSpec,
     SyncedTableSyncedTableSpecExtraColumn,
+    SyncedTableSyncedTableSpecPgSpecificType,
     SyncedTableSyncedTableSpecSyncedTableSchedulingPolicy,
     SyncedTableSyncedTableSpecTypeOverride,
 )
@@ -21,15 +22,17 @@ from airflow_provider_lakebase.core.workspace.synced_table_specs import (
     not_compared,
     read_grants,
     read_indexes,
+    require_source,
     synced_table_spec,
 )
-from airflow_provider_lakebase.exceptions import LakebaseSettingsError
+from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseSettingsError
 
 RENAMED = {
     "source": "source_table_full_name",
     "key_columns": "primary_key_columns",
     "policy": "scheduling_policy",
 }
+VARCHAR = "PG_SPECIFIC_TYPE_VARCHAR"
 GIVEN: dict[str, Any] = {
     "source": "main.gold.orders",
     "key_columns": ["id"],
@@ -49,6 +52,8 @@ def test_all_fields_of_the_sdk_can_be_given():
     assert set(synced_table_specs._PIPELINE_FIELDS) == fields(NewPipelineSpec)
     assert set(synced_table_specs._OVERRIDE_FIELDS) == fields(SyncedTableSyncedTableSpecTypeOverride)
     assert set(synced_table_specs._EXTRA_FIELDS) == fields(SyncedTableSyncedTableSpecExtraColumn)
+    types = {kind.value for kind in SyncedTableSyncedTableSpecPgSpecificType}
+    assert set(synced_table_specs._PG_TYPES) == {each for each in types if "UNSPECIFIED" not in each}
     policies = [policy.value.lower() for policy in SyncedTableSyncedTableSpecSyncedTableSchedulingPolicy]
     assert set(synced_table_specs.POLICIES) == {each for each in policies if "unspecified" not in each}
 
@@ -106,6 +111,41 @@ def test_key_columns_are_a_name_or_names(columns: Any):
 def test_what_is_wrong_is_refused(wrong: dict[str, Any]):
     with pytest.raises(LakebaseSettingsError):
         synced_table_spec(**{**GIVEN, **wrong})
+
+
+ORDERS = {
+    "columns": [{"name": "id"}, {"name": "name"}],
+    "data_source_format": "DELTA",
+    "properties": {"delta.minReaderVersion": "1"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"policy": "snapshot", "key_columns": ["Id"]}, "no column Id .*Write id as the source has it"),
+        ({"policy": "snapshot", "timeseries_key": "at"}, "no column at"),
+        ({"policy": "snapshot", "type_overrides": [{"column_name": "Name", "pg_type": VARCHAR}]}, "no column Name"),
+        ({"policy": "snapshot", "extra_columns": [{"column_name": "name"}]}, "has a column name, which extra_columns"),
+        ({}, "has no change data feed, which the policy triggered needs"),
+    ],
+)
+def test_what_the_service_would_refuse_because_of_the_source_is_refused(changes: dict[str, Any], text: str):
+    with pytest.raises(LakebaseSettingsError, match=text):
+        require_source(synced_table_spec(**{**GIVEN, **changes}), ORDERS, ErrorContext(conn_id="lake"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {},
+        {**ORDERS, "properties": {}},
+        {**ORDERS, "data_source_format": "VIEW"},
+        {**ORDERS, "properties": {"delta.enableChangeDataFeed": "true"}},
+    ],
+)
+def test_a_source_of_which_nothing_is_wrong_or_known_is_left_to_the_service(source: dict[str, Any]):
+    require_source(synced_table_spec(**GIVEN), source, ErrorContext())
 
 
 def test_indexes_and_grants_are_mappings():
