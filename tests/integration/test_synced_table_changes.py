@@ -724,6 +724,8 @@ def test_what_is_wrong_is_told_at_once(lake: Lake) -> None:
         ({"key_columns": []}, r"key_columns is \[\]"),
         ({"source": "orders"}, "source is 'orders'"),
         ({"indexes": {"by_name": "name"}}, "The index by_name is 'name'"),
+        ({"indexes": {"by_name": "(name); DROP TABLE synced.t"}}, "The index by_name is .*without ';'"),
+        ({"indexes": {"by_name": "(name"}}, "The index by_name is .*each parenthesis closed"),
         ({"indexes": ["name"]}, "indexes is "),
         ({"grants": {"app": ["INSERT"]}}, "What grants has for app is "),
         ({"grants": {"nobody": ["SELECT"]}}, "There is no role 'nobody'"),
@@ -747,6 +749,57 @@ def test_an_index_whose_name_another_table_has_is_told_before_anything_is_create
     finally:
         lake.session.execute("DROP TABLE synced.other")
     assert lake.changes == []
+
+
+def test_an_index_whose_name_is_taken_is_told_before_anything_is_created(lake: Lake) -> None:
+    lake.session.execute("CREATE SCHEMA IF NOT EXISTS synced")
+    lake.session.execute("CREATE VIEW synced.taken AS SELECT 1 AS one")
+    try:
+        for name, text in (
+            ("taken", r"synced\.taken cannot be made, because another relation has its name"),
+            (lake.table, "cannot be made, because another relation has its name"),
+            (f"{lake.table}_pkey", rf"is that of the primary key of synced\.{lake.table}"),
+        ):
+            with pytest.raises(AirflowFailException, match=text) as caught:
+                run(lake.create(indexes={name: "(name)"}))
+            assert isinstance(caught.value.__cause__, LakebaseSyncedTableError)
+        assert lake.changes == []
+        run(lake.create())
+        with pytest.raises(AirflowFailException, match="is that of the primary key"):
+            run(lake.create(indexes={f"{lake.table}_pkey": "(name)"}))
+    finally:
+        lake.session.execute("DROP VIEW synced.taken")
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_index_that_postgres_refuses_is_named_with_its_table(lake: Lake, deferrable: bool) -> None:
+    for definition, text in (
+        ("(nothing)", 'column "nothing" does not exist'),
+        ("USING nothing (name)", 'access method "nothing" does not exist'),
+        ("(name) WHERE", "syntax error"),
+    ):
+        with pytest.raises(
+            AirflowFailException, match=f"Index synced.wrong of synced.{lake.table} cannot be made: {text}"
+        ):
+            run(lake.create(indexes={"wrong": definition}, deferrable=deferrable))
+    with pytest.raises(LakebaseSyncedTableError, match="cannot be made: division by zero") as caught:
+        run(lake.create(indexes={"wrong": "((id / (id - 1)))"}, deferrable=deferrable))
+    assert caught.value.retryable  # the rows may change
+    assert lake.indexes() == [f"{lake.table}_pkey"]
+    run(lake.create(indexes={"wrong": "(name)"}, deferrable=deferrable))
+    assert lake.changes == ["POST"]
+
+
+def test_a_recreate_makes_an_index_as_it_is_declared_now(lake: Lake) -> None:
+    run(lake.create(indexes={"declared": "(name)", "kept": "(name)"}))
+    lake.run("COMMENT ON INDEX synced.declared IS 'a comment'")
+    lake.run("CREATE INDEX other ON {} (name)")
+    changed = {"declared": "(id)", "kept": "(name)"}
+    run(lake.create(indexes=changed, policy="triggered", on_change="recreate"))
+    query = "SELECT pg_get_indexdef('synced.declared'::regclass), obj_description('synced.declared'::regclass)"
+    assert lake.run(query) == [(f"CREATE INDEX declared ON synced.{lake.table} USING btree (id)", "a comment")]
+    assert lake.indexes() == ["declared", "kept", f"{lake.table}_pkey", "other"]
+    assert lake.remembered() == 0
 
 
 def test_a_branch_can_be_given_by_its_id(lake: Lake) -> None:

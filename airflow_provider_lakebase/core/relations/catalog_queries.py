@@ -332,3 +332,10 @@ INDEX = """
     WHERE nspname = %s AND relname = %s
 """
 """An index by name."""
+
+NAMESAKE = """
+    SELECT indrelid, coalesce(indisprimary, false)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace LEFT JOIN pg_index ON indexrelid = c.oid
+    WHERE nspname = %s AND relname = %s
+"""
+"""The table that a relation is an index of, if it is one, and whether it is that of the primary key, by name."""

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
+from airflow_provider_lakebase.core.errors.classify import is_permanent
 from airflow_provider_lakebase.core.relations import catalog_queries as queries
 from airflow_provider_lakebase.core.relations.memory import Item, Phase, PostgresTable, Recreation, SpecRecord
 from airflow_provider_lakebase.core.relations.put_back import (
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _LOCK = "SELECT pg_try_advisory_lock(hashtext('airflow-provider-lakebase synced table'), hashtext(%s))"
 _ROLE = "SELECT FROM pg_roles WHERE rolname = %s"
+_LONGEST_BEFORE_PKEY = 63 - len("_pkey")
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 
 
@@ -121,9 +123,10 @@ class SyncedTableSession:
             self._drop()
         log.info("Dropped the Postgres table that was left")
 
-    def put_back(self) -> None:
-        """Put back all that is remembered, and forget it.
+    def put_back(self, indexes: Mapping[str, str]) -> None:
+        """Put back all that is remembered, and forget it. An index that the task declares is made as it declares it.
 
+        :param indexes: definitions that the task declares, by name
         :raises LakebaseSyncedTableError: if something could not be put back; it stays remembered
         """
         recreation = self._records.recreation()
@@ -134,13 +137,18 @@ class SyncedTableSession:
                 refused += put_back_all(self._connection, [each for each in items if each.phase == phase])
                 later = [each for each in items if each.phase > phase]
                 self._records.keep_items([*(item for item, _ in refused), *later])
-        for item in [each for each in items if each.phase == Phase.INDEXES]:
+        remembered = [each for each in items if each.phase == Phase.INDEXES]
+        changed = [each for each in remembered if _is_declared_otherwise(each, indexes)]
+        for item in [each for each in remembered if each not in changed]:
             try:
                 put_back_index(self._connection, item)
             except psycopg.Error as error:
                 if is_passing(error):
                     raise
                 refused.append((item, error))
+        for name in [each.index[1] for each in changed]:
+            log.info("Index %s is made as it is declared now", name)
+            self._make(name, indexes[name])
         with self._connection.transaction():
             refused += put_back_all(self._connection, [each for each in items if each.phase == Phase.AFTER_INDEXES])
             if refused:
@@ -183,37 +191,41 @@ class SyncedTableSession:
 
         :param indexes: definitions by name
         :param grants: privileges by role
-        :raises LakebaseSyncedTableError: if an index of that name is on another table, or there is no such role
+        :raises LakebaseSyncedTableError: if the name of an index is taken, or there is no such role
         """
         for role in grants:
             if role.upper() != "PUBLIC" and not self._connection.execute(_ROLE, [role]).fetchall():
                 hint = "Correct its name in grants, or create it with LakebaseRoleBootstrapOperator."
                 raise LakebaseSyncedTableError(f"There is no role '{role}'", context=self._context, hint=hint)
         table = self._connection.execute(queries.TABLE, [self._schema, self._table]).fetchone()
+        key_name = self._table.encode()[:_LONGEST_BEFORE_PKEY].decode(errors="ignore") + "_pkey"
         for name in indexes:
-            found = self._connection.execute(queries.INDEX, [self._schema, name]).fetchone()
-            if found is not None and (table is None or found[1] != table[0]):
+            found = self._connection.execute(queries.NAMESAKE, [self._schema, name]).fetchone()
+            on_table, is_key = found or (None, False)
+            if name == key_name or (is_key and table is not None and on_table == table[0]):
+                text = f"The index {self._schema}.{name} is that of the primary key of {self._schema}.{self._table}"
+            elif name == self._table or (found is not None and on_table is None):
+                text = f"The index {self._schema}.{name} cannot be made, because another relation has its name"
+            elif found is not None and (table is None or on_table != table[0]):
                 text = f"The index {self._schema}.{name} is on another table"
-                raise LakebaseSyncedTableError(text, context=self._context, hint="Give another name.")
+            else:
+                continue
+            raise LakebaseSyncedTableError(text, context=self._context, hint="Give another name.")
 
     def ensure(self, indexes: Mapping[str, str], grants: Mapping[str, Sequence[str]]) -> None:
         """Make the indexes and grants that are missing.
 
         :param indexes: definitions by name
         :param grants: privileges by role
-        :raises LakebaseSyncedTableError: if an index of that name is on another table, or there is no such role
+        :raises LakebaseSyncedTableError: if an index cannot be made, or there is no such role
         """
         self.require_makeable(indexes, grants)
         for role in grant_missing(self._connection, self._schema, self._table, grants):
             log.info("Granted %s to %s", ", ".join(grants[role]), role)
         self._warn_of_schema(grants)
-        table = sql.Identifier(self._schema, self._table)
         for name, definition in indexes.items():
             self._tell_other(name, definition)
-            create = sql.SQL("CREATE INDEX {} ON {} ").format(sql.Identifier(name), table)
-            statement = sql.Composed([create, sql.SQL(definition)])
-            if make_index(self._connection, self._schema, name, statement):
-                log.info("Created index %s", name)
+            self._make(name, definition)
 
     def _read(self, columns: Sequence[str] | None) -> list[Item]:
         with self._reading() as reading:
@@ -255,6 +267,25 @@ class SyncedTableSession:
         statement = sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self._schema, self._table))
         self._connection.execute(statement)
 
+    def _make(self, name: str, definition: str) -> None:
+        table = sql.Identifier(self._schema, self._table)
+        create = sql.SQL("CREATE INDEX {} ON {} ").format(sql.Identifier(name), table)
+        statement = sql.Composed([create, sql.SQL(definition)])
+        try:
+            if make_index(self._connection, self._schema, name, statement):
+                log.info("Created index %s", name)
+        except psycopg.Error as error:
+            if is_passing(error):
+                raise
+            where = f"{self._schema}.{name} of {self._schema}.{self._table}"
+            raise LakebaseSyncedTableError(
+                f"Index {where} cannot be made: {describe(error)}",
+                context=self._context,
+                hint="The table serves its rows: correct the index in indexes, and run the task again.",
+                retryable=not is_permanent(error),
+                sqlstate=error.sqlstate,
+            ) from error
+
     def _tell_other(self, name: str, definition: str) -> None:
         found = self._connection.execute(queries.INDEX, [self._schema, name]).fetchone()
         if found is not None and not _is_same(found[2], definition):
@@ -266,6 +297,13 @@ class SyncedTableSession:
             row = self._connection.execute(query, [role.lower() if role.upper() == "PUBLIC" else role, self._schema])
             if not row.fetchall()[0][0]:
                 log.warning("%s may not use schema %s: grant USAGE on it", role, self._schema)
+
+
+def _is_declared_otherwise(item: Item, indexes: Mapping[str, str]) -> bool:
+    """Return whether a remembered index of the table has another definition than the task declares."""
+    # An index of a view has the view's owner as its role.
+    name = "" if item.role else item.index[1]
+    return name in indexes and not _is_same(item.sql[0], indexes[name])
 
 
 def _is_same(found: str, definition: str) -> bool:

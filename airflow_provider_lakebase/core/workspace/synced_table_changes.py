@@ -87,8 +87,8 @@ class TableSession(Protocol):
     def drop_remembered(self) -> None:
         """Drop the Postgres table and the views on it, all of which are remembered."""
 
-    def put_back(self) -> None:
-        """Put back all that is remembered, and forget it.
+    def put_back(self, indexes: Mapping[str, str]) -> None:
+        """Put back all that is remembered, and forget it. An index that the task declares is made as it declares it.
 
         :raises LakebaseSyncedTableError: if something could not be put back
         """
@@ -108,7 +108,7 @@ class TableSession(Protocol):
     def require_makeable(self, indexes: Mapping[str, str], grants: Mapping[str, Sequence[str]]) -> None:
         """Refuse indexes and grants that could not be made once the table is there.
 
-        :raises LakebaseSyncedTableError: if an index of that name is on another table, or there is no such role
+        :raises LakebaseSyncedTableError: if the name of an index is taken, or there is no such role
         """
 
     def ensure(self, indexes: Mapping[str, str], grants: Mapping[str, Sequence[str]]) -> None:
@@ -460,7 +460,7 @@ class _Step:
         if not record.uid if record else self.notes.get(CREATED):
             self.session.keep_record(self.plan.spec, _uid(found))
         if recreation is not None:
-            self.session.put_back()
+            self.session.put_back(self.plan.indexes)
         self.session.ensure(self.plan.indexes, self.plan.grants)
         return None
 

@@ -22,6 +22,10 @@ _NOT_COMPARED = ("create_database_objects_if_missing", "accelerated_sync")
 _FEED = "delta.enableChangeDataFeed"
 _TABLE_NAME = re.compile(r"[^.\s`]+(\.[^.\s`]+){2}")
 _DEFINITION = re.compile(r"\s*(\(|USING\s)", re.IGNORECASE)
+# What in a definition is no code: texts, quoted names and comments.
+_QUOTED = re.compile(
+    r"""\b[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/""", re.DOTALL
+)
 _READING = ("SELECT", "REFERENCES", "TRIGGER")
 
 
@@ -96,6 +100,8 @@ def read_indexes(indexes: object) -> dict[str, str]:
             raise _wrong(f"The index {name}", definition, wanted)
         if len(name.encode()) > 63:
             raise _wrong("The name of an index", name, "at most 63 bytes long")
+        if not _is_one_clause(definition.strip().rstrip(";")):
+            raise _wrong(f"The index {name}", definition, "one clause: without ';', and each parenthesis closed")
     return {name: definition.strip().rstrip(";") for name, definition in found.items()}
 
 
@@ -179,6 +185,15 @@ def not_compared(spec: Mapping[str, Any], known: Iterable[str]) -> list[str]:
     :param known: fields of which something was found
     """
     return [name for name in spec if name not in (*_NOT_COMPARED, *known)]
+
+
+def _is_one_clause(definition: str) -> bool:
+    depth = 0
+    for each in _QUOTED.sub(" ", definition):
+        depth += (each == "(") - (each == ")")
+        if depth < 0 or each in ";'\"":  # a quotation mark that is left opens what nothing closes
+            return False
+    return depth == 0
 
 
 def _comparable(value: Any) -> Any:

@@ -158,6 +158,29 @@ def test_indexes_and_grants_are_mappings():
     }
 
 
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "(name) WHERE name <> 'it''s; ('",
+        '("a;b(", lower(name))',
+        r"(id) WHERE name = E'\'); ' AND id > 0",
+        "(id) WHERE name = $q$);'$q$",
+        "(id) -- by id; (",
+        "(id) /* ; */ INCLUDE (name)",
+    ],
+)
+def test_what_is_quoted_in_a_definition_is_not_code(definition: str):
+    assert read_indexes({"a": definition}) == {"a": definition}
+
+
+@pytest.mark.parametrize(
+    "definition", ["(name); DROP TABLE x", "(name", "(name))", "(id)) WHERE ((id > 0)", "(id) WHERE name = 'x", '("id)']
+)
+def test_a_definition_that_is_no_single_clause_is_refused(definition: str):
+    with pytest.raises(LakebaseSettingsError, match="The index a is .*one clause"):
+        read_indexes({"a": definition})
+
+
 @pytest.mark.parametrize("wrong", [["id"], "id", {"a": "id"}, {"a": 1}, {1: "(id)"}, {"": "(id)"}, {"a" * 64: "(id)"}])
 def test_other_indexes_are_refused(wrong: Any):
     with pytest.raises(LakebaseSettingsError):
