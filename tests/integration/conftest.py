@@ -65,7 +65,7 @@ def synced_world(shared_emulator: LakebaseEmulator) -> Iterator[World]:
     world = World(shared_emulator)
     yield world
     with world.connect() as session:
-        session.execute("DROP SCHEMA synced CASCADE")
+        session.execute("DROP SCHEMA IF EXISTS synced CASCADE")
 
 
 @pytest.fixture

@@ -490,6 +490,7 @@ def test_a_table_of_the_parent_branch_is_not_replaced_or_deleted_from_its_copy(l
 
 def test_an_ordinary_table_of_the_name_is_not_taken_for_that_of_a_table_elsewhere(lake: Lake) -> None:
     run(lake.create(postgres_database=f"db_{lake.table}"))
+    lake.session.execute("CREATE SCHEMA IF NOT EXISTS synced")
     lake.run("CREATE TABLE {} (id int)")
     for operator in (lake.create(on_change="recreate"), lake.delete()):
         with pytest.raises(AirflowFailException, match="belongs to"):
