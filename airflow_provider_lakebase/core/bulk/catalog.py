@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,10 +11,10 @@ import psycopg
 from psycopg import errors, sql
 
 from airflow_provider_lakebase.core.errors.session_context import session_context
+from airflow_provider_lakebase.core.relations.memory import is_synced_owner
 from airflow_provider_lakebase.exceptions import ErrorContext, LakebaseLoadError, LakebaseSettingsError
 
 # Synced tables belong to a system role of the service. A write by a role that may do so would break the sync.
-_SYNCED_OWNER = re.compile(r"databricks_(writer_|synced_table)")
 _ROUNDING = ("numeric", "timestamp", "timestamptz", "time", "timetz", "interval")
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
 
@@ -346,7 +345,7 @@ def check_types(connection: psycopg.Connection[Any], types: Mapping[str, str], o
 
 
 def _check_kind(name: str, kind: str, owner: str, context: ErrorContext) -> None:
-    if _SYNCED_OWNER.match(owner):
+    if is_synced_owner(owner):
         raise LakebaseLoadError(
             f"{name} is a synced table, which only its pipeline may write to",
             context=context,

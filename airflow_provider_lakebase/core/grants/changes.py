@@ -77,9 +77,14 @@ def lack_of_role(catalog: Catalog) -> str | None:
     """
     if catalog.label is not None:
         return None
-    create = f"CREATE on database {quote(catalog.database)}"
-    lacks = [*([] if catalog.may_create_roles else ["CREATEROLE"]), *([] if catalog.may_create else [create])]
+    lacks = [] if catalog.may_create_roles else ["CREATEROLE"]
+    if not catalog.may_create:
+        lacks.append(_create_on_database(catalog))
     return f"needs {' and '.join(lacks)}" if lacks else None
+
+
+def _create_on_database(catalog: Catalog) -> str:
+    return f"CREATE on database {quote(catalog.database)}"
 
 
 class _Planner:
@@ -205,7 +210,7 @@ class _Planner:
         return None if self._catalog.role(role).is_admin else f"needs ADMIN OPTION on '{role}'"
 
     def _lack_of_create(self) -> str | None:
-        return None if self._catalog.may_create else f"needs CREATE on database {quote(self._catalog.database)}"
+        return None if self._catalog.may_create else f"needs {_create_on_database(self._catalog)}"
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> Iterator[tuple[Any, list[T]]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from psycopg import sql
 
+from airflow_provider_lakebase.core.relations.memory import is_synced_owner
+
 DATABASE, SCHEMA, TABLE, COLUMN, SEQUENCE, FUNCTION = "database", "schema", "table", "column", "sequence", "function"
 ROLE = "role"
 LATER_TABLES, LATER_SEQUENCES, LATER_SCHEMAS = "later tables", "later sequences", "later schemas"
@@ -21,7 +23,6 @@ _ON = {
     FUNCTION: "ROUTINE",  # procedures and aggregates too
 }
 _ALTER = {**_ON, SEQUENCE: "TABLE", COLUMN: ""}
-_SYNCED_OWNER = re.compile(r"databricks_(writer_|synced_table)")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
@@ -58,7 +59,7 @@ class Object:
     @property
     def is_synced(self) -> bool:
         """Return whether it is a synced table, which only its pipeline may write to."""
-        return self.kind == TABLE and _SYNCED_OWNER.match(self.owner) is not None
+        return self.kind == TABLE and is_synced_owner(self.owner)
 
     @property
     def group(self) -> tuple[str, ...]:

@@ -5,10 +5,13 @@ This module is light: plans of ``core/workspace`` import it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any
+
+_SYNCED_OWNER = re.compile(r"databricks_(writer_|synced_table)")
 
 
 class Phase(IntEnum):
@@ -82,6 +85,14 @@ class SpecRecord:
 
     spec: Mapping[str, Any]
     uid: str = ""
+
+
+def is_synced_owner(role: str) -> bool:
+    """Return whether a table that a role owns is a synced table, which only its pipeline may write to.
+
+    :param role: the owner
+    """
+    return _SYNCED_OWNER.match(role) is not None
 
 
 @dataclass(frozen=True)

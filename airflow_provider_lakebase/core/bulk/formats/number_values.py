@@ -60,21 +60,22 @@ def to_float(column: Column, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral | Decimal):
         return check_number(column, value)
     number = Decimal(int(value)) if isinstance(value, numbers.Integral) else value
+    is_integral = number is not value
     if not number.is_finite():
         return value
     try:
         wide = float(number)
-        if column.kind == "float4" and isinstance(value, numbers.Integral):
+        if column.kind == "float4" and is_integral:
             wide = float(struct.unpack("<f", struct.pack("<f", wide))[0])
     except OverflowError:
         raise UnfitValue("a number is out of the column's range", "22003") from None
     # Every float has several texts of up to 17 digits; Postgres and Python may choose different ones.
     _, digits, exponent = number.as_tuple()
     is_text_of_float = len(digits) == _FLOAT_DIGITS or (exponent != 0 and len(digits) < _FLOAT_DIGITS)
-    is_held = wide == number and (column.kind == "float8" or isinstance(value, numbers.Integral))
-    if math.isinf(wide) or not (
-        is_held or (is_text_of_float and not isinstance(value, numbers.Integral)) or Decimal(repr(wide)) == number
-    ):
+    # For a Decimal, wide is an 8-byte float, whatever the column holds.
+    is_exact = wide == number and (is_integral or column.kind == "float8")
+    is_shortest_text = Decimal(repr(wide)) == number or (is_text_of_float and not is_integral)
+    if math.isinf(wide) or not (is_exact or is_shortest_text):
         raise UnfitValue(f"a {type(value).__name__} has more digits than the column keeps")
     return value
 

@@ -17,11 +17,7 @@ from psycopg.copy import Copy
 from airflow_provider_lakebase.core.bulk.catalog import Column
 from airflow_provider_lakebase.core.bulk.copy import BadValue, CopyTarget, Part, SourceFailed, UnfitValue
 from airflow_provider_lakebase.core.bulk.formats.binary_rows import BinaryRows
-from airflow_provider_lakebase.core.bulk.formats.binary_values import (
-    BinaryCheck,
-    Encoding,
-    binary_encoding,
-)
+from airflow_provider_lakebase.core.bulk.formats.binary_values import BinaryCheck, Encoding, binary_encoding
 from airflow_provider_lakebase.core.bulk.formats.text_values import text_conversion
 from airflow_provider_lakebase.core.frame_values import UnfitParameter, from_numpy, is_null
 
@@ -203,10 +199,12 @@ class Rows(Part):
         self._copied_from = self.sent
         with target.copy(sql.SQL("FORMAT binary")) as copy:
             rows = BinaryRows(copy, [each.dumper for each in encodings if each])
-            while batch is not None and fits(batch):
+            while True:
                 self._write(batch, converts, rows.write, copy)
                 target.progress.add(rows=len(batch))
                 batch = next(batches, None)
+                if batch is None or not fits(batch):
+                    break
             rows.end()
         return batch
 
