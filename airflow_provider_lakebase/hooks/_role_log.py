@@ -40,7 +40,7 @@ def tell_report(report: Mapping[str, Any], *, prune: bool) -> Iterator[tuple[int
         names = ", ".join(report["synced"])
         yield (
             logging.INFO,
-            f"'{identity}' gets nothing that writes synced tables, which only their pipelines do: {names}",
+            f"'{identity}' gets no privilege to write to synced tables, since only their pipelines may: {names}",
         )
     for row in report["remaining"]:
         yield _tell_remaining(row, identity, prune=prune)

@@ -33,16 +33,16 @@ class LakebaseRoleBootstrapOperator(LakebaseOperatorMixin):
     :param schemas: schemas to grant on: a list, whose tables all get ``privileges``; or a mapping of each schema to its
         access: ``"read"`` (SELECT), ``"write"`` (SELECT, INSERT, UPDATE, DELETE), ``"owner"`` (the schema and what
         is in it become the identity's), or a list of privileges on its tables, where CREATE is the one on the schema.
-        Synced tables get nothing that writes: only their pipelines may (templated)
+        On synced tables nothing to write is granted: only their pipelines may (templated)
     :param privileges: privileges on the tables and views of a list of schemas; by default those of ``"write"``
         (templated)
     :param default_privileges: also grant them on tables and sequences that are created there later
-    :param created_by: roles whose later tables and sequences these are; by default the connection's own role;
-        an empty list for nobody's (templated)
+    :param created_by: roles whose new tables and sequences get the default privileges; by default the connection's own
+        role, with an empty list none (templated)
     :param tables: mapping of a table or view, with its schema, to ``"read"``, ``"write"`` or a list of privileges
         (templated)
-    :param functions: functions to grant EXECUTE on, such as ``sales.total(int)``; of its arguments, the types alone
-        (templated)
+    :param functions: functions to grant EXECUTE on, such as ``sales.total(int)``, with only the types of the
+        arguments (templated)
     :param owned_schemas: schemas of the identity's own, which are created if they do not exist (templated)
     :param member_of: roles to be a direct member of; None to leave memberships as they are (templated)
     :param create_on_database: grant CREATE on the database, so that the identity can create schemas
@@ -123,8 +123,8 @@ class LakebaseRoleBootstrapOperator(LakebaseOperatorMixin):
             database that it names
         :returns: a report: ``extension``, ``role`` and ``ledger`` (``found`` or ``created``); what was ``created``,
             ``granted``, ``revoked`` and ``owned``; how the role differed before, ``short`` and ``beyond``; what is
-            ``remaining`` of that, and ``why``; ``not_permitted``, which only a dry run has; ``synced``, the tables that
-            got nothing that writes; ``changed``
+            ``remaining`` of that, and ``why``; ``not_permitted``, which only a dry run has; ``synced``, the synced
+            tables on which nothing to write was granted; ``changed``
         """
         with fail_without_retry():
             request = RoleRequest(

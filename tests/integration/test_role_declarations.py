@@ -326,7 +326,8 @@ def test_a_role_of_another_type_of_identity_gets_nothing(
 ):
     bootstrap(principal.client_id)
     words = (
-        "exists, with identity type SERVICE_PRINCIPAL: no GROUP can log in as it; nothing was changed.*identity_type"
+        "exists with the identity type SERVICE_PRINCIPAL, so no GROUP can log in as it; "
+        "nothing was changed.*identity_type"
     )
     with pytest.raises(AirflowFailException, match=words):
         bootstrap(principal.client_id, identity_type="GROUP", schemas=["told"], dry_run=dry_run)
@@ -341,7 +342,8 @@ def test_only_its_pipeline_may_write_a_synced_table(
     name = str(table.name).split(".")[-1]
     bootstrap(identity)
     admin.run(f'GRANT INSERT ON synced.{name} TO "{identity}"')
-    words = f"'synced.{name}', a synced table, contains INSERT, UPDATE, DELETE; nothing was changed.*only its pipeline"
+    what = f"tables asks for INSERT, UPDATE, DELETE on 'synced.{name}', which is a synced table"
+    words = f"{what}; nothing was changed.*only its pipeline"
     for dry_run in (True, False):
         with pytest.raises(AirflowFailException, match=words):
             bootstrap(identity, tables={f"synced.{name}": "write"}, dry_run=dry_run)
@@ -351,7 +353,7 @@ def test_only_its_pipeline_may_write_a_synced_table(
     assert f"SELECT on table synced.{name}" in report["granted"]
     assert any(text.startswith(f"INSERT on table synced.{name}, granted by ") for text in report["revoked"])
     assert report["synced"] == [f"synced.{name}"]
-    assert f"nothing that writes synced tables, which only their pipelines do: synced.{name}" in task_log()
+    assert f"no privilege to write to synced tables, since only their pipelines may: synced.{name}" in task_log()
     again = bootstrap(identity, schemas={"synced": "write"}, tables={f"synced.{name}": "read"})
     assert (again["changed"], again["synced"]) == (False, [f"synced.{name}"])
 

@@ -158,8 +158,8 @@ class _Run:
             )
         wanted, found = self._request.identity_type, catalog.identity_type
         if found in IDENTITY_TYPES and found != wanted:
-            what = f"Role '{identity}' exists, with identity type {found}: no {wanted} can log in as it"
-            raise role_error(what, self._context, "Pass its identity_type.")
+            what = f"Role '{identity}' exists with the identity type {found}, so no {wanted} can log in as it"
+            raise role_error(what, self._context, f"Pass identity_type='{found}', or correct the identity.")
         if catalog.label and not catalog.can_login:
             hint = f'Run ALTER ROLE "{identity}" LOGIN as a role that may.'
             raise role_error(f"Role '{identity}' may not log in", self._context, hint)

@@ -136,7 +136,7 @@ _SIGNATURE = """
     SELECT coalesce(string_agg(coalesce(to_regtype(type)::text, type), ', ' ORDER BY number), '')
     FROM unnest(%s::text[]) WITH ORDINALITY AS argument (type, number)
 """
-# What follows a type's name in parentheses, and a name in quotes, may contain commas.
+# A type modifier in parentheses and a quoted name may contain commas.
 _ARGUMENT = re.compile(r'(?:"[^"]*"|\([^()]*\)|[^,])+')
 _MODE = re.compile(r"(?:VARIADIC|INOUT|IN)\s+", re.IGNORECASE)
 _NO_TYPE = (errors.SyntaxError, errors.InvalidName, errors.FeatureNotSupported, psycopg.DataError)
@@ -341,7 +341,7 @@ def _object(
 
 
 def _signature(cursor: psycopg.Cursor[Any], arguments: str) -> str | None:
-    """Return the types of arguments as the catalog writes them; None if they are not types."""
+    """Return the types of a function's arguments as the catalog writes them; None if the text names no types."""
     types = [_MODE.sub("", item.strip()) for item in _ARGUMENT.findall(arguments[1:-1]) if item.strip()]
     try:
         with cursor.connection.transaction():

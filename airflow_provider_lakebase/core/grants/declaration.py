@@ -123,7 +123,7 @@ class _Reader:
                 self._want_later(schema, creator, LATER_SEQUENCES, on_sequences)
 
     def _without_writing(self, item: Object, privileges: Sequence[str]) -> Sequence[str]:
-        """Return the privileges that a role can use on a table: on a synced one, not those to write."""
+        """Return the privileges, without those to write if it is a synced table."""
         if not item.is_synced or not set(WRITING) & set(privileges):
             return privileges
         self._synced.append(item)
@@ -140,7 +140,7 @@ class _Reader:
             raise self._missing(f"Table '{schema}.{name}'", "tables")
         writing = [privilege for privilege in privileges if privilege in WRITING]
         if table.is_synced and writing:
-            what = f"The access to '{schema}.{name}', a synced table, contains {', '.join(writing)}"
+            what = f"tables asks for {', '.join(writing)} on '{schema}.{name}', which is a synced table"
             raise self._error(what, "Choose from SELECT, or pass 'read': only its pipeline writes the table.")
         self._want(self._schema(schema, "tables"), ["USAGE"])
         self._want(table, privileges)

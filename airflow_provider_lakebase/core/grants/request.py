@@ -32,13 +32,13 @@ class RoleRequest:
     :param schemas: schemas to grant on: a list, whose tables all get ``privileges``; or a mapping of each schema to its
         access: ``"read"`` (SELECT), ``"write"`` (SELECT, INSERT, UPDATE, DELETE), ``"owner"`` (the schema and what
         is in it become the identity's), or a list of privileges on its tables, where CREATE is the one on the schema.
-        Sequences get what goes with that, and synced tables nothing that writes: only their pipelines may
+        Sequences get what goes with that. On synced tables nothing to write is granted: only their pipelines may
     :param privileges: privileges on the tables of a list of schemas; by default those of ``"write"``
     :param default_privileges: also grant them on what is created in these schemas later
-    :param created_by: roles whose later tables and sequences these are; by default the connection's own role;
-        an empty list for nobody's
+    :param created_by: roles whose new tables and sequences get the default privileges; by default the connection's own
+        role, with an empty list none
     :param tables: mapping of a table or view, with its schema, to ``"read"``, ``"write"`` or a list of privileges
-    :param functions: functions to grant EXECUTE on, such as ``sales.total(int)``, with types alone as arguments
+    :param functions: functions to grant EXECUTE on, such as ``sales.total(int)``, with only the types of the arguments
     :param owned_schemas: schemas of the identity's own, which are created if they do not exist
     :param member_of: roles to be a direct member of; None to leave memberships as they are
     :param create_on_database: grant CREATE on the database, so that the identity can create schemas
@@ -91,7 +91,7 @@ class RoleRequest:
             raise LakebaseSettingsError("created_by is given without default_privileges", hint=hint)
         for name in ("privileges", "created_by"):
             if getattr(self, name) is not None and not self.schemas:
-                hint = f"Name the schemas that it is about, or leave out {name}."
+                hint = f"Name the schemas that it applies to, or leave out {name}."
                 raise LakebaseSettingsError(f"{name} is given without schemas", hint=hint)
         if self.databases is not None and not self.databases:
             raise LakebaseSettingsError("databases is empty", hint="Leave it out for the connection's database.")
@@ -198,7 +198,7 @@ def _check_names(name: str, value: Any) -> None:
 def _check_new_schema(argument: str, name: str) -> None:
     """Refuse the name of a schema that cannot be created. Postgres would cut one that is too long."""
     if name.startswith("pg_") or name in ("information_schema", "__db_system") or len(name.encode()) > 63:
-        hint = "A schema's name has 63 bytes at most, and is not that of a system schema, such as those with pg_."
+        hint = "A schema's name has 63 bytes at most, and must not be that of a system schema or begin with pg_."
         raise LakebaseSettingsError(f"{argument} has the schema {name!r}", hint=hint)
 
 

@@ -338,4 +338,4 @@ NAMESAKE = """
     FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace LEFT JOIN pg_index ON indexrelid = c.oid
     WHERE nspname = %s AND relname = %s
 """
-"""The table that a relation is an index of, if it is one, and whether it is that of the primary key, by name."""
+"""A relation by name: the table that it is an index on, NULL if it is no index; whether the primary key uses it."""

@@ -293,7 +293,7 @@ def read_source(workspace: Workspace, source: str) -> Resource | None:
 
 
 def require_pipeline(workspace: Workspace, pipeline: str) -> None:
-    """Refuse a pipeline that does not exist, as far as the identity may ask for it.
+    """Refuse a pipeline that does not exist. Log a warning if the identity may not read it.
 
     :param workspace: the workspace, about the synced table
     :param pipeline: its ID

@@ -22,7 +22,7 @@ _NOT_COMPARED = ("create_database_objects_if_missing", "accelerated_sync")
 _FEED = "delta.enableChangeDataFeed"
 _TABLE_NAME = re.compile(r"[^.\s`]+(\.[^.\s`]+){2}")
 _DEFINITION = re.compile(r"\s*(\(|USING\s)", re.IGNORECASE)
-# What in a definition is no code: texts, quoted names and comments.
+# String constants, quoted names and comments, in which a parenthesis or ; means nothing.
 _QUOTED = re.compile(
     r"""\b[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/""", re.DOTALL
 )
@@ -151,9 +151,11 @@ def require_source(spec: Mapping[str, Any], source: Mapping[str, Any], context: 
         extra = [each.get("column_name") for each in spec.get("extra_columns", ())]
         if present := [column for column in columns if column in extra]:
             text = f"The source {name} has a column {', '.join(present)}, which extra_columns adds"
-            raise LakebaseSettingsError(text, context=context, hint="Nothing was changed: give it another name.")
+            raise LakebaseSettingsError(
+                text, context=context, hint="Nothing was changed: rename the column in extra_columns."
+            )
     properties = source.get("properties") or {}
-    # Without properties, the description is not complete; only of a Delta table it is known where the feed is set.
+    # The feed is a property of Delta tables. A description without any properties is incomplete.
     is_told = source.get("data_source_format") == "DELTA" and properties
     has_feed = str(properties.get(_FEED)).lower() == "true"
     if spec["scheduling_policy"] != "SNAPSHOT" and is_told and not has_feed:
@@ -191,7 +193,7 @@ def _is_one_clause(definition: str) -> bool:
     depth = 0
     for each in _QUOTED.sub(" ", definition):
         depth += (each == "(") - (each == ")")
-        if depth < 0 or each in ";'\"":  # a quotation mark that is left opens what nothing closes
+        if depth < 0 or each in ";'\"":  # a quotation mark that is left is never closed
             return False
     return depth == 0
 

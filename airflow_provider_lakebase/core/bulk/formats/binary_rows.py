@@ -18,8 +18,8 @@ except ImportError:  # a later psycopg
 _START = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
 _BYTES_PER_WRITE = 128 * 1024
-_ROWS_PER_LOOK = 100
-"""Rows that are formatted before their bytes are counted, or as many as are expected to fill a write."""
+_MOST_ROWS = 100
+"""Maximum number of rows that are formatted before the size of the buffer is checked; fewer if rows are wide."""
 
 
 class BinaryRows:
@@ -33,7 +33,7 @@ class BinaryRows:
         copy.set_types(types)
         self._copy = copy
         self._data = bytearray(_START)
-        self._rows = 1
+        self._rows_at_once = 1
 
     def write(self, rows: Iterable[Sequence[Any]]) -> None:
         """Write rows; the last ones are sent with the next call.
@@ -47,12 +47,12 @@ class BinaryRows:
         left, transformer = iter(rows), repeat(self._copy.formatter.transformer)
         while True:
             size = len(self._data)
-            # This formats each row without a loop in Python, which takes a tenth of the time.
-            deque(map(format_row_binary, islice(left, self._rows), transformer, repeat(self._data)), maxlen=0)
+            # deque and map call it for each row in C: a loop in Python costs a tenth of the time.
+            deque(map(format_row_binary, islice(left, self._rows_at_once), transformer, repeat(self._data)), maxlen=0)
             added = len(self._data) - size
             if not added:
                 return
-            self._rows = max(1, min(_ROWS_PER_LOOK, self._rows * _BYTES_PER_WRITE // added))
+            self._rows_at_once = max(1, min(_MOST_ROWS, self._rows_at_once * _BYTES_PER_WRITE // added))
             if len(self._data) > _BYTES_PER_WRITE:
                 self._copy.write(self._data)
                 self._data = bytearray()

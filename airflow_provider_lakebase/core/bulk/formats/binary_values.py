@@ -4,7 +4,7 @@ psycopg writes binary COPY by the type of the column, not of the value: an int t
 number, a datetime in a date column loses its time. So a batch of rows is sent in binary only if each value is of
 exactly the type that its column holds. All other batches are sent as text, which Postgres parses with all its checks.
 
-msgspec looks at most types, which is several times faster than Python can:
+msgspec checks most types, several times faster than Python code:
 https://jcristharif.com/msgspec/converters.html
 """
 
@@ -58,7 +58,7 @@ class Encoding:
         return _matcher(self.checked_as | None)(list(values)) and self.holds(values)
 
     def holds(self, values: Sequence[Any]) -> bool:
-        """Return whether all values of a column, which msgspec accepts, can be written and are stored exactly.
+        """Return whether all values of a column pass the checks that msgspec does not make.
 
         :param values: values, of which some may be None
         """
@@ -93,17 +93,18 @@ class BinaryCheck:
 
 @lru_cache(maxsize=1000)
 def _matcher(type: Any) -> Callable[[list[Any]], bool]:
-    """Return a function that tells whether msgspec accepts each of some values as this type, and changes none.
+    """Return a function that tells whether msgspec accepts all values as this type and leaves each unchanged.
 
-    It makes a float of an int, which may round it, and a datetime of a str.
+    msgspec also converts values: an int to a float, which may round it, or a str to a datetime. The result is compared
+    with the values to find those.
     """
-    # Of a Struct, msgspec keeps what it learnt of the types; else it would look at them again for each batch.
+    # msgspec caches what it derives from the field types of a Struct. A bare type is analysed again in each call.
     batch = msgspec.defstruct("Batch", [("values", list[type])])
 
     def accepts(values: list[Any]) -> bool:
         try:
             return bool(msgspec.convert({"values": values}, batch).values == values)  # type: ignore[attr-defined]
-        except Exception:  # also of odd values themselves; as text, they get an error that names row and column
+        except Exception:  # whatever it is: the text path reports such a value with its row and column
             return False
 
     return accepts
